@@ -1,0 +1,52 @@
+# The commands of README and of CI. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TRANSFORMERS_OFFLINE ?= 1
+export PYTHONWARNINGS ?= default
+
+.PHONY: help setup demo test test-slow check format docs bench clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(VENV)/.installed  ## make the virtual environment and install everything, with pinned versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/fetch_rife.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python scripts/fetch_rife.py
+	@touch $@
+
+demo: setup  ## travel between three photos, on this machine's CPU
+	@OMP_NUM_THREADS=$$(nproc) $(BIN)/python scripts/demo.py
+
+test: setup  ## unit, contract, integration and acceptance tests
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+
+test-slow: setup  ## tests that take minutes
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+check: setup  ## lint, format, types, layers, generated documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/document.py --check
+
+format: setup  ## mend what `make check` says of style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup  ## write the generated parts of the documentation
+	$(BIN)/python scripts/document.py
+
+bench: setup  ## run the benchmarks that need no GPU
+	$(BIN)/python benchmarks/noop_tasks.py
+	$(BIN)/python benchmarks/hand_off.py
+	$(BIN)/python benchmarks/stitch.py
+
+clean:  ## remove what the demo made
+	rm -rf demo

@@ -1,0 +1,49 @@
+"""Reading, writing and probing of video and images. The lowest layer: no torch, nothing of ours but the error tree.
+
+Arrays are RGB, (H, W, 3), uint8. Frames are counted exactly and read by index, one at a time.
+"""
+
+from Wan2GP.media.colour import Planes
+from Wan2GP.media.ffmpeg import ffmpeg_path, mux_audio
+from Wan2GP.media.files import publishing
+from Wan2GP.media.images import (
+    Frame,
+    ImageInfo,
+    probe_image,
+    read_image,
+    resize,
+    snap_size,
+    write_image,
+)
+from Wan2GP.media.index import Encoding, VideoIndex, VideoInfo, index_video, probe_video
+from Wan2GP.media.reader import check_video, read_frame, read_frames, read_planes
+from Wan2GP.media.remux import PacketRange, concat_copy
+from Wan2GP.media.writer import VideoWriter, exact_fps, write_video
+
+__all__ = [
+    "Encoding",
+    "Frame",
+    "ImageInfo",
+    "PacketRange",
+    "Planes",
+    "VideoIndex",
+    "VideoInfo",
+    "VideoWriter",
+    "check_video",
+    "concat_copy",
+    "exact_fps",
+    "ffmpeg_path",
+    "index_video",
+    "mux_audio",
+    "probe_image",
+    "probe_video",
+    "publishing",
+    "read_frame",
+    "read_frames",
+    "read_image",
+    "read_planes",
+    "resize",
+    "snap_size",
+    "write_image",
+    "write_video",
+]

@@ -1,0 +1,56 @@
+"""What a folder given as `--wan-dir` holds. The checkout is read as text and never imported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from Wan2GP.errors import InvalidInput
+
+_VERSION = re.compile(r"""^WanGP_version\s*=\s*["']([^"']+)["']""", re.MULTILINE)
+_ENTRY = re.compile(r"^def (generate_video|generate_media)\(", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class WanCheckout:
+    """An upstream Wan2GP checkout."""
+
+    path: Path
+    #: as written in its wgp.py; "unknown" when it does not say
+    version: str
+    #: how it is driven: generate_video (before 12.21), generate_media, or shared/api (10.981 and later)
+    entry: str
+    #: model definitions in its defaults folder
+    definitions: int
+
+    def __str__(self) -> str:
+        return f"Wan2GP {self.version} at {self.path} (entry {self.entry}, {self.definitions} model definitions)"
+
+
+def inspect_wan_dir(path: Path) -> WanCheckout:
+    """Raises InvalidInput that names what is missing."""
+    facade = path / "wgp.py"
+    if not path.is_dir():
+        raise InvalidInput(f"there is no folder {path}", field="wan_dir")
+    if not facade.is_file():
+        raise InvalidInput(f"{path} is no Wan2GP checkout: wgp.py is missing", field="wan_dir")
+    text = facade.read_text(encoding="utf-8", errors="replace")
+    definitions = len(list((path / "defaults").glob("*.json")))
+    if not definitions:
+        raise InvalidInput(f"{path} is no Wan2GP checkout: defaults/*.json is missing", field="wan_dir")
+    version = _VERSION.search(text)
+    return WanCheckout(path, version[1] if version else "unknown", _entry(path, text), definitions)
+
+
+def _entry(path: Path, text: str) -> str:
+    if (path / "shared" / "api.py").is_file():
+        return "shared/api"
+    names = set(_ENTRY.findall(text))
+    if not names:
+        raise InvalidInput(
+            f"{path} is no Wan2GP checkout that this adapter knows: wgp.py defines neither generate_video "
+            "nor generate_media",
+            field="wan_dir",
+        )
+    return "generate_media" if "generate_media" in names else "generate_video"

@@ -1,0 +1,140 @@
+"""One call of the engine seen from outside: its fresh state, its events, its interruption and its failures."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from headless.generation import OnProgress, Progress
+from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE)
+#: errors after which a CUDA context answers nothing but errors, as the CUDA driver API lists them
+_DEVICE_LOST = re.compile(
+    r"illegal memory access|device-side assert|unspecified launch failure|launch timed out|misaligned address"
+    r"|illegal instruction|illegal address|hardware stack error|uncorrectable ecc|fallen off the bus"
+    r"|(device|gpu) (is|was) lost|driver shutting down|no cuda-capable device|cuda error: unknown error",
+    re.IGNORECASE,
+)
+
+#: words in the engine's texts -> the phase they announce; the first that is found counts
+_PHASES = (
+    ("load", "loading"),
+    ("download", "loading"),
+    ("encod", "encoding"),
+    ("decod", "decoding"),
+    ("sav", "saving"),
+    ("denois", "denoising"),
+)
+
+
+def typed_error(error: BaseException | str) -> WanError | None:
+    """The error of ours that an exception or a message of the engine stands for; None when it is none of them."""
+    text = str(error)
+    if isinstance(error, WanError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _OUT_OF_MEMORY.search(text):
+        return OutOfMemory(f"out of memory: {_first_line(text)}" if text else None)
+    if _DEVICE_LOST.search(text):
+        return DeviceLost(f"the accelerator stopped working: {_first_line(text)}")
+    return None
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+class EngineRun:
+    """The other side of `generate_video`: a `state` that no other run has seen, and the receiver of its events.
+
+    A state is never used twice, so a file of an earlier run cannot be taken for this one's.
+    """
+
+    def __init__(self, model: str, loras: Sequence[str], on_progress: OnProgress) -> None:
+        self.state: dict[str, Any] = {
+            "gen": _fresh_gen(),
+            "loras": list(loras),
+            "model_type": model,
+        }
+        self.notes: list[str] = []
+        self._on_progress = on_progress
+        self._phase = "loading"
+        self._error: WanError | None = None
+        self._lock = threading.Lock()
+        self._stop: Callable[[], None] | None = None
+
+    def receive(self, command: str, data: Any = None) -> None:
+        """`send_cmd` of the engine: events become progress, notes, or the error that `raise_error` raises."""
+        if command == "progress":
+            self._on_progress(self._progress(data))
+        elif command == "status" and data:
+            self._phase = _phase_of(str(data)) or self._phase
+            self._on_progress(Progress(self._phase, text=str(data)))
+        elif command == "info" and data:
+            self.notes.append(str(data))
+        elif command == "error":
+            self._error = typed_error(data) or EngineError(str(data) or None)
+
+    def _progress(self, data: Any) -> Progress:
+        """`[0, text]`, or `[(step, total), text, …]`."""
+        counter, text = data[0], str(data[1]) if len(data) > 1 else ""
+        if isinstance(counter, (tuple, list)):
+            self._phase = _phase_of(text) or "denoising"
+            return Progress(self._phase, int(counter[0]), int(counter[1]), text)
+        self._phase = _phase_of(text) or self._phase
+        return Progress(self._phase, text=text)
+
+    def arm(self, stop: Callable[[], None]) -> None:
+        """From now on `interrupt` also calls `stop`, which reaches into the model at work."""
+        with self._lock:
+            self._stop = stop
+
+    def interrupt(self) -> None:
+        """Ask the engine to stop at its next step. Does nothing once the run is over: never a neighbour."""
+        with self._lock:
+            self.state["gen"].update(abort=True, resume=True)
+            if self._stop is not None:
+                self._stop()
+
+    def over(self) -> None:
+        """The engine returned."""
+        with self._lock:
+            self._stop = None
+
+    def raise_error(self) -> None:
+        """Raises what the engine reported as an `error` event."""
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the engine wrote, in the order of its reports."""
+        gen = self.state["gen"]
+        return tuple(Path(file) for file in (*gen["file_list"], *gen["audio_file_list"]))
+
+
+def _fresh_gen() -> dict[str, Any]:
+    return {
+        "file_list": [],
+        "file_settings_list": [],
+        "audio_file_list": [],
+        "audio_file_settings_list": [],
+        "selected": 0,
+        "audio_selected": 0,
+        "queue": [],
+        "prompt_no": 1,
+        "prompts_max": 1,
+        "process_status": "process:main",
+        "in_progress": True,
+        "abort": False,
+        "resume": False,
+        "early_stop": False,
+    }
+
+
+def _phase_of(text: str) -> str | None:
+    lowered = text.lower()
+    return next((phase for word, phase in _PHASES if word in lowered), None)

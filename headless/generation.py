@@ -1,0 +1,198 @@
+"""What goes into the queue, what comes out, and what is reported on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from headless.options import GenerationOptions
+from Wan2GP.errors import GenerationCancelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationTask:
+    """One run of the engine. Media in `options` are local paths by now."""
+
+    id: str
+    model: str
+    options: GenerationOptions
+    #: the engine writes its files here and nowhere else
+    output_dir: Path
+    #: larger first
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationResult:
+    """What one run produced."""
+
+    #: new files of this run, in the order in which the engine reported them
+    files: tuple[Path, ...]
+    model: str
+    #: seconds in the engine, without loading
+    seconds: float
+    load_seconds: float
+    #: whether another model had to be loaded for this run
+    switched: bool
+    peak_memory_bytes: int
+    #: remarks of the engine: options that the model ignores, values it changed
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> Path:
+        """The last file: with several, the complete one."""
+        return self.files[-1]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is. `phase` is queued, loading, encoding, denoising, decoding or saving."""
+
+    phase: str
+    step: int = 0
+    total: int = 0
+    text: str = ""
+
+    @property
+    def fraction(self) -> float:
+        """0-1 within the phase."""
+        return self.step / self.total if self.total else 0.0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class CancelToken:
+    """Asks one run to stop. Thread-safe; the first reason stays."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._reason: GenerationCancelled | None = None
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    @property
+    def reason(self) -> GenerationCancelled | None:
+        """What `cancel` was given; None while nobody asked to stop."""
+        return self._reason
+
+    def cancel(self, reason: GenerationCancelled | None = None) -> None:
+        with self._lock:
+            if self._event.is_set():
+                return
+            self._reason = reason or GenerationCancelled()
+            self._event.set()
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when cancelled; at once when that happened already."""
+        with self._lock:
+            self._callbacks.append(callback)
+            late = self._event.is_set()
+        if late:
+            callback()
+
+    def raise_if_cancelled(self) -> None:
+        """Raises the reason given to `cancel` (GenerationCancelled or a subclass)."""
+        if self._reason is not None:
+            raise self._reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What callers need to know of a model before they plan work for it. Declared, never guessed from its name."""
+
+    name: str
+    architecture: str
+    #: among text, image_start, image_end, control_video, mask, references, video_source, audio, loras
+    inputs: frozenset[str]
+    fps: int
+    #: a valid length is `frame_step * k + 1` and at least `min_frames`
+    frame_step: int = 4
+    min_frames: int = 5
+    #: both sides are multiples of this
+    pixel_block: int = 16
+    #: the inputs, among `inputs`, without which it cannot work
+    required: frozenset[str] = frozenset()
+    image_output: bool = False
+    #: files or device that are missing on this machine, with the command that fetches them; None when it works here
+    unavailable: str | None = None
+
+    def takes(self, *inputs: str) -> bool:
+        return self.inputs.issuperset(inputs)
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """The queue at one moment."""
+
+    pending: int
+    running: str | None
+    completed: int
+    failed: int
+    cancelled: int
+    loaded_model: str | None
+    uptime_s: float
+
+
+@dataclass
+class QueueStatistics:
+    """Totals since the queue started."""
+
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    model_loads: int = 0
+    load_seconds: float = 0.0
+    generation_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    #: seconds between the end of one run and the start of the next, when the next was already waiting
+    hand_off_seconds: list[float] = field(default_factory=list)
+
+
+class Orchestrator(Protocol):
+    """The seam between the queue and an engine. `WanOrchestrator` is the real one, `headless.testing` has a fake.
+
+    Called by the queue's one thread, except `models` and `describe`, which any thread may call.
+    """
+
+    @property
+    def current_model(self) -> str | None:
+        """The model in memory."""
+
+    def models(self) -> list[ModelInfo]:
+        """Every model definition."""
+
+    def describe(self, model: str) -> ModelInfo:
+        """Raises UnknownModel, naming the nearest."""
+
+    def check(self, task: GenerationTask) -> None:
+        """Validate everything before the GPU is touched. Raises InvalidInput or ModelUnavailable."""
+
+    def load_model(self, model: str, on_progress: OnProgress) -> bool:
+        """Make `model` resident; False when it was already. Raises UnknownModel, ModelUnavailable, OutOfMemory."""
+
+    def unload_model(self) -> None:
+        """Free the model's memory."""
+
+    def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
+        """Run the loaded model. Raises GenerationCancelled, OutOfMemory, DeviceLost, EngineError, InvalidInput."""
+
+
+@dataclass(frozen=True)
+class GenerationOutcome:
+    """What an orchestrator returns of one run."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    peak_memory_bytes: int = 0

@@ -1,0 +1,262 @@
+"""`GenerationOptions`: every knob of the engine, declared once.
+
+A knob passes two hands: its declaration here (name, type, bounds, aliases, help) and the engine that uses it.
+Validation, the tables in the documentation and the JSON schemas are read from this class; nothing else lists its names.
+To add a knob, add a field here and use it in the engine.
+
+A field that is None was not asked for: the model's own default applies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from Wan2GP.errors import InvalidInput, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_SIDE = 4096
+MAX_PIXELS = 4096 * 2304
+
+
+@dataclass(frozen=True)
+class Media:
+    """Marks a field that names a file or URL, so that it is fetched and checked before the GPU is touched."""
+
+    kind: str  # image | video | audio
+
+
+def _size_text(value: Any) -> Any:
+    """Accept 832x480, "832X480" and [832, 480]; answer "832x480"."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = f"{value[0]}x{value[1]}"
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*", value)
+    if not match:
+        raise ValueError(f"{value!r} is not a size; write WIDTHxHEIGHT, for example 832x480")
+    width, height = int(match[1]), int(match[2])
+    if min(width, height) < 16:
+        raise ValueError(f"{width}x{height} is too small; both sides must be at least 16 pixels")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{width}x{height} is too large; at most {MAX_SIDE} pixels a side and {MAX_PIXELS:,} in all, "
+            "for example 1280x720"
+        )
+    return f"{width}x{height}"
+
+
+def _joined(value: Any) -> Any:
+    """A list of multipliers becomes the engine's form: one string, separated by spaces."""
+    return " ".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _listed(value: Any) -> Any:
+    """A comma-separated string becomes a list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) and value else value
+
+
+Size = Annotated[str, BeforeValidator(_size_text)]
+ImageRef = Annotated[str, Media("image")]
+VideoRef = Annotated[str, Media("video")]
+AudioRef = Annotated[str, Media("audio")]
+Names = Annotated[list[str], BeforeValidator(_listed)]
+Multipliers = Annotated[str, BeforeValidator(_joined)]
+Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def knob(description: str, *aliases: str, default: Any = None, **bounds: Any) -> Any:
+    """A field: its help text, the other names it is known by, and its bounds."""
+    alias = AliasChoices(*aliases) if aliases else None
+    return Field(default, description=description, validation_alias=alias, **bounds)
+
+
+class GenerationOptions(BaseModel):
+    """What to generate. Sizes in pixels, lengths in frames, media as paths or URLs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    prompt: str | None = knob("what to show")
+    negative_prompt: str | None = knob("what to avoid; used with guidance above 1")
+    resolution: Size | None = knob("WIDTHxHEIGHT in pixels, floored to the model's pixel block", "parsed_resolution_wh")
+    video_length: int | None = knob("frames to generate", "num_frames", ge=1, le=20_000)
+    batch_size: int | None = knob("images per run, for image models", ge=1, le=16)
+    repeat_generation: int | None = knob("runs of the same task", ge=1, le=25)
+    seed: int | None = knob("-1 draws a random one", ge=-1, le=2**32 - 1)
+    force_fps: str | None = knob('frames per second: "" the model\'s, "auto", "control", "source", or a number')
+    num_inference_steps: int | None = knob("denoising steps", "steps", ge=1, le=200)
+    guidance_scale: float | None = knob("classifier-free guidance in phase 1", ge=0, le=30)
+    guidance2_scale: float | None = knob("guidance in phase 2", ge=0, le=30)
+    guidance3_scale: float | None = knob("guidance in phase 3", ge=0, le=30)
+    guidance_phases: int | None = knob("number of guidance phases", ge=1, le=3)
+    switch_threshold: float | None = knob("noise level 0-1000 where phase 2 begins", ge=0, le=1000)
+    switch_threshold2: float | None = knob("noise level 0-1000 where phase 3 begins", ge=0, le=1000)
+    model_switch_phase: int | None = knob("phase boundary at which the low-noise expert takes over", ge=1, le=2)
+    embedded_guidance_scale: float | None = knob("distilled guidance (Hunyuan, Flux)", ge=0, le=30)
+    audio_guidance_scale: float | None = knob("guidance of the audio condition", ge=0, le=30)
+    flow_shift: float | None = knob("shift of the flow-matching schedule", ge=0.1, le=25)
+    sample_solver: str | None = knob("sampler, from the model's list")
+    denoising_strength: Fraction01 | None = knob(
+        "share of the schedule that runs on given media", "denoise_strength", "strength"
+    )
+    masking_strength: Fraction01 | None = knob("share of steps during which the mask is enforced")
+    image_mode: int | None = knob("0 video, 1 image, 2 image inpainting", ge=0, le=2)
+    model_mode: int | str | None = knob("a mode that the model declares")
+
+    image_prompt_type: str | None = knob("letters: S start, E end, V continue a video, L continue the last")
+    image_start: ImageRef | None = knob("first frame", "image", "image_url")
+    image_end: ImageRef | None = knob("last frame")
+    video_source: VideoRef | None = knob("video to continue")
+    keep_frames_video_source: str | None = knob("frames of the source to keep; negative cuts from the end")
+    input_video_strength: Fraction01 | None = knob("adherence to the start image or source")
+    video_prompt_type: str | None = knob("letters that say what the control media are")
+    video_guide: VideoRef | None = knob("control video")
+    video_mask: VideoRef | None = knob("mask video: black keeps, white generates")
+    image_guide: ImageRef | None = knob("control image, in image modes")
+    image_mask: ImageRef | None = knob("mask image: black keeps, white generates")
+    image_refs: Annotated[list[ImageRef], BeforeValidator(_one_or_many)] | None = knob(
+        "reference images", "image_refs_paths"
+    )
+    frames_positions: str | None = knob("1-based positions of the images marked F")
+    keep_frames_video_guide: str | None = knob("1-based control frames to use, as numbers and ranges a:b")
+    control_net_weight: float | None = knob("weight of the first control process", ge=0, le=2)
+    control_net_weight2: float | None = knob("weight of the second control process", ge=0, le=2)
+    mask_expand: int | None = knob("pixels by which the mask grows or shrinks", ge=-10, le=50)
+    video_guide_outpainting: str | None = knob('"top bottom left right" in percent; "#" is off')
+    image_refs_relative_size: int | None = knob("size of references in percent of the output", ge=1, le=100)
+    remove_background_images_ref: int | None = knob("1 removes the background of references", ge=0, le=1)
+
+    audio_guide: AudioRef | None = knob("driving audio")
+    audio_guide2: AudioRef | None = knob("driving audio of the second speaker")
+    audio_source: AudioRef | None = knob("sound track of the result")
+    audio_prompt_type: str | None = knob("letters that say what the audio media are")
+    speakers_locations: str | None = knob("left:right boxes in percent, one a speaker")
+
+    activated_loras: Names | None = knob("LoRA files or URLs", "lora_names")
+    loras_multipliers: Multipliers | None = knob(
+        'one token a LoRA; ";" separates phases, "," steps', "lora_multipliers"
+    )
+
+    sliding_window_size: int | None = knob("frames of one window", ge=5, le=2000)
+    sliding_window_overlap: int | None = knob("frames shared by neighbouring windows", ge=0, le=200)
+    sliding_window_overlap_noise: float | None = knob("noise on the shared frames, 0-150", ge=0, le=150)
+    sliding_window_discard_last_frames: int | None = knob("frames dropped at a window's end", ge=0, le=40)
+    sliding_window_color_correction_strength: Fraction01 | None = knob("colour match between windows")
+
+    vid2vid_init_video: VideoRef | None = knob("video whose latents are the starting point")
+    vid2vid_init_strength: Fraction01 | None = knob("share of noise in the starting latents")
+    latent_noise_mask_strength: Fraction01 | None = knob("re-noise masked latents only")
+
+    skip_steps_cache_type: str | None = knob('step cache: "", tea, mag, first_block')
+    skip_steps_multiplier: float | None = knob("speed-up asked of the step cache", ge=1, le=5)
+    skip_steps_start_step_perc: float | None = knob("percent of steps before the cache may act", ge=0, le=100)
+    NAG_scale: float | None = knob("normalised attention guidance; 1 is off", ge=1, le=20)
+    NAG_tau: float | None = knob("NAG norm limit", ge=1, le=5)
+    NAG_alpha: float | None = knob("NAG mix", ge=0, le=2)
+    slg_switch: int | None = knob("1 turns skip-layer guidance on", ge=0, le=1)
+    slg_layers: list[int] | None = knob("layers skipped")
+    slg_start_perc: float | None = knob("percent of steps where it begins", ge=0, le=100)
+    slg_end_perc: float | None = knob("percent of steps where it ends", ge=0, le=100)
+    apg_switch: int | None = knob("1 turns adaptive projected guidance on", ge=0, le=1)
+    cfg_star_switch: int | None = knob("1 turns CFG-star on", ge=0, le=1)
+    cfg_zero_step: int | None = knob("steps whose prediction is zeroed, with CFG-star; -1 is off", ge=-1, le=39)
+    RIFLEx_setting: int | None = knob("0 auto, 1 always, 2 never", ge=0, le=2)
+    min_frames_if_references: int | None = knob("frames generated for one still of a video model", ge=1)
+    motion_amplitude: float | None = knob("more motion for image-to-video", ge=1, le=1.4)
+
+    prompt_enhancer: str | None = knob("letters: T use the text, I use the image")
+    temporal_upsampling: str | None = knob("rife2 or rife4")
+    spatial_upsampling: str | None = knob("lanczos1.5, lanczos2 …")
+    film_grain_intensity: Fraction01 | None = knob("film grain")
+    film_grain_saturation: Fraction01 | None = knob("colour of the film grain")
+    override_profile: int | None = knob("memory profile for this task; -1 is the worker's", ge=-1, le=5)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) in pixels, when a resolution was asked for."""
+        if self.resolution is None:
+            return None
+        width, height = self.resolution.split("x")
+        return int(width), int(height)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Validate values whose names are field names or aliases. Raises InvalidInput that names the field."""
+        return parse_model(cls, values)
+
+    def to_engine(self) -> dict[str, Any]:
+        """The knobs that were asked for, by the engine's names."""
+        return {name: value for name, value in self if value is not None}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some knobs changed, validated again."""
+        return self.parse(self.to_engine() | changes)
+
+    def media(self) -> dict[str, str]:
+        """The media fields that were asked for, and the kind of each (image, video or audio)."""
+        return {name: kind for name, kind in media_fields(type(self)).items() if getattr(self, name)}
+
+
+def aliases(model: type[BaseModel]) -> dict[str, str]:
+    """Every accepted name of a model's fields -> the field's name."""
+    names: dict[str, str] = {}
+    for field_name, field in model.model_fields.items():
+        names[field_name] = field_name
+        if isinstance(field.validation_alias, AliasChoices):
+            names |= {str(choice): field_name for choice in field.validation_alias.choices}
+    return names
+
+
+def media_fields(model: type[BaseModel]) -> dict[str, str]:
+    """Field name -> kind of media, for the fields that name a file or URL."""
+    return {
+        name: kind
+        for name, field in model.model_fields.items()
+        if (kind := _media_kind([field.annotation, *field.metadata]))
+    }
+
+
+def _media_kind(parts: Iterable[Any]) -> str | None:
+    for part in parts:
+        if isinstance(part, Media):
+            return part.kind
+        nested = [*getattr(part, "__metadata__", ()), *getattr(part, "__args__", ())]
+        if nested and (kind := _media_kind(nested)):
+            return kind
+    return None
+
+
+def parse_model(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """`model.model_validate` whose failure is an InvalidInput for people."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise invalid_input(error, model) from None
+
+
+def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidInput:
+    """Turn pydantic's report into one message that names every field at fault."""
+    known = aliases(model)
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "parameters"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{where}: there is no parameter of that name.{did_you_mean(where, known)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = item.get("input")
+            shown = "" if item["type"] in ("missing", "value_error") else f" (given: {given!r:.80})"
+            problems.append(f"{where}: {message}{shown}")
+    first = error.errors()[0]["loc"]
+    failure = InvalidInput("; ".join(problems))
+    failure.field = str(first[0]) if first else None
+    return failure

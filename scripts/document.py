@@ -1,0 +1,106 @@
+"""Write the generated parts of the documentation, or with --check fail when they are out of date.
+
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from headless.options import GenerationOptions, aliases
+from source.settings import Settings
+from source.task_registry import registry
+from Wan2GP.definitions import load_definitions
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, *rows)]
+    lines.insert(1, "|" + "---|" * (lines[0].count(" | ") + 1))
+    return "\n".join(lines)
+
+
+def task_types() -> str:
+    rows = (
+        (f"`{kind.name}`", kind.help, f"`{kind.default_model}`" if kind.default_model else "") for kind in registry()
+    )
+    return table(("task type", "what it does", "default model"), rows)
+
+
+def knobs() -> str:
+    by_field: dict[str, list[str]] = {}
+    for name, field in aliases(GenerationOptions).items():
+        if name != field:
+            by_field.setdefault(field, []).append(f"`{name}`")
+    rows = (
+        (f"`{name}`", field.description or "", ", ".join(by_field.get(name, [])))
+        for name, field in GenerationOptions.model_fields.items()
+    )
+    return table(("option", "meaning", "also called"), rows)
+
+
+def settings() -> str:
+    rows = (
+        (f"`{name.upper()}`", field.description or "", f"`{field.default}`" if field.default not in (None, "") else "")
+        for name, field in Settings.model_fields.items()
+    )
+    return table(("environment variable", "meaning", "default"), rows)
+
+
+def models() -> str:
+    found = load_definitions().values()
+    rows = (
+        (f"`{each.model_type}`", each.name, f"`{each.architecture}`")
+        for each in sorted(found, key=lambda each: each.model_type)
+    )
+    return table(("model", "name", "architecture"), rows)
+
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"task types": task_types},
+    "docs/options.md": {"options": knobs},
+    "docs/settings.md": {"settings": settings},
+    "docs/models.md": {"models": models},
+}
+
+
+def filled(text: str, parts: dict[str, Callable[[], str]]) -> str:
+    for name, make in parts.items():
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"the markers of {name!r} are missing")
+        text = pattern.sub(partial(_filled_part, make()), text)
+    return text
+
+
+def _filled_part(body: str, match: re.Match[str]) -> str:
+    return f"{match[1]}{body}\n{match[2]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when something is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for name, parts in PARTS.items():
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, parts)
+        if before != after:
+            stale.append(name)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    if stale and check:
+        print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

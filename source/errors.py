@@ -1,0 +1,111 @@
+"""Our branch of the error tree, and the one table that says what an error means for a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from Wan2GP.errors import (
+    DeviceLost,
+    EngineError,
+    GenerationCancelled,
+    InvalidInput,
+    InvalidMedia,
+    ModelUnavailable,
+    NoOutput,
+    OutOfMemory,
+    UnknownModel,
+    Unsupported,
+    WanError,
+)
+
+__all__ = [
+    "ConfigurationError",
+    "DeviceLost",
+    "EngineError",
+    "GenerationCancelled",
+    "InvalidInput",
+    "InvalidMedia",
+    "ModelUnavailable",
+    "NoOutput",
+    "OutOfMemory",
+    "Outcome",
+    "ShuttingDown",
+    "StaleClaim",
+    "StoreError",
+    "TaskNotFound",
+    "Transient",
+    "UnknownModel",
+    "Unsupported",
+    "Verdict",
+    "WanError",
+    "verdict",
+]
+
+
+class ConfigurationError(WanError):
+    """The configuration is wrong; the worker does not start."""
+
+
+class StoreError(WanError):
+    """The database could not be read or written."""
+
+
+class TaskNotFound(StoreError):
+    """There is no task with that id."""
+
+
+class StaleClaim(StoreError):
+    """The row is no longer claimed by this worker: it was rescued, ended or released."""
+
+
+class Transient(WanError):
+    """A passing fault outside this process (network, remote service)."""
+
+
+class ShuttingDown(GenerationCancelled):
+    """The worker is shutting down; the task goes back to the queue."""
+
+
+class Outcome(StrEnum):
+    """What becomes of the task."""
+
+    FAIL = "fail"
+    RETRY = "retry"
+    CANCEL = "cancel"
+    RELEASE = "release"
+    #: say nothing: the row belongs to somebody else now
+    ABANDON = "abandon"
+    #: release the row and leave the process with exit code 3
+    EXIT = "exit"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    outcome: Outcome
+    error_class: str
+
+
+#: the first class that matches decides, so subclasses stand before their bases
+_VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
+    (StaleClaim, Verdict(Outcome.ABANDON, "stale")),
+    (ShuttingDown, Verdict(Outcome.RELEASE, "shutdown")),
+    (GenerationCancelled, Verdict(Outcome.CANCEL, "cancelled")),
+    (DeviceLost, Verdict(Outcome.EXIT, "device_lost")),
+    (OutOfMemory, Verdict(Outcome.RETRY, "out_of_memory")),
+    (MemoryError, Verdict(Outcome.RETRY, "out_of_memory")),
+    (ModelUnavailable, Verdict(Outcome.FAIL, "model_unavailable")),
+    (InvalidInput, Verdict(Outcome.FAIL, "bad_input")),
+    (Transient, Verdict(Outcome.RETRY, "transient")),
+    (StoreError, Verdict(Outcome.RETRY, "database")),
+    (OSError, Verdict(Outcome.RETRY, "io")),
+    (EngineError, Verdict(Outcome.RETRY, "engine")),
+)
+
+
+def verdict(error: BaseException) -> Verdict:
+    """What `error` means for the task it ended. An error that nobody foresaw is a bug: the task fails, unretried."""
+    for kind, decided in _VERDICTS:
+        if isinstance(error, kind):
+            return decided
+    return Verdict(Outcome.FAIL, "internal")

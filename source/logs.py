@@ -1,0 +1,155 @@
+"""Logging: one configuration, the task's id in every line, secrets out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.config
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from rich.console import Console
+
+from source.settings import Settings
+
+_task_id: ContextVar[str] = ContextVar("task_id", default="-")
+
+REDACTED = "***"
+LINE = "%(asctime)s %(levelname)-7s [%(task)s] %(message)s"
+RICH_LINE = "[%(task)s] %(message)s"
+
+_SECRET_NAMES = (
+    r"(?:access_?|refresh_?|auth_?|id_?|session_?)?token|api_?key|anon_?key|service_?(?:role_?)?key|secret\w*|"
+    r"passw(?:or)?d|authorization|signature|sig|x-amz-[\w-]+"
+)
+_SECRET_NAME = re.compile(rf"(?:\w*[_-])?(?:{_SECRET_NAMES})", re.IGNORECASE)
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), REDACTED),
+    (re.compile(r"\b(?:sk|hf|ghp|r8|sb_secret|sb_publishable)[-_][A-Za-z0-9_-]{16,}"), REDACTED),
+    (re.compile(rf"([?&](?:{_SECRET_NAMES}|key)=)[^&\s\"'<>]+", re.IGNORECASE), rf"\1{REDACTED}"),
+    (re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@"), rf"\1{REDACTED}@"),
+)
+#: name=value and name: value, as they stand in log lines
+_NAMED = re.compile(
+    rf"([\"']?\b(?:\w+[_-])?(?:{_SECRET_NAMES})[\"']?\s*[=:]\s*(?:Bearer\s+)?[\"']?)[^\s\"',;&}}]+", re.IGNORECASE
+)
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """A log line without bearer tokens, JWTs, keys in URLs, `name=value` of secret names, and the given values."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    return _NAMED.sub(rf"\1{REDACTED}", _without_tokens(text))
+
+
+def _without_tokens(text: str) -> str:
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def redact_values(value: Any) -> Any:
+    """JSON values with every string redacted, and what stands under a secret's name removed."""
+    if isinstance(value, str):
+        return _without_tokens(value)
+    if isinstance(value, Mapping):
+        return {
+            name: REDACTED if _SECRET_NAME.fullmatch(str(name)) and inner else redact_values(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redact_values(item) for item in value]
+    return value
+
+
+def secret_values(settings: Settings) -> tuple[str, ...]:
+    """The values of the settings that are marked secret."""
+    return tuple(value.get_secret_value() for _, value in settings if isinstance(value, SecretStr) and value)
+
+
+@contextlib.contextmanager
+def task_context(task_id: str) -> Iterator[None]:
+    """Lines logged inside carry this task's id, also on threads that copy the context."""
+    token = _task_id.set(task_id)
+    try:
+        yield
+    finally:
+        _task_id.reset(token)
+
+
+class TaskIdFilter(logging.Filter):
+    """Gives every record the id of the task that this thread works on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.task = _task_id.get()
+        return True
+
+
+class RedactingFormatter(logging.Formatter):
+    """Redacts the whole formatted line, tracebacks included."""
+
+    def __init__(self, fmt: str | None = None, datefmt: str | None = None, secrets: Iterable[str] = ()) -> None:
+        super().__init__(fmt, datefmt)
+        self._secrets = tuple(secret for secret in secrets if secret)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record), self._secrets)
+
+
+def logging_config(settings: Settings, console: Console) -> dict[str, Any]:
+    """A dictConfig: rich on a terminal, plain lines elsewhere, and the file that `save_logging` names."""
+    handlers: dict[str, Any] = {"console": _console_handler(console)}
+    if settings.save_logging:
+        handlers["file"] = _file_handler(settings.save_logging)
+    secrets = secret_values(settings)
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"task": {"()": TaskIdFilter}},
+        "formatters": {
+            "line": {"()": RedactingFormatter, "fmt": LINE, "secrets": secrets},
+            "rich": {"()": RedactingFormatter, "fmt": RICH_LINE, "secrets": secrets},
+        },
+        "handlers": handlers,
+        "loggers": {
+            name: {"level": "DEBUG" if settings.debug else "INFO"} for name in ("source", "headless", "Wan2GP")
+        },
+        "root": {"level": "WARNING", "handlers": list(handlers)},
+    }
+
+
+def configure_logging(settings: Settings, console: Console) -> None:
+    """Apply `logging_config`. Creates the folder of the log file."""
+    if settings.save_logging:
+        settings.save_logging.parent.mkdir(parents=True, exist_ok=True)
+    logging.config.dictConfig(logging_config(settings, console))
+    logging.captureWarnings(True)
+
+
+def _console_handler(console: Console) -> dict[str, Any]:
+    if console.is_terminal:
+        return {
+            "class": "rich.logging.RichHandler",
+            "console": console,
+            "show_path": False,
+            "markup": False,
+            "formatter": "rich",
+            "filters": ["task"],
+        }
+    return {"class": "logging.StreamHandler", "stream": console.file, "formatter": "line", "filters": ["task"]}
+
+
+def _file_handler(path: Path) -> dict[str, Any]:
+    return {
+        "class": "logging.FileHandler",
+        "filename": str(path),
+        "encoding": "utf-8",
+        "delay": True,
+        "formatter": "line",
+        "filters": ["task"],
+    }

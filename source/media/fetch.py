@@ -1,0 +1,172 @@
+"""Media that a task names become local files: a path stays where it is, a URL is downloaded. Then they are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from source.errors import InvalidInput, InvalidMedia, Transient
+from source.settings import Settings
+from source.storage import LocalStorage, sanitise_filename
+from Wan2GP.media import check_video, probe_image, probe_video
+
+CONNECT_TIMEOUT_S = 10.0
+#: a download that is never silent for long ends here all the same
+DOWNLOAD_LIMIT_S = 3600.0
+MAX_REDIRECTS = 5
+CHUNK_BYTES = 256 * 1024
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://|(data|javascript|blob):", re.IGNORECASE)
+#: client errors that a later try may not meet: time-out, too early, too many requests
+_PASSING = frozenset({408, 425, 429})
+
+
+def _proceed() -> None:
+    """Nobody wants the download stopped."""
+
+
+class MediaFetcher:
+    """Makes local files of the media that one task names.
+
+    `folder` receives the downloads. `check` is called between chunks and may raise to stop a download.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, check: Callable[[], None] = _proceed) -> None:
+        self._settings = settings
+        self._storage = LocalStorage(settings)
+        self._folder = folder
+        self._check = check
+
+    def fetch(self, reference: str, *, kind: str, field: str) -> Path:
+        """The local file of a path or http(s) URL, checked to be an `image`, `video` or `audio`.
+
+        A path is absolute, relative to the working directory, or an output location (`files/…`).
+        Raises InvalidMedia, its message beginning with `field`, and Transient where a later try may succeed.
+        """
+        with _naming(field):
+            path = self._local(reference)
+            if not path.stat().st_size:
+                raise InvalidMedia(f"the file {path.name} is empty (0 bytes)")
+            check_media(path, kind)
+        return path
+
+    def _local(self, reference: str) -> Path:
+        scheme = _SCHEME.match(reference)
+        if scheme is None:
+            return self._existing(reference)
+        name = (scheme[1] or scheme[2]).lower()
+        if name not in ("http", "https"):
+            raise InvalidMedia(f"{name}: URLs are not read; give a file path or an http(s) URL")
+        target = self._folder / _download_name(reference)
+        if not target.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._download(reference, target)
+        return target
+
+    def _existing(self, reference: str) -> Path:
+        if not reference.strip() or "\0" in reference:
+            raise InvalidMedia(f"{reference!r} is not a file path")
+        path = Path(reference).expanduser()
+        if path.is_file():
+            return path.resolve()
+        if path.is_dir():
+            raise InvalidMedia(f"{path} is a folder; give a file")
+        if path.parts[:1] == ("files",):
+            return self._storage.resolve(reference)
+        raise InvalidMedia(f"the file {path} does not exist (working directory: {Path.cwd()})")
+
+    def _download(self, url: str, target: Path) -> None:
+        partial = target.with_name(f".{target.name}.part")
+        try:
+            with _typed_failures(url), requests.Session() as session:
+                session.max_redirects = MAX_REDIRECTS
+                timeouts = (CONNECT_TIMEOUT_S, self._settings.download_timeout_s)
+                with session.get(url, stream=True, timeout=timeouts) as response:
+                    self._save(response, partial, url)
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _save(self, response: requests.Response, partial: Path, url: str) -> None:
+        _refuse_status(response.status_code, url)
+        announced = response.headers.get("Content-Length", "")
+        self._refuse_size(int(announced) if announced.isdigit() else 0, url)
+        deadline = time.monotonic() + DOWNLOAD_LIMIT_S
+        received = 0
+        with partial.open("wb") as file:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                self._check()
+                received += len(chunk)
+                self._refuse_size(received, url)
+                if time.monotonic() > deadline:
+                    raise InvalidMedia(f"downloading {shown(url)} takes more than {DOWNLOAD_LIMIT_S:g} s; given up")
+                file.write(chunk)
+
+    def _refuse_size(self, size_bytes: int, url: str) -> None:
+        limit = self._settings.max_download_mb
+        if size_bytes > limit * 1024 * 1024:
+            raise InvalidMedia(f"{shown(url)} is larger than {limit} MB (setting max_download_mb)")
+
+
+def check_media(path: Path, kind: str) -> None:
+    """Raises InvalidMedia when the file is not an intact `image`, `video` or `audio`."""
+    if kind == "image":
+        probe_image(path)
+    elif kind == "video":
+        probe_video(path)
+        check_video(path)
+    elif not probe_audio(path):
+        raise InvalidMedia(f"{path.name} has no sound track")
+
+
+def shown(url: str) -> str:
+    """A URL as it may stand in messages: without user, password and query, which may hold secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _download_name(url: str) -> str:
+    """A safe name, different for different URLs."""
+    name = sanitise_filename(Path(unquote(urlsplit(url).path)).name)[-80:]
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}"
+
+
+def _refuse_status(status: int, url: str) -> None:
+    if status >= 500 or status in _PASSING:
+        raise Transient(f"the server answered {status} for {shown(url)}; it may work later")
+    if status != 200:
+        raise InvalidMedia(f"the server answered {status} for {shown(url)}; check the URL")
+
+
+@contextmanager
+def _typed_failures(url: str) -> Iterator[None]:
+    """Failures of the HTTP library as our errors. The original text may hold the whole URL, so it stays out."""
+    try:
+        yield
+    except requests.TooManyRedirects:
+        raise InvalidMedia(f"{shown(url)} redirects more than {MAX_REDIRECTS} times") from None
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, requests.exceptions.MissingSchema):
+        raise InvalidMedia(f"{shown(url)} is not, or does not lead to, an http(s) URL") from None
+    except requests.Timeout:
+        raise Transient(f"{shown(url)} did not answer in time") from None
+    except requests.RequestException as error:
+        raise Transient(f"{shown(url)} could not be downloaded ({type(error).__name__})") from None
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Put the field's name before the message of a failure."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidMedia(str(error), field=field) from error
+    except Transient as error:
+        raise Transient(f"{field}: {error}") from error

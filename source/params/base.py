@@ -1,0 +1,204 @@
+"""Where a row's JSON becomes typed, and where precedence is decided: once, here.
+
+A row may say the same thing at four levels. From weakest to strongest:
+`full_orchestrator_payload` < `orchestrator_details` < the top level < `individual_segment_params`.
+At each level the aliases are renamed to field names first; only then are the levels merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation
+
+from headless.options import GenerationOptions, aliases, parse_model
+from source.errors import InvalidInput
+from Wan2GP.errors import did_you_mean
+
+#: names that hold another level of parameters, weakest first; None stands for the row itself
+LEVELS: tuple[str | None, ...] = (
+    "full_orchestrator_payload",
+    "orchestrator_details",
+    None,
+    "individual_segment_params",
+)
+CONTAINERS = frozenset(level for level in LEVELS if level)
+
+#: names that front ends and servers write into rows for themselves; they mean nothing to a task
+BOOKKEEPING = frozenset(
+    [
+        "task_id",
+        "task_type",
+        "project_id",
+        "parent_generation_id",
+        "child_generation_id",
+        "generation_id",
+        "based_on",
+        "tool_type",
+        "shot_id",
+        "shot_name",
+        "run_id",
+        "orchestrator_task_id",
+        "orchestrator_task_id_ref",
+        "orchestrator_run_id",
+        "sub_orchestrator_task_id_ref",
+        "params_json_str_override",
+        "segment_image_download_dir",
+        "generation_name",
+        "thumbnail_url",
+        "created_by",
+        "priority",
+        "amount_of_motion",
+        "advanced_mode",
+        "motion_mode",
+        "generation_source",
+        "create_as_generation",
+        "is_primary",
+        "add_in_position",
+        "output_format",
+        "enable_base64_output",
+        "enable_sync_mode",
+    ]
+)
+
+#: features of the predecessor that this version refuses instead of ignoring: name -> what is refused
+NOT_YET = {
+    "structure_guidance": "structure guidance",
+    "structure_videos": "structure guidance",
+    "structure_video_path": "structure guidance",
+    "structure_guidance_video_url": "structure guidance",
+    "structure_motion_video_url": "structure guidance",
+    "structure_type": "structure guidance",
+    "structure_video_type": "structure guidance",
+    "use_uni3c": "Uni3C guidance",
+    "uni3c_guide_video": "Uni3C guidance",
+    "use_svi": "SVI chaining",
+    "svi2pro": "SVI chaining",
+    "svi_predecessor_video_url": "SVI chaining",
+    "enhance_prompt": "prompt enhancement by a vision-language model",
+    "phase_config": "phase_config",
+    "continue_from_video_resolved_path": "continuing from a video",
+    "additional_loras": "additional_loras",
+    "loras": "loras",
+    "upscale_model_name": "upscaling after the stitch",
+    "regenerate_anchors": "regenerate_anchors",
+    "show_input_images": "the banner of input images",
+    "after_first_post_generation_saturation": "saturation after generation",
+    "after_first_post_generation_brightness": "brightness after generation",
+    "consolidated_end_anchor_idx": "frame consolidation",
+    "consolidated_keyframe_positions": "frame consolidation",
+    "vace_image_refs_to_prepare_by_worker": "prepared reference images",
+}
+#: values that switch such a feature off
+OFF: tuple[Any, ...] = (None, False, "", 0, [], {}, "none", "false")
+
+
+class TaskParams(BaseModel):
+    """Base of every task type's own parameters. Engine knobs are not declared here: they arrive in `options`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    #: older or other names of engine knobs that this task type accepts: name -> knob
+    knob_names: ClassVar[Mapping[str, str]] = {}
+    #: names that must not be read as engine knobs here
+    not_knobs: ClassVar[frozenset[str]] = frozenset()
+    #: names that this task type receives and has no use for
+    carried: ClassVar[frozenset[str]] = frozenset()
+
+    model: str | None = Field(
+        None, description="model definition", validation_alias=AliasChoices("model", "model_name")
+    )
+    options: SkipValidation[GenerationOptions] = Field(default_factory=GenerationOptions, exclude=True)
+
+
+Params = TypeVar("Params", bound=TaskParams)
+
+
+@dataclass(frozen=True)
+class Parsed(Generic[Params]):
+    """A row's parameters, typed, and the names that nothing knows."""
+
+    params: Params
+    unknown: tuple[str, ...]
+
+
+def parse_params(
+    kind: type[Params],
+    raw: Mapping[str, Any],
+    options_class: type[GenerationOptions] = GenerationOptions,
+    *,
+    strict: bool = False,
+) -> Parsed[Params]:
+    """Rename, merge and validate a row's parameters. A null is the same as an absent name.
+
+    `strict` refuses names that nothing knows (add_task); otherwise they are returned, for one warning.
+    Raises InvalidInput that names the field.
+    """
+    own_names, knob_names = field_names(kind), knob_table(kind, options_class)
+    own: dict[str, Any] = {}
+    knobs: dict[str, Any] = {}
+    unknown: list[str] = []
+    for level, values in levels(raw):
+        refuse_unsupported(values, kind)
+        given = {name: value for name, value in values.items() if value is not None}
+        own |= _renamed(given, own_names)
+        knobs |= _renamed(given, knob_names)
+        if strict or level in (None, "individual_segment_params"):
+            unknown += [name for name in values if name not in own_names | knob_names and not _tolerated(name, kind)]
+    if strict and unknown:
+        hint = did_you_mean(unknown[0], {*own_names, *knob_names, *CONTAINERS})
+        raise InvalidInput(f"there is no parameter of that name.{hint}", field=unknown[0])
+    options = parse_model(options_class, knobs)
+    return Parsed(parse_model(kind, own | {"options": options}), tuple(unknown))
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """One level's values under their field names. Of several names for one field the first in `names` wins."""
+    found: dict[str, Any] = {}
+    for name, field in names.items():
+        if name in values:
+            found.setdefault(field, values[name])
+    return found
+
+
+def field_names(kind: type[TaskParams]) -> dict[str, str]:
+    """Every name under which this task type accepts a parameter of its own -> the field."""
+    return {name: field for name, field in aliases(kind).items() if field != "options"}
+
+
+def knob_table(kind: type[TaskParams], options_class: type[GenerationOptions]) -> dict[str, str]:
+    """Every name under which this task type accepts an engine knob -> the knob."""
+    own = field_names(kind)
+    names = aliases(options_class) | dict(kind.knob_names)
+    return {name: knob for name, knob in names.items() if name not in own and name not in kind.not_knobs}
+
+
+def levels(raw: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """The levels that a row has, weakest first. Raises InvalidInput when one is not an object."""
+    for level in LEVELS:
+        values = raw if level is None else raw.get(level)
+        if values is None:
+            continue
+        if not isinstance(values, Mapping):
+            raise InvalidInput(f"must be a JSON object (given: {values!r:.80})", field=level or "params")
+        yield level, values
+
+
+def refuse_unsupported(values: Mapping[str, Any], kind: type[TaskParams]) -> None:
+    """Raises InvalidInput for a feature that would otherwise be dropped silently."""
+    for name, what in NOT_YET.items():
+        if name in values and name not in kind.model_fields and not _off(values[name]):
+            raise InvalidInput(f"{what} is not supported by this version; leave it out or switch it off", field=name)
+
+
+def _off(value: Any) -> bool:
+    """Whether a value asks for nothing: empty, false, or an object whose every part asks for nothing."""
+    if isinstance(value, Mapping):
+        return not value.get("videos") if "videos" in value else not value
+    return any(value == off and type(value) is type(off) for off in OFF) or value == 0
+
+
+def _tolerated(name: str, kind: type[TaskParams]) -> bool:
+    return name in BOOKKEEPING or name in CONTAINERS or name in NOT_YET or name in kind.carried or name.startswith("_")

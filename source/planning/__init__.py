@@ -1,0 +1,1 @@
+"""Pure arithmetic: what to generate, and where it goes. No files, no database."""

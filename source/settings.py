@@ -1,0 +1,89 @@
+"""One frozen `Settings`. Precedence: command-line flag > environment > .env file > default.
+
+This is the only reader of the environment. A variable has the name of its field in upper case (LEASE_S, MAX_ATTEMPTS,
+POLL_INTERVAL_S …); a few older names are accepted beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from source.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """How the worker and the command-line tools behave."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    db_type: Literal["sqlite"] = Field("sqlite", description="database backend")
+    db_file: Path = Field(Path("tasks.db"), description="SQLite file; final files go to public/files/ beside it")
+    main_output_dir: Path = Field(Path("outputs"), description="scratch space, one folder a task")
+    worker: str | None = Field(
+        None, description="name of this worker", validation_alias=AliasChoices("worker", "WORKER_ID")
+    )
+
+    lease_s: float = Field(60, gt=0, description="seconds a claim lasts without a heartbeat")
+    heartbeat_s: float = Field(20, gt=0, description="seconds between heartbeats")
+    rescue_interval_s: float = Field(15, gt=0, description="seconds between looks for expired leases")
+    poll_interval_s: float = Field(10, gt=0, description="longest wait before the table is looked at again")
+    max_attempts: int = Field(3, ge=1, description="failures and deaths before a task is given up")
+    retry_delay_s: float = Field(10, ge=0, description="wait before the first retry; it doubles each time")
+    max_in_flight: int = Field(
+        3, ge=1, le=16, description="tasks claimed at once: one on the GPU, others being prepared or finished"
+    )
+    shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
+    progress_interval_s: float = Field(1, ge=0, description="shortest time between two stored progress reports")
+
+    wan_dir: Path | None = Field(None, description="an upstream Wan2GP checkout")
+    ckpts: Path = Field(
+        Path("ckpts"), description="folder of model weights", validation_alias=AliasChoices("ckpts", "WAN2GP_CACHE")
+    )
+    finetunes: Path = Field(Path("finetunes"), description="folder of your own model definitions (JSON)")
+    device: str | None = Field(None, description="torch device; chosen when absent")
+    preload_model: str = Field("", description="model to load at start")
+    mask_active_frames: bool = Field(True, description="give VACE models a mask video")
+
+    download_timeout_s: float = Field(60, gt=0, description="longest silence of a download")
+    max_download_mb: int = Field(2048, ge=1, description="largest file that is downloaded")
+
+    debug: bool = Field(False, description="verbose log; scratch folders are kept")
+    skip_cleanup: bool = Field(False, description="keep scratch folders")
+    save_logging: Path | None = Field(None, description="also write the log to this file")
+
+    @model_validator(mode="after")
+    def _heartbeats_fit_in_a_lease(self) -> Self:
+        if self.heartbeat_s >= self.lease_s:
+            raise ValueError(
+                f"heartbeat_s ({self.heartbeat_s:g}) must be shorter than lease_s ({self.lease_s:g}), "
+                "or every lease would expire between two heartbeats"
+            )
+        return self
+
+    @property
+    def public_dir(self) -> Path:
+        """The folder that `files/<name>` locations are relative to."""
+        return self.db_file.resolve().parent / "public"
+
+    @property
+    def keep_scratch(self) -> bool:
+        return self.debug or self.skip_cleanup
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from flags (None means not given), environment, .env and defaults. Raises ConfigurationError."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        raise ConfigurationError("; ".join(problems)) from None

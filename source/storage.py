@@ -1,0 +1,145 @@
+"""Where results go. A result is staged beside its final place and published by one rename, inside the completion.
+
+    scratch/clip.mp4 -> public/.staging/<task id>-<claim number>_clip.mp4 -> public/files/<task id>_clip.mp4
+
+The row says `files/<task id>_clip.mp4`. A stale claim never publishes: its rename would run inside a transaction that is
+refused first.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from source.errors import InvalidMedia
+from source.settings import Settings
+from source.store.types import Task
+
+FALLBACK_NAME = "sanitized_file"
+#: longest file name that every common file system takes, with room for a task id before it
+MAX_NAME_BYTES = 180
+
+_FORBIDDEN = re.compile(r'[§®©™@·º½¾¿¡~\x00-\x1f\x7f-\x9f<>:"/\\|?*,]')
+_RUNS = re.compile(r"[ .]{2,}")
+
+
+def sanitise_filename(name: str) -> str:
+    """A name that is safe on every file system and in URLs.
+
+    Removes `§ ® © ™ @ · º ½ ¾ ¿ ¡ ~`, control characters and `< > : " / \\ | ? * ,`; runs of spaces and dots become one
+    space; spaces and dots at the ends go. What is left of nothing is `sanitized_file`.
+    """
+    clean = _RUNS.sub(" ", _FORBIDDEN.sub("", name)).strip(" .")
+    return _shortened(clean) or FALLBACK_NAME
+
+
+def _shortened(name: str) -> str:
+    """At most MAX_NAME_BYTES of UTF-8, the suffix kept."""
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    suffix = Path(name).suffix[:16]
+    return name.encode()[: MAX_NAME_BYTES - len(suffix.encode())].decode(errors="ignore") + suffix
+
+
+@dataclass
+class StagedOutput:
+    """A result on the right file system, complete and synced, not yet visible."""
+
+    #: what the row will say
+    location: str
+    staged: Path
+    final: Path
+    _published: bool = field(default=False, init=False)
+
+    def publish(self) -> None:
+        """Make the file visible under its final name. A repetition does nothing."""
+        if self._published:
+            return
+        os.replace(self.staged, self.final)
+        _sync(self.final.parent)
+        self._published = True
+
+    def discard(self) -> None:
+        """Drop what was not published."""
+        if not self._published:
+            self.staged.unlink(missing_ok=True)
+
+
+class LocalStorage:
+    """Final files in `public/files/` beside the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.public_dir = settings.public_dir.resolve()
+        self._files = self.public_dir / "files"
+        self._staging = self.public_dir / ".staging"
+        self._scratch = settings.main_output_dir.resolve()
+
+    def stage(self, task: Task, path: Path) -> StagedOutput:
+        """Bring `path` next to its final place: moved out of the scratch space, copied from anywhere else.
+
+        Raises InvalidMedia when there is no such result, OSError when the disk refuses.
+        """
+        if not path.is_file() or not path.stat().st_size:
+            raise InvalidMedia(f"the result {path.name} of task {task.id} is missing or empty")
+        final, location = prepare_output_path_with_upload(self, task, path.name)
+        self._staging.mkdir(parents=True, exist_ok=True)
+        self._files.mkdir(parents=True, exist_ok=True)
+        self._forget_earlier_claims(task)
+        staged = self._staging / f"{_staging_prefix(task)}{task.claim_number}_{sanitise_filename(path.name)}"
+        source = path.resolve()
+        if source.is_relative_to(self._scratch):
+            shutil.move(source, staged)
+        else:
+            shutil.copyfile(source, staged)
+        _sync(staged)
+        return StagedOutput(location, staged, final)
+
+    def resolve(self, location: str) -> Path:
+        """The local file behind an output location (`files/…`). Raises InvalidMedia for what is outside or missing."""
+        path = (self.public_dir / location).resolve()
+        if not path.is_relative_to(self.public_dir):
+            raise InvalidMedia(f"the location {location!r} is outside the folder of results")
+        if not path.is_file():
+            raise InvalidMedia(f"the file {path} does not exist any more")
+        return path
+
+    def final_path(self, name: str) -> Path:
+        return self._files / name
+
+    def _forget_earlier_claims(self, task: Task) -> None:
+        """A worker that died between staging and completing left its file behind."""
+        for leftover in self._staging.glob(f"{glob.escape(_staging_prefix(task))}*"):
+            leftover.unlink(missing_ok=True)
+
+
+def prepare_output_path_with_upload(storage: LocalStorage, task: Task, filename: str) -> tuple[Path, str]:
+    """The final path of a task's result, and the output location that the row gets."""
+    name = sanitise_filename(filename)
+    owner = sanitise_filename(task.id)
+    if not name.startswith(owner):
+        name = f"{owner}_{name}"
+    return storage.final_path(name), f"files/{name}"
+
+
+def upload_and_get_final_output_location(storage: LocalStorage, task: Task, path: Path) -> str:
+    """Deliver a result outside a completing transaction, and return its output location."""
+    staged = storage.stage(task, path)
+    staged.publish()
+    return staged.location
+
+
+def _staging_prefix(task: Task) -> str:
+    return f"{sanitise_filename(task.id)}-"
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written (a file) or renamed (a folder)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

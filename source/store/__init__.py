@@ -1,0 +1,6 @@
+"""The tasks table behind one interface."""
+
+from source.store.base import TaskStore
+from source.store.types import Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow, child_id
+
+__all__ = ["Claim", "Event", "HeartbeatReply", "NewTask", "Status", "Task", "TaskStore", "WorkerRow", "child_id"]

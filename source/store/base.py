@@ -1,0 +1,164 @@
+"""`TaskStore`: what the worker needs of a database. One contract suite (tests/contract) holds for every backend.
+
+A backend keeps these promises:
+- a claim is one atomic statement; a row is handed to one worker at a time;
+- every write of a worker carries its `Claim` and raises `StaleClaim` when the row was claimed again, ended or released;
+- times come from the database's clock;
+- what ends a task also ends what depends on it, in the same transaction: dependants fail or are cancelled with it,
+  a waiting parent ends with its last child.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from source.store.types import Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+
+
+class TaskStore(ABC):
+    """A tasks table. Safe to share between threads."""
+
+    # -- adding -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
+        """Insert rows in one transaction; an id that exists already is left alone. Returns the ids in order.
+
+        Raises InvalidInput when a dependency does not exist (neither stored nor in `tasks`), has already failed or was
+        cancelled, or when the dependencies form a cycle; nothing is inserted then.
+        """
+
+    def add(self, task: NewTask) -> str:
+        """Insert one row and return its id."""
+        return self.add_many([task])[0]
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, task_id: str) -> Task:
+        """Raises TaskNotFound."""
+
+    @abstractmethod
+    def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
+        """The newest rows first."""
+
+    @abstractmethod
+    def children(self, parent_id: str) -> list[Task]:
+        """In the order in which they were added."""
+
+    @abstractmethod
+    def dependencies(self, task_id: str) -> list[Task]:
+        """The rows that `task_id` depends on, in the order of `dependant_on`."""
+
+    @abstractmethod
+    def events(self, task_id: str) -> list[Event]:
+        """The timeline, oldest first."""
+
+    @abstractmethod
+    def counts(self) -> dict[Status, int]:
+        """Rows by status; every status is a key."""
+
+    @abstractmethod
+    def workers(self) -> list[WorkerRow]:
+        """The workers that ever sent a heartbeat, the latest first."""
+
+    def idle(self) -> bool:
+        """True when no row is left that could still change: nothing Queued (unless paused) and nothing In Progress."""
+        return not self.open_tasks()
+
+    @abstractmethod
+    def open_tasks(self) -> int:
+        """How many rows are neither terminal nor paused."""
+
+    # -- claiming ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def claim(
+        self, worker_id: str, *, lease_s: float, limit: int = 1, loaded_model: str | None = None,
+        task_types: Collection[str] | None = None,
+    ) -> list[Task]:  # fmt: skip
+        """Take up to `limit` eligible rows: Queued, not paused, `run_after` passed, every dependency Complete.
+
+        Order: priority, then rows of `loaded_model`, then age. Each row becomes In Progress with a lease of `lease_s`
+        and a higher claim number. Expired leases are rescued first. A row whose params are not a JSON object fails
+        here (error_class bad_input) and is not handed out.
+        """
+
+    @abstractmethod
+    def rescue(self) -> int:
+        """Put rows whose lease expired back to Queued (attempts + 1), or, after `max_attempts` deaths, fail them as
+        poison; cancel those whose cancellation was asked for; fail Queued rows whose dependency failed or is missing.
+        Returns how many rows changed."""
+
+    # -- the claimed task's writes; all raise StaleClaim ------------------------------------------------------------
+
+    @abstractmethod
+    def heartbeat(
+        self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
+        status: str = "active",
+    ) -> HeartbeatReply:  # fmt: skip
+        """Extend the leases and the worker's row. Never raises StaleClaim: the reply names what was lost."""
+
+    @abstractmethod
+    def generation_started(self, claim: Claim) -> None:
+        """Stamp generation_started_at with now: what is billed begins here, after loading."""
+
+    @abstractmethod
+    def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
+        """Store the progress; with `event`, add that to the timeline. Returns True when a cancel was asked for."""
+
+    @abstractmethod
+    def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
+        """In one transaction: insert the children that do not exist yet (they may depend on each other) and turn the
+        parent into a waiting one, without a lease. When every child has ended already, the parent ends here too.
+        `final_child` is the id of the child whose output becomes the parent's."""
+
+    @abstractmethod
+    def complete(
+        self, claim: Claim, output_location: str | None, *, result_data: Mapping[str, Any] | None = None,
+        publish: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Complete the row and store the output in one transaction. `publish` runs inside it, after the claim was
+        verified and before the commit: when it raises, nothing is stored. Repeating a completion that the database
+        already has (same claim) changes nothing and does not publish again."""
+
+    @abstractmethod
+    def fail(self, claim: Claim, message: str, *, error_class: str) -> None:
+        """End the row as Failed; dependants fail with it."""
+
+    @abstractmethod
+    def retry_later(self, claim: Claim, message: str, *, error_class: str, delay_s: float) -> Status:
+        """Queued again with attempts + 1 and run_after = now + delay_s; Failed when that was the last attempt."""
+
+    @abstractmethod
+    def release(self, claim: Claim) -> None:
+        """Queued again without burning an attempt (shutdown)."""
+
+    @abstractmethod
+    def cancelled(self, claim: Claim) -> None:
+        """The worker stopped on request: the row becomes Cancelled, and its dependants with it."""
+
+    # -- from outside -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def cancel(self, task_id: str) -> Status:
+        """Ask for cancellation of a row and its children. Queued and waiting rows end at once; a running one gets
+        cancel_requested and ends when its worker stops, or as Complete if that won the race. Terminal rows stay.
+        Returns the status now. Raises TaskNotFound."""
+
+    @abstractmethod
+    def retry(self, task_id: str) -> Status:
+        """Failed -> Queued with attempts 0, together with what failed because of it (dependants, its failed children,
+        its failed parent). Raises TaskNotFound, and InvalidInput when the row is not Failed."""
+
+    # -- life of the connection -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """Wait until another connection may have changed the table, at most `timeout_s`. Only a hint."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection of this store."""

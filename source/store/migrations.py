@@ -1,0 +1,92 @@
+"""Brings a SQLite file to the current schema, in numbered steps; `user_version` says how many were applied."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from source.errors import StoreError
+from source.store.sqlite_rows import NOW
+
+_SCHEMA = Path(__file__).with_name("schema.sql")
+
+#: each runs once, in order, inside one transaction; never edit a released one
+STEPS: list[Callable[[sqlite3.Connection], None]] = []
+step = STEPS.append
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Apply the steps that `db` has not seen. Safe to run from several processes at once.
+
+    Raises StoreError when a newer version of this program wrote the file.
+    """
+    if _version(db) == len(STEPS):
+        return
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        done = _version(db)
+        if done > len(STEPS):
+            raise StoreError(
+                f"the database has schema {done}, this program knows {len(STEPS)}: update the program, "
+                "or name another file"
+            )
+        for number, apply in enumerate(STEPS[done:], done + 1):
+            apply(db)
+            db.execute(f"PRAGMA user_version = {number}")
+
+
+@step
+def m001_tasks(db: sqlite3.Connection) -> None:
+    """The first schema. A `tasks` table of the predecessor is taken over."""
+    older = db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tasks'").fetchone()
+    if older:
+        db.execute("ALTER TABLE tasks RENAME TO tasks_older")
+    for statement in _statements(_SCHEMA.read_text(encoding="utf-8")):
+        db.execute(statement)
+    if older:
+        _take_over(db)
+        db.execute("DROP TABLE tasks_older")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, triggers whole. (`executescript` would commit the transaction first.)"""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _take_over(db: sqlite3.Connection) -> None:
+    """Copy the predecessor's rows. It had no leases, so running rows are queued again; it kept the text of an error
+    in output_location, so that moves."""
+    present = {row[1] for row in db.execute("PRAGMA table_info(tasks_older)")}
+
+    def old(column: str, missing: str = "NULL") -> str:
+        return f"coalesce({column}, {missing})" if column in present else missing
+
+    status = (
+        "CASE status WHEN 'Complete' THEN 'Complete' WHEN 'Cancelled' THEN 'Cancelled' WHEN 'Canceled' THEN"
+        " 'Cancelled' WHEN 'Failed' THEN 'Failed' WHEN 'Error' THEN 'Failed' ELSE 'Queued' END"
+    )
+    failed = "status IN ('Failed', 'Error')"
+    db.execute(
+        f"""
+        INSERT INTO tasks (id, task_type, params, status, dependant_on, output_location, error_message, error_class,
+                           created_at, updated_at, generation_started_at, generation_processed_at, project_id)
+        SELECT CAST(id AS TEXT), {old("task_type", "'standard_wgp_task'")}, CAST({old("params", "'{}'")} AS TEXT),
+               {status}, {old("dependant_on")},
+               CASE WHEN {failed} THEN NULL ELSE {old("output_location")} END,
+               CASE WHEN {failed} THEN {old("output_location")} END,
+               CASE WHEN {failed} THEN 'unknown' END,
+               {old("created_at", NOW)}, {old("updated_at")}, {old("generation_started_at")},
+               {old("generation_processed_at")}, {old("project_id", "'default_project_id'")}
+        FROM tasks_older ORDER BY rowid
+        """
+    )

@@ -1,0 +1,324 @@
+"""`SqliteStore`: the tasks table in one SQLite file that threads and processes of one machine share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from source.errors import InvalidInput, StaleClaim, StoreError, TaskNotFound
+from source.store import sqlite_endings as endings
+from source.store import sqlite_queueing as queueing
+from source.store.base import TaskStore
+from source.store.migrations import migrate
+from source.store.sqlite_connections import SqliteConnections
+from source.store.sqlite_dependencies import insert
+from source.store.sqlite_rows import IN_IDS, LATER, NOW, encoded, event_of, ids, record, task_of
+from source.store.types import TERMINAL, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+
+_SAME_CLAIM = "id = :id AND worker_id = :worker_id AND claim_number = :claim_number"
+_HELD = f"{_SAME_CLAIM} AND status = 'In Progress' AND waiting = 0"
+
+_EXTEND = f"""
+UPDATE tasks SET lease_expires_at = {LATER}, updated_at = {NOW} WHERE {_HELD} RETURNING cancel_requested
+"""
+
+_WAIT = f"UPDATE tasks SET waiting = 1, lease_expires_at = NULL, result_data = ?, updated_at = {NOW} WHERE id = ?"
+
+_SEEN = f"""
+INSERT INTO workers (id, status, last_heartbeat, current_model) VALUES (:id, :status, {NOW}, :current_model)
+ON CONFLICT (id) DO UPDATE SET status = excluded.status, last_heartbeat = excluded.last_heartbeat,
+    current_model = excluded.current_model
+"""
+
+
+class SqliteStore(TaskStore):
+    """The store over the file `path`, created when absent; its folder must exist.
+
+    One connection per thread, WAL, and a full sync at every commit: what was acknowledged survives a crash.
+    Raises StoreError when the file cannot be used.
+    """
+
+    def __init__(self, path: str | Path, *, max_attempts: int = 3) -> None:
+        self._connections = SqliteConnections(Path(path))
+        self._reading, self._writing = self._connections.reading, self._connections.writing
+        self._max_attempts = max_attempts
+        try:
+            with self._reading() as db:
+                migrate(db)
+        except StoreError:
+            self.close()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._connections.path
+
+    # -- adding -----------------------------------------------------------------------------------------------------
+
+    def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
+        with self._writing() as db:
+            return insert(db, tasks)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def get(self, task_id: str) -> Task:
+        with self._reading() as db:
+            return task_of(self._row(db, task_id))
+
+    def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
+        wanted = {"status": status, "task_type": task_type}
+        conditions = [f"{column} = :{column}" for column, value in wanted.items() if value is not None]
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self._tasks(f"{where} ORDER BY created_at DESC, rowid DESC LIMIT {max(0, limit):d}", wanted)
+
+    def children(self, parent_id: str) -> list[Task]:
+        return self._tasks("WHERE parent_id = :id ORDER BY rowid", {"id": parent_id})
+
+    def dependencies(self, task_id: str) -> list[Task]:
+        edges = "JOIN task_dependencies ON depends_on = id WHERE task_id = :id ORDER BY position"
+        return self._tasks(edges, {"id": task_id})
+
+    def events(self, task_id: str) -> list[Event]:
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM task_events WHERE task_id = ? ORDER BY id", (task_id,))
+            return [event_of(row) for row in rows]
+
+    def counts(self) -> dict[Status, int]:
+        with self._reading() as db:
+            found = dict(db.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall())
+        return {status: found.get(status, 0) for status in Status}
+
+    def workers(self) -> list[WorkerRow]:
+        columns = "id, status, last_heartbeat, current_model, created_at"
+        with self._reading() as db:
+            rows = db.execute(f"SELECT {columns} FROM workers ORDER BY last_heartbeat DESC, rowid DESC")
+            return [WorkerRow(*row) for row in rows]
+
+    def open_tasks(self) -> int:
+        counted = "SELECT count(*) FROM tasks WHERE status = 'In Progress' OR (status = 'Queued' AND paused = 0)"
+        with self._reading() as db:
+            return int(db.execute(counted).fetchone()[0])
+
+    # -- claiming ---------------------------------------------------------------------------------------------------
+
+    def claim(
+        self, worker_id: str, *, lease_s: float, limit: int = 1, loaded_model: str | None = None,
+        task_types: Collection[str] | None = None,
+    ) -> list[Task]:  # fmt: skip
+        request = {
+            "worker_id": worker_id,
+            "delay_s": lease_s,
+            "loaded_model": loaded_model,
+            "task_types": None if task_types is None else ids(task_types),
+        }
+        with self._writing() as db:
+            self._connections.mark_seen(db)
+            queueing.rescue_expired(db, self._max_attempts)
+            return queueing.claim(db, request, limit)
+
+    def rescue(self) -> int:
+        with self._reading() as db:
+            if not queueing.any_expired(db) and not queueing.any_stuck(db):
+                return 0
+        with self._writing() as db:
+            return queueing.rescue_expired(db, self._max_attempts) + queueing.end_stuck(db)
+
+    # -- the claimed task's writes ----------------------------------------------------------------------------------
+
+    def heartbeat(
+        self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
+        status: str = "active",
+    ) -> HeartbeatReply:  # fmt: skip
+        lost, asked = set(), set()
+        with self._writing() as db:
+            db.execute(_SEEN, {"id": worker_id, "status": status, "current_model": current_model})
+            for claim in claims:
+                row = db.execute(_EXTEND, {**_guard(claim), "delay_s": lease_s}).fetchall()
+                if not row:
+                    lost.add(claim.task_id)
+                elif row[0]["cancel_requested"]:
+                    asked.add(claim.task_id)
+        return HeartbeatReply(frozenset(lost), frozenset(asked))
+
+    def generation_started(self, claim: Claim) -> None:
+        with self._claimed(claim) as (db, _):
+            stamp = f"UPDATE tasks SET generation_started_at = {NOW}, updated_at = {NOW} WHERE id = ?"
+            db.execute(stamp, (claim.task_id,))
+            _record(db, claim, "started")
+
+    def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
+        text = encoded(progress, "progress")
+        with self._claimed(claim) as (db, row):
+            store = f"UPDATE tasks SET progress = ?, updated_at = {NOW} WHERE id = ?"
+            db.execute(store, (text, claim.task_id))
+            if event is not None:
+                _record(db, claim, event)
+            return bool(row["cancel_requested"])
+
+    def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
+        """Repeating a fan-out that the database already has (same claim) changes nothing."""
+        with self._writing() as db:
+            _check_children(db, claim.task_id, children)
+            row = _owned(db, claim)
+            if row is None and _fanned_out_by(db, claim, children):
+                return [child.id for child in children]
+            if row is None:
+                raise _stale(db, claim)
+            added = insert(db, children)
+            if not _is_child(db, final_child, claim.task_id):
+                raise InvalidInput(f"{final_child} is not one of the children", field="final_child")
+            db.execute(_WAIT, (encoded({"final_child": final_child}, "result_data"), claim.task_id))
+            _record(db, claim, "fanned_out", f"{len(children)} children")
+            if row["cancel_requested"]:
+                endings.cancel(db, claim.task_id)
+            if endings.end_parent(db, claim.task_id):
+                endings.settle(db, [claim.task_id])
+            return added
+
+    def complete(
+        self, claim: Claim, output_location: str | None, *, result_data: Mapping[str, Any] | None = None,
+        publish: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`publish` must not write to this store: the transaction is open while it runs."""
+        with self._writing() as db:
+            if _owned(db, claim) is None:
+                if _completed_by(db, claim):
+                    return
+                raise _stale(db, claim)
+            endings.complete(db, claim.task_id, output_location, result_data)
+            endings.settle(db, [claim.task_id])
+            if publish is not None:
+                publish()
+
+    def fail(self, claim: Claim, message: str, *, error_class: str) -> None:
+        with self._claimed(claim) as (db, row):
+            _fail(db, row, message, error_class)
+
+    def retry_later(self, claim: Claim, message: str, *, error_class: str, delay_s: float) -> Status:
+        with self._claimed(claim) as (db, row):
+            if row["attempts"] + 1 >= self._max_attempts:
+                return _fail(db, row, message, error_class)
+            return queueing.requeue(
+                db, row, "retry", burned=1, delay_s=delay_s, message=message, error_class=error_class
+            )
+
+    def release(self, claim: Claim) -> None:
+        with self._claimed(claim) as (db, row):
+            queueing.requeue(db, row, "released")
+
+    def cancelled(self, claim: Claim) -> None:
+        with self._claimed(claim) as (db, _):
+            endings.settle(db, endings.end(db, [claim.task_id], Status.CANCELLED))
+
+    # -- from outside -----------------------------------------------------------------------------------------------
+
+    def cancel(self, task_id: str) -> Status:
+        with self._writing() as db:
+            if self._row(db, task_id)["status"] not in TERMINAL:
+                endings.cancel(db, task_id)
+            return Status(self._row(db, task_id)["status"])
+
+    def retry(self, task_id: str) -> Status:
+        with self._writing() as db:
+            row = self._row(db, task_id)
+            if row["status"] != Status.FAILED:
+                raise InvalidInput(f"task {task_id} is {row['status']}; only a Failed task can be retried")
+            queueing.retry(db, task_id)
+            return Status(self._row(db, task_id)["status"])
+
+    # -- life of the connection -------------------------------------------------------------------------------------
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """Changes since this thread's last claim count, so none is missed between a claim and this wait."""
+        return self._connections.wait_for_change(timeout_s)
+
+    def close(self) -> None:
+        """Also wakes wait_for_change. Other threads must have stopped using the store."""
+        self._connections.close()
+
+    @contextmanager
+    def _claimed(self, claim: Claim) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
+        """A write transaction on a row that is still ours. Raises StaleClaim otherwise."""
+        with self._writing() as db:
+            row = _owned(db, claim)
+            if row is None:
+                raise _stale(db, claim)
+            yield db, row
+
+    def _tasks(self, rest: str, values: Mapping[str, Any]) -> list[Task]:
+        with self._reading() as db:
+            return [task_of(row) for row in db.execute(f"SELECT tasks.* FROM tasks {rest}", values)]
+
+    def _row(self, db: sqlite3.Connection, task_id: str) -> sqlite3.Row:
+        row: sqlite3.Row | None = db.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
+        if row is None:
+            raise TaskNotFound(f"there is no task {task_id} in {self.path}")
+        return row
+
+
+# -- claims ---------------------------------------------------------------------------------------------------------
+
+
+def _guard(claim: Claim) -> dict[str, Any]:
+    return {"id": claim.task_id, "worker_id": claim.worker_id, "claim_number": claim.claim_number}
+
+
+def _owned(db: sqlite3.Connection, claim: Claim) -> sqlite3.Row | None:
+    """The row when `claim` still holds it. The caller's write transaction keeps it so."""
+    row: sqlite3.Row | None = db.execute(f"SELECT * FROM tasks WHERE {_HELD}", _guard(claim)).fetchone()
+    return row
+
+
+def _stale(db: sqlite3.Connection, claim: Claim) -> StaleClaim:
+    row = db.execute("SELECT * FROM tasks WHERE id = ?", (claim.task_id,)).fetchone()
+    now = "is gone" if row is None else f"is {row['status']}"
+    if row is not None and row["status"] == Status.IN_PROGRESS:
+        now = "waits for its children" if row["waiting"] else f"was claimed by {row['worker_id']}"
+        now += f" (claim {row['claim_number']})"
+    return StaleClaim(f"task {claim.task_id}: claim {claim.claim_number} of {claim.worker_id} is stale, the task {now}")
+
+
+def _completed_by(db: sqlite3.Connection, claim: Claim) -> bool:
+    completed = f"SELECT 1 FROM tasks WHERE {_SAME_CLAIM} AND status = 'Complete'"
+    return db.execute(completed, _guard(claim)).fetchone() is not None
+
+
+def _record(db: sqlite3.Connection, claim: Claim, name: str, detail: str | None = None) -> None:
+    record(
+        db, claim.task_id, name, worker_id=claim.worker_id, claim_number=claim.claim_number, detail=detail
+    )  # fmt: skip
+
+
+def _fail(db: sqlite3.Connection, row: sqlite3.Row, message: str, error_class: str) -> Status:
+    """The last attempt failed. When cancellation was asked for, that is how the row ends."""
+    status = Status.CANCELLED if row["cancel_requested"] else Status.FAILED
+    db.execute("UPDATE tasks SET attempts = attempts + 1 WHERE id = ?", (row["id"],))
+    endings.settle(db, endings.end(db, [row["id"]], status, message=message, error_class=error_class))
+    return status
+
+
+# -- children -------------------------------------------------------------------------------------------------------
+
+
+def _check_children(db: sqlite3.Connection, parent_id: str, children: Sequence[NewTask]) -> None:
+    for child in children:
+        if child.parent_id != parent_id or not child.child_key:
+            raise InvalidInput(f"{child.task_type} {child.id} is not a child of {parent_id} with a key")
+    foreign = f"SELECT id, parent_id FROM tasks WHERE id {IN_IDS} AND parent_id IS NOT :parent"
+    row = db.execute(foreign, {"ids": ids(child.id for child in children), "parent": parent_id}).fetchone()
+    if row is not None:
+        raise InvalidInput(f"task {row['id']} exists already and belongs to {row['parent_id'] or 'no parent'}")
+
+
+def _is_child(db: sqlite3.Connection, task_id: str, parent_id: str) -> bool:
+    found = db.execute("SELECT 1 FROM tasks WHERE id = ? AND parent_id = ?", (task_id, parent_id))
+    return found.fetchone() is not None
+
+
+def _fanned_out_by(db: sqlite3.Connection, claim: Claim, children: Sequence[NewTask]) -> bool:
+    same = db.execute(f"SELECT 1 FROM tasks WHERE {_SAME_CLAIM}", _guard(claim)).fetchone() is not None
+    return same and all(_is_child(db, child.id, claim.task_id) for child in children)

@@ -1,0 +1,94 @@
+"""Rows of the SQLite store: reading them as values, writing JSON and text, the clock, the timeline."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from source.errors import InvalidInput
+from source.store.types import Event, Status, Task
+
+#: the only clock
+NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+#: now + :delay_s
+LATER = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', :delay_s || ' seconds')"
+#: the rows whose ids are bound by `ids(…)`
+IN_IDS = "IN (SELECT value FROM json_each(:ids))"
+
+_TASK_FIELDS = tuple(field.name for field in fields(Task))
+_FLAGS = ("waiting", "paused", "cancel_requested")
+_DETAIL_CHARACTERS = 500
+
+
+def task_of(row: sqlite3.Row) -> Task:
+    """The row as a `Task`. Params that are no JSON object (a front end wrote them) are shown under `unreadable`."""
+    values: dict[str, Any] = {name: row[name] for name in _TASK_FIELDS}
+    values |= {name: bool(row[name]) for name in _FLAGS}
+    values |= {name: json_object(row[name]) for name in ("progress", "result_data")}
+    params = json_object(row["params"])
+    values["params"] = {"unreadable": row["params"]} if params is None else params
+    values["status"] = Status(row["status"])
+    values["dependant_on"] = dependencies_of(row["dependant_on"])
+    return Task(**values)
+
+
+def event_of(row: sqlite3.Row) -> Event:
+    return Event(row["task_id"], row["at"], row["name"], row["worker_id"], row["claim_number"], row["detail"])
+
+
+def json_object(text: str | None) -> dict[str, Any] | None:
+    """The JSON object in `text`, or None when there is none."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def dependencies_of(text: str | None) -> tuple[str, ...]:
+    """The ids in `dependant_on`: a JSON array, or one bare id. Reads as the view task_dependency_lists does."""
+    if text is None or not text.strip():
+        return ()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return (text,)
+    if isinstance(value, list):
+        return tuple(dict.fromkeys(str(entry) for entry in value if entry is not None))
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else (text,)
+
+
+def encoded(value: Mapping[str, Any], field: str) -> str:
+    """`value` as JSON text. Raises InvalidInput when it cannot be written as JSON."""
+    try:
+        return plain(json.dumps(dict(value), ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"cannot be stored as JSON: {error}", field=field) from error
+
+
+def plain(text: str) -> str:
+    """`text` without what UTF-8 cannot hold (lone surrogates, from damaged input)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def ids(values: Iterable[str]) -> str:
+    """Ids bound as one value, for IN_IDS."""
+    return json.dumps(list(values))
+
+
+def record(
+    db: sqlite3.Connection, task_id: str, name: str, *, worker_id: str | None = None,
+    claim_number: int | None = None, detail: str | None = None,
+) -> None:  # fmt: skip
+    """Add an entry to a task's timeline."""
+    db.execute(
+        "INSERT INTO task_events (task_id, name, worker_id, claim_number, detail) VALUES (?, ?, ?, ?, ?)",
+        (task_id, name, worker_id, claim_number, plain(detail)[:_DETAIL_CHARACTERS] if detail else None),
+    )

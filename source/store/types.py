@@ -1,0 +1,163 @@
+"""What the store hands out and takes in: plain frozen values, the same for every backend."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+DEFAULT_PROJECT_ID = "default_project_id"
+
+
+class Status(StrEnum):
+    """The state of a row. The values are what front ends read and write."""
+
+    QUEUED = "Queued"
+    IN_PROGRESS = "In Progress"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+TERMINAL: frozenset[Status] = frozenset({Status.COMPLETE, Status.FAILED, Status.CANCELLED})
+UNSUCCESSFUL: frozenset[Status] = frozenset({Status.FAILED, Status.CANCELLED})
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def child_id(parent_id: str, child_key: str) -> str:
+    """The derived id of a child (`child_key` is "role:index"), so that a repeated fan-out adds nothing."""
+    return str(uuid.uuid5(uuid.UUID(parent_id), child_key))
+
+
+def model_of(params: Mapping[str, Any]) -> str | None:
+    """The model a row asks for: model_name, then orchestrator_details.model_name, then model."""
+    details = params.get("orchestrator_details")
+    nested = details.get("model_name") if isinstance(details, Mapping) else None
+    for name in (params.get("model_name"), nested, params.get("model")):
+        if isinstance(name, str) and name:
+            return name
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """A row to insert."""
+
+    task_type: str
+    params: Mapping[str, Any]
+    id: str = field(default_factory=new_id)
+    dependant_on: tuple[str, ...] = ()
+    project_id: str = DEFAULT_PROJECT_ID
+    priority: int = 0
+    parent_id: str | None = None
+    #: "role:index", unique within the parent
+    child_key: str | None = None
+
+    @classmethod
+    def child(
+        cls, parent: Task, key: str, task_type: str, params: Mapping[str, Any], dependant_on: tuple[str, ...] = ()
+    ) -> NewTask:
+        """A child of `parent`, with a derived id and the parent's project and priority."""
+        return cls(
+            id=child_id(parent.id, key),
+            task_type=task_type,
+            params=params,
+            dependant_on=dependant_on,
+            parent_id=parent.id,
+            child_key=key,
+            project_id=parent.project_id,
+            priority=parent.priority,
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Proof of a claim. Every write of a worker carries one and is refused when it is stale."""
+
+    task_id: str
+    worker_id: str
+    #: rises at every claim of the row: the fencing token
+    claim_number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A row as it was read. Times are `YYYY-MM-DDTHH:MM:SS.mmmZ`, by the database's clock."""
+
+    id: str
+    task_type: str
+    params: Mapping[str, Any]
+    status: Status
+    dependant_on: tuple[str, ...] = ()
+    output_location: str | None = None
+    created_at: str
+    updated_at: str | None = None
+    generation_started_at: str | None = None
+    generation_processed_at: str | None = None
+    project_id: str = DEFAULT_PROJECT_ID
+    worker_id: str | None = None
+    claimed_at: str | None = None
+    claim_number: int = 0
+    #: failures and deaths so far: the retry budget
+    attempts: int = 0
+    lease_expires_at: str | None = None
+    run_after: str | None = None
+    priority: int = 0
+    #: an orchestrator that has fanned out and waits for its children, without a lease
+    waiting: bool = False
+    paused: bool = False
+    parent_id: str | None = None
+    child_key: str | None = None
+    model: str | None = None
+    progress: Mapping[str, Any] | None = None
+    result_data: Mapping[str, Any] | None = None
+    error_message: str | None = None
+    error_class: str | None = None
+    cancel_requested: bool = False
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.id, self.worker_id or "", self.claim_number)
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of a task's timeline."""
+
+    task_id: str
+    at: str
+    #: queued, claimed, fanned_out, progress…, complete, failed, retry, released, rescued, cancelled
+    name: str
+    worker_id: str | None = None
+    claim_number: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class HeartbeatReply:
+    """What a worker learns from its heartbeat."""
+
+    #: task ids whose claim is no longer ours: stop working on them, write nothing
+    lost: frozenset[str]
+    #: task ids whose cancellation was asked for
+    cancel_requested: frozenset[str]
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A row of the workers table."""
+
+    id: str
+    status: str
+    last_heartbeat: str | None
+    current_model: str | None
+    created_at: str

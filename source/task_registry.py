@@ -1,0 +1,161 @@
+"""Task types register themselves here; a row is parsed and run through here.
+
+    @task("extract_frame")
+    def extract_frame(params: ExtractFrameParams, context: TaskContext) -> Done:
+        \"\"\"Save one frame of a video as a PNG.\"\"\"
+
+The decorator reads the parameter class from the annotation; the docstring is the help text. Modules of `source.tasks`
+are found by themselves. A duplicate name or a missing docstring fails at import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, get_type_hints
+
+from headless.generation import GenerationResult, ModelInfo
+from headless.options import GenerationOptions
+from source.errors import InvalidInput
+from source.params.base import Parsed, TaskParams, parse_params
+from source.settings import Settings
+from source.store.types import NewTask, Task
+from Wan2GP.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task produced its result: a local file (moved to its final place by the worker), or none."""
+
+    output: Path | None
+    result_data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """An orchestrator fanned out. Its own row waits for the children."""
+
+    children: tuple[NewTask, ...]
+    #: id of the child whose output becomes the orchestrator's
+    final_child: str
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A finished task that this one depends on, with its output as a local file."""
+
+    task: Task
+    output: Path
+
+
+class TaskContext(Protocol):
+    """What a running task may do. `source.daemon` provides it."""
+
+    @property
+    def task(self) -> Task:
+        """The claimed row."""
+
+    @property
+    def settings(self) -> Settings:
+        """The worker's settings."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this claim alone; removed when the claim ends."""
+
+    def model(self, name: str) -> ModelInfo:
+        """Raises UnknownModel, and ModelUnavailable when it cannot run on this machine."""
+
+    def generate(self, model: str, options: GenerationOptions) -> GenerationResult:
+        """Run the engine; media in `options` are fetched and checked first. Raises typed errors."""
+
+    def fetch(self, reference: str, *, kind: str, field: str) -> Path:
+        """A path or URL as a local file, checked to be an `image`, `video` or `audio`. Raises InvalidMedia."""
+
+    def dependencies(self) -> Sequence[Dependency]:
+        """What this task depends on, in the order of `dependant_on`; all Complete, outputs on this machine."""
+
+    def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:
+        """Report progress. Raises GenerationCancelled when this task should stop."""
+
+
+Run = Callable[[Any, TaskContext], Done | Spawned]
+Function = TypeVar("Function", bound=Run)
+
+
+@dataclass(frozen=True)
+class TaskType:
+    """A registered task type."""
+
+    name: str
+    params: type[TaskParams]
+    run: Run
+    help: str
+    #: the model when the row names none
+    default_model: str | None = None
+
+    def parse(
+        self,
+        raw: Mapping[str, Any],
+        options_class: type[GenerationOptions] = GenerationOptions,
+        *,
+        strict: bool = False,
+    ) -> Parsed[TaskParams]:
+        """A row's parameters, typed, with the default model filled in. Raises InvalidInput that names the field."""
+        parsed = parse_params(self.params, raw, options_class, strict=strict)
+        if parsed.params.model or not self.default_model:
+            return parsed
+        return Parsed(parsed.params.model_copy(update={"model": self.default_model}), parsed.unknown)
+
+
+class TaskRegistry:
+    """Task types by name."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, TaskType] = {}
+
+    def register(self, task_type: TaskType) -> None:
+        if task_type.name in self._types:
+            raise ValueError(f"task type {task_type.name!r} is registered twice")
+        if not task_type.help:
+            raise ValueError(f"task type {task_type.name!r} has no docstring")
+        self._types[task_type.name] = task_type
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self._types.values(), key=lambda known: known.name))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._types
+
+    def get(self, name: str) -> TaskType:
+        """Raises InvalidInput that names the nearest types."""
+        if name not in self._types:
+            hint = did_you_mean(name, self._types) or f" Known types: {', '.join(sorted(self._types))}."
+            raise InvalidInput(f"there is no task type {name!r}.{hint}", field="task_type")
+        return self._types[name]
+
+
+_declared = TaskRegistry()
+
+
+def task(name: str, *, default_model: str | None = None, help: str = "") -> Callable[[Function], Function]:
+    """Register a function as a task type. `help` replaces its docstring, for types that share a function."""
+
+    def register(function: Function) -> Function:
+        params = get_type_hints(function)["params"]
+        text = help or (function.__doc__ or "").strip().splitlines()[0]
+        _declared.register(TaskType(name, params, function, text, default_model))
+        return function
+
+    return register
+
+
+def registry() -> TaskRegistry:
+    """Every task type of `source.tasks`."""
+    package = importlib.import_module("source.tasks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"source.tasks.{module.name}")
+    return _declared

@@ -1,0 +1,46 @@
+"""Shared fixtures. Tests read no environment of the machine and patch nothing of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from source.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+# Shared machines stall: time is no property of ours here.
+hypothesis_settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("ours")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of ours leaks in from the shell, and no test talks to a model hub."""
+    names = {name.upper() for name in Settings.model_fields} | {"WORKER_ID", "WAN2GP_CACHE"}
+    for name in names & {name.upper() for name in os.environ}:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    yield
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of sample media."""
+    return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root."""
+    return ROOT
