@@ -34,6 +34,8 @@ _PHASES = (
 def typed_error(error: BaseException | str) -> WanError | None:
     """The error of ours that an exception or a message of the engine stands for; None when it is none of them."""
     text = str(error)
+    if isinstance(error, OutOfMemory):
+        return OutOfMemory(text)  # a new one: the old one's traceback holds the memory
     if isinstance(error, WanError):
         return error
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _OUT_OF_MEMORY.search(text):
@@ -68,6 +70,8 @@ class EngineRun:
 
     def receive(self, command: str, data: Any = None) -> None:
         """`send_cmd` of the engine: events become progress, notes, or the error that `raise_error` raises."""
+        if self.state["gen"]["abort"]:
+            self.interrupt()  # again: an engine forgets an interruption that came before its start
         if command == "progress":
             self._on_progress(self._progress(data))
         elif command == "status" and data:

@@ -180,7 +180,10 @@ class Orchestrator(Protocol):
         """Validate everything before the GPU is touched. Raises InvalidInput or ModelUnavailable."""
 
     def load_model(self, model: str, on_progress: OnProgress) -> bool:
-        """Make `model` resident; False when it was already. Raises UnknownModel, ModelUnavailable, OutOfMemory."""
+        """Make `model` resident; False when it was already. Raises UnknownModel, ModelUnavailable, OutOfMemory.
+
+        What `on_progress` raises ends the load and leaves no model in memory: so a load is cancelled.
+        """
 
     def unload_model(self) -> None:
         """Free the model's memory."""

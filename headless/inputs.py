@@ -60,7 +60,7 @@ def generation_size(options: GenerationOptions, model: ModelInfo) -> tuple[int, 
 
 
 def _is_given(value: object) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else bool(value)
+    return bool(value)
 
 
 def _listed(value: str | list[str]) -> list[str]:

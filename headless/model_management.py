@@ -68,6 +68,11 @@ class _Run:
             self._claimed = self.future.set_running_or_notify_cancel()
         return self._claimed
 
+    def report_load(self, progress: Progress) -> None:
+        """Report, and stop a load that is no longer wanted: loaders ask no token, but they report."""
+        self.report(progress)
+        self.cancel.raise_if_cancelled()
+
 
 class HeadlessTaskQueue:
     """Runs generations one after another on a daemon thread named "gpu", which alone works with the orchestrator.
@@ -117,7 +122,7 @@ class HeadlessTaskQueue:
     def stop(self, timeout_s: float = 30.0, *, reason: GenerationCancelled | None = None) -> None:
         """Cancel what runs, fail what waits, unload the model and join the thread.
 
-        The futures end with `reason`. A run that has not stopped after `timeout_s` is given up: its future fails as well.
+        The futures end with `reason`, also that of a run which has not stopped after `timeout_s` and is left behind.
         """
         reason = reason or GenerationCancelled("the queue was stopped before this run ended")
         running = self._close(reason)
@@ -249,12 +254,12 @@ class HeadlessTaskQueue:
         self._settle(run, outcome)
 
     def _attempt(self, work: Callable[[], Value]) -> Value | Exception:
-        """The boundary: an error becomes a value, with its type and message as they were."""
+        """The queue's boundary, one of the project's two: an error becomes a value and keeps its type."""
         try:
             return work()
         except WanError as error:
             return _without_locals(error)
-        except Exception as error:  # noqa: BLE001 - one of the two boundaries of the architecture
+        except Exception as error:
             logger.exception("an unforeseen error ended the run")
             return _without_locals(error)
 
@@ -262,7 +267,7 @@ class HeadlessTaskQueue:
         task = run.task
         run.cancel.raise_if_cancelled()
         self._orchestrator.check(task)
-        switched, load_seconds = self._load(task.model, run.report)
+        switched, load_seconds = self._load(task.model, run.report_load)
         run.cancel.raise_if_cancelled()
         task.output_dir.mkdir(parents=True, exist_ok=True)
         before = snapshot(task.output_dir)
@@ -291,7 +296,8 @@ class HeadlessTaskQueue:
         with self._changed:
             self._totals.model_loads += switched
             self._totals.load_seconds += seconds
-        logger.info("model %s loaded in %.1f s", model, seconds)
+        if switched:
+            logger.info("model %s loaded in %.1f s", model, seconds)
         return switched, seconds
 
     def _generate(self, run: _Run, load_seconds: float) -> tuple[GenerationOutcome, float]:

@@ -124,8 +124,10 @@ class Gate:
 class FakeOrchestrator:
     """Implements `headless.generation.Orchestrator` without a model.
 
-    `models`: added to FAKE_MODELS, by name. `steps`: denoising steps of a run that asks for none. `step_s`: seconds a
-    step takes, spent in `wait`. `gate`: holds each run in its first denoising step. `gate_step`: or in another step.
+    models      further models beside FAKE_MODELS
+    steps       denoising steps of a run that asks for none
+    step_s      seconds of a step, spent in `wait`
+    gate        holds each run in its denoising step `gate_step` (or its last, when it has fewer)
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class FakeOrchestrator:
     # ---- what tests arrange
 
     def fail_next(self, error: BaseException) -> None:
-        """The next run that nothing else fails raises `error` in the middle of its steps."""
+        """The next run raises `error` after its last step."""
         self._failures["generate"].append(error)
 
     def fail_next_load(self, error: BaseException) -> None:
@@ -255,7 +257,7 @@ class FakeOrchestrator:
             write_image(image, next(frames))
             return image
         video = stem.with_suffix(".mp4")
-        write_video(video, frames, fps=_fps(task.options, model))
+        write_video(video, frames, fps=_fps(task.options, model), preset="veryfast")
         return video
 
 
@@ -296,8 +298,9 @@ def _kept(options: GenerationOptions) -> Iterator[Frame | None]:
     if not options.video_mask:
         yield from guide
         return
+    inverted = "N" in (options.video_prompt_type or "")
     for frame, mask in zip(guide, read_frames(Path(options.video_mask)), strict=False):
-        yield frame if mask.mean() < MASK_MIDDLE else None
+        yield frame if (mask.mean() < MASK_MIDDLE) != inverted else None
 
 
 def _blend(first: Frame, second: Frame, share: float) -> Frame:

@@ -54,12 +54,19 @@ def settings() -> str:
 
 
 def models() -> str:
-    found = load_definitions().values()
+    definitions = load_definitions()
+    found = sorted((definitions[name] for name in definitions), key=lambda each: each.id)
     rows = (
-        (f"`{each.model_type}`", each.name, f"`{each.architecture}`")
-        for each in sorted(found, key=lambda each: each.model_type)
+        (
+            f"`{each.id}`",
+            each.name,
+            f"`{each.architecture_name}`",
+            "yes" if each.architecture.engine else "not yet",
+            ", ".join(sorted(each.architecture.inputs)),
+        )
+        for each in found
     )
-    return table(("model", "name", "architecture"), rows)
+    return table(("model", "name", "architecture", "runs in this version", "takes"), rows)
 
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {

@@ -2,8 +2,8 @@
 
     scratch/clip.mp4 -> public/.staging/<task id>-<claim number>_clip.mp4 -> public/files/<task id>_clip.mp4
 
-The row says `files/<task id>_clip.mp4`. A stale claim never publishes: its rename would run inside a transaction that is
-refused first.
+The row says `files/<task id>_clip.mp4`. A stale claim never publishes: its rename would run inside a
+transaction that is refused first.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate, pad
 
+from Wan2GP.engine.families import Cancel
+from Wan2GP.engine.request import Frame
 from Wan2GP.engine.rife_weights import verify
 
 #: width of the flow blocks in the HDv3 checkpoint
@@ -115,6 +118,16 @@ def _warp(image: Tensor, flow: Tensor) -> Tensor:
     return grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Two frames and the numbers of their dyadic times."""
+
+    first: Tensor
+    second: Tensor
+    start: int
+    stop: int
+
+
 class Rife:
     """Frames between two frames by repeated halving."""
 
@@ -125,16 +138,14 @@ class Rife:
         verify(weights)
         state = torch.load(weights, map_location="cpu", weights_only=True)
         # The checkpoint also holds `block_tea`, a teacher that is used in training only.
-        flow_blocks = {
-            key.removeprefix("module."): value for key, value in state.items() if "block_tea." not in key
-        }
+        flow_blocks = {key.removeprefix("module."): value for key, value in state.items() if "block_tea." not in key}
         self._network = FlowNetwork()
         self._network.load_state_dict(flow_blocks)
         self._network.eval().to(device, memory_format=torch.channels_last)
         self._device = device
 
-    def between(self, first: np.ndarray, second: np.ndarray, times: Sequence[float]) -> Iterator[np.ndarray]:
-        """RGB uint8 frames at `times` (ascending, 0-1 exclusive), each rounded to the nearest dyadic one.
+    def between(self, first: Frame, second: Frame, times: Sequence[float], cancel: Cancel) -> Iterator[Frame]:
+        """RGB uint8 frames at `times` (ascending, evenly spaced), each rounded to the nearest dyadic time.
 
         Midpoints are visited in order of time, so at most log2 of the gap are in memory.
         """
@@ -143,23 +154,23 @@ class Rife:
         height, width = first.shape[:2]
         nodes = 2 ** math.ceil(math.log2(len(times) + 1))
         wanted = [round(time * nodes) for time in times]
-        halves = self._halves(self._tensor(first), self._tensor(second), 0, nodes, wanted)
-        for frame in halves:
+        for frame in self._halves(_Span(self._tensor(first), self._tensor(second), 0, nodes), wanted, cancel):
             yield _image(frame, height, width)
 
-    def _halves(self, first: Tensor, second: Tensor, start: int, stop: int, wanted: list[int]) -> Iterator[Tensor]:
-        inside = [node for node in wanted if start < node < stop]
+    def _halves(self, span: _Span, wanted: Sequence[int], cancel: Cancel) -> Iterator[Tensor]:
+        inside = [node for node in wanted if span.start < node < span.stop]
         if not inside:
             return
-        middle = (start + stop) // 2
+        cancel.raise_if_requested()
+        node = (span.start + span.stop) // 2
         with torch.inference_mode():
-            frame = self._network(first, second)
-        yield from self._halves(first, frame, start, middle, inside)
-        if middle in inside:
-            yield frame
-        yield from self._halves(frame, second, middle, stop, inside)
+            middle = self._network(span.first, span.second)
+        yield from self._halves(_Span(span.first, middle, span.start, node), inside, cancel)
+        if node in inside:
+            yield middle
+        yield from self._halves(_Span(middle, span.second, node, span.stop), inside, cancel)
 
-    def _tensor(self, frame: np.ndarray) -> Tensor:
+    def _tensor(self, frame: Frame) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H', W') float 0-1, padded to the alignment by repeating the border."""
         height, width = frame.shape[:2]
         image = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device).permute(2, 0, 1)[None].float() / 255
@@ -167,6 +178,6 @@ class Rife:
         return image.contiguous(memory_format=torch.channels_last)
 
 
-def _image(frame: Tensor, height: int, width: int) -> np.ndarray:
+def _image(frame: Tensor, height: int, width: int) -> Frame:
     pixels = (frame[0, :, :height, :width] * 255).round().to(torch.uint8)
     return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())

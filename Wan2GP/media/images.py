@@ -22,7 +22,7 @@ Frame: TypeAlias = NDArray[np.uint8]
 #: larger pictures are refused before they are decoded
 MAX_PIXELS = 64_000_000
 
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = range(5, 9)

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from Wan2GP.errors import InvalidMedia
 from Wan2GP.media.containers import decoded_frames, open_video
 
+#: containers whose own index leads to the very keyframe that was asked for
+_EXACT_SEEK = ("mov", "matroska")
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -99,11 +102,14 @@ def index_video(path: str | Path) -> VideoIndex:
         time_base, context = stream.time_base, stream.codec_context
         rotation = _rotation(path)
         size = (context.width, context.height)
+        can_seek = container.format.name.startswith(_EXACT_SEEK)
         pix_fmt, codec = str(context.pix_fmt), context.codec.canonical_name
         parameter_sets = bytes(context.extradata or b"")
     if not fps or not time_base:
         raise InvalidMedia(f"{path} does not say its frame rate; convert it to mp4")
     pts, order, entry_points = _arrange(packets)
+    if not can_seek:
+        entry_points = entry_points[:1]
     num_frames = len(pts) or _count_by_decoding(path)
     width, height = size if rotation % 180 == 0 else size[::-1]
     info = VideoInfo(path, width, height, fps, num_frames, float(num_frames / fps), codec, pix_fmt, has_audio)

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from Wan2GP.errors import InvalidInput, InvalidMedia
 from Wan2GP.media.containers import open_video
@@ -35,7 +36,7 @@ class PacketRange:
         return self.stop - self.start
 
     @property
-    def order(self) -> np.ndarray:
+    def order(self) -> NDArray[np.int64]:
         """The frame that each packet holds, counted from the start of the range."""
         return self.video.decode_order[self.start : self.stop] - self.start
 
@@ -51,19 +52,22 @@ def concat_copy(ranges: Sequence[PacketRange], output: Path) -> int:
         raise InvalidInput(f"cannot join {len(encodings)} different encodings by copying")
     fps = encodings.pop().fps
     delay = max(int((np.arange(r.num_frames) - r.order).max()) for r in ranges)
-    with publishing(output) as partial, open_video(ranges[0].video.info.path) as (_, template):
-        with av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream_from_template(template)
-            first = 0
-            for part in ranges:
-                for position, packet in enumerate(_packets(part)):
-                    packet.stream = stream
-                    packet.time_base = 1 / fps
-                    packet.pts = first + int(part.order[position])
-                    packet.dts = first + position - delay
-                    packet.duration = 1
-                    container.mux_one(packet)
-                first += part.num_frames
+    first = 0
+    with (
+        publishing(output) as partial,
+        open_video(ranges[0].video.info.path) as (_, template),
+        av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream_from_template(template)
+        for part in ranges:
+            for position, packet in enumerate(_packets(part)):
+                packet.stream = stream
+                packet.time_base = 1 / fps
+                packet.pts = first + int(part.order[position])
+                packet.dts = first + position - delay
+                packet.duration = 1
+                container.mux_one(packet)
+            first += part.num_frames
     return first
 
 

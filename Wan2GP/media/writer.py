@@ -72,9 +72,8 @@ class VideoWriter:
         if width < 2 or height < 2:
             raise InvalidInput(f"cannot write a video of {width}x{height}: both sides must be at least 2 pixels")
         if self._codec == "libx264" and (width % 2 or height % 2):
-            raise InvalidInput(
-                f"cannot write a video of {width}x{height}: H.264 needs even sides; use {width // 2 * 2}x{height // 2 * 2}"
-            )
+            even = f"{width // 2 * 2}x{height // 2 * 2}"
+            raise InvalidInput(f"cannot write a video of {width}x{height}: H.264 needs even sides; use {even}")
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -143,13 +142,13 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._cleanup:
-            if error is None:
+        if error is None:
+            with self._cleanup:
                 self._finish()
-                return
-            with suppress(av.FFmpegError):
-                self._container.close()
-            raise error
+            return
+        with suppress(av.FFmpegError):
+            self._container.close()
+        self._cleanup.__exit__(kind, error, trace)
 
 
 def write_video(

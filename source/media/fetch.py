@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,18 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import av
 import requests
 
 from source.errors import InvalidInput, InvalidMedia, Transient
 from source.settings import Settings
 from source.storage import LocalStorage, sanitise_filename
-from Wan2GP.media import check_video, probe_image, probe_video
+from Wan2GP.media import check_video, probe_image, publishing
 
 CONNECT_TIMEOUT_S = 10.0
 #: a download that is never silent for long ends here all the same
 DOWNLOAD_LIMIT_S = 3600.0
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 256 * 1024
+
+#: real containers alone: a playlist could make the process read other files or addresses
+_AUDIO_OPTIONS = {
+    "format_whitelist": "mov,matroska,webm,avi,mp3,wav,flac,ogg,aac,aiff,asf,mpegts",
+    "protocol_whitelist": "file",
+}
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://|(data|javascript|blob):", re.IGNORECASE)
 #: client errors that a later try may not meet: time-out, too early, too many requests
@@ -52,13 +58,14 @@ class MediaFetcher:
         Raises InvalidMedia, its message beginning with `field`, and Transient where a later try may succeed.
         """
         with _naming(field):
-            path = self._local(reference)
+            path = self.locate(reference)
             if not path.stat().st_size:
                 raise InvalidMedia(f"the file {path.name} is empty (0 bytes)")
             check_media(path, kind)
         return path
 
-    def _local(self, reference: str) -> Path:
+    def locate(self, reference: str) -> Path:
+        """The local file of a path or URL, unchecked. Raises InvalidMedia and Transient."""
         scheme = _SCHEME.match(reference)
         if scheme is None:
             return self._existing(reference)
@@ -67,7 +74,6 @@ class MediaFetcher:
             raise InvalidMedia(f"{name}: URLs are not read; give a file path or an http(s) URL")
         target = self._folder / _download_name(reference)
         if not target.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
             self._download(reference, target)
         return target
 
@@ -75,8 +81,11 @@ class MediaFetcher:
         if not reference.strip() or "\0" in reference:
             raise InvalidMedia(f"{reference!r} is not a file path")
         path = Path(reference).expanduser()
-        if path.is_file():
-            return path.resolve()
+        try:
+            if path.is_file():
+                return path.resolve()
+        except OSError as error:
+            raise InvalidMedia(f"{reference[:80]!r} is not a file path: {error.strerror}") from None
         if path.is_dir():
             raise InvalidMedia(f"{path} is a folder; give a file")
         if path.parts[:1] == ("files",):
@@ -84,16 +93,11 @@ class MediaFetcher:
         raise InvalidMedia(f"the file {path} does not exist (working directory: {Path.cwd()})")
 
     def _download(self, url: str, target: Path) -> None:
-        partial = target.with_name(f".{target.name}.part")
-        try:
-            with _typed_failures(url), requests.Session() as session:
-                session.max_redirects = MAX_REDIRECTS
-                timeouts = (CONNECT_TIMEOUT_S, self._settings.download_timeout_s)
-                with session.get(url, stream=True, timeout=timeouts) as response:
-                    self._save(response, partial, url)
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        timeouts = (CONNECT_TIMEOUT_S, self._settings.download_timeout_s)
+        with publishing(target) as partial, _typed_failures(url), requests.Session() as session:
+            session.max_redirects = MAX_REDIRECTS
+            with session.get(url, stream=True, timeout=timeouts) as response:
+                self._save(response, partial, url)
 
     def _save(self, response: requests.Response, partial: Path, url: str) -> None:
         _refuse_status(response.status_code, url)
@@ -121,10 +125,20 @@ def check_media(path: Path, kind: str) -> None:
     if kind == "image":
         probe_image(path)
     elif kind == "video":
-        probe_video(path)
         check_video(path)
-    elif not probe_audio(path):
-        raise InvalidMedia(f"{path.name} has no sound track")
+    else:
+        check_audio(path)
+
+
+def check_audio(path: Path) -> None:
+    """Raises InvalidMedia unless the file has a sound track whose beginning can be decoded."""
+    try:
+        with av.open(str(path), options=_AUDIO_OPTIONS, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise InvalidMedia(f"{path} has no sound track")
+            next(container.decode(audio=0))
+    except (av.error.InvalidDataError, av.error.ArgumentError, StopIteration):
+        raise InvalidMedia(f"{path} is not a sound file, or is damaged; export it again") from None
 
 
 def shown(url: str) -> str:

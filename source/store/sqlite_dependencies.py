@@ -19,9 +19,9 @@ VALUES (:id, :task_type, :params, :dependant_on, :project_id, :priority, :parent
 # What open rows wait for, from the rows :ids on: their dependencies, and a parent for its children.
 _WAITS = """
 WITH RECURSIVE reached (id) AS (
-    SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(:ids)) AND status IN ('Queued', 'In Progress')
+    SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(:ids)) AND +status IN ('Queued', 'In Progress')
     UNION SELECT needed.id FROM reached JOIN task_dependencies AS edge ON edge.task_id = reached.id
-    JOIN tasks AS needed ON needed.id = edge.depends_on WHERE needed.status IN ('Queued', 'In Progress')
+    JOIN tasks AS needed ON needed.id = edge.depends_on WHERE +needed.status IN ('Queued', 'In Progress')
     UNION SELECT child.id FROM reached JOIN tasks AS child ON child.parent_id = reached.id
     WHERE child.status IN ('Queued', 'In Progress')
 )

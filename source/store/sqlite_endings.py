@@ -13,10 +13,11 @@ from source.store.types import UNSUCCESSFUL, Status
 #: error classes of rows that ended because of another one
 DEPENDENCY, PARENT = "dependency", "parent"
 
+# `+status` keeps SQLite from walking the index of a status, which may hold most of the table.
 _END = f"""
 UPDATE tasks SET status = :status, error_message = :message, error_class = :error_class, waiting = 0,
     lease_expires_at = NULL, run_after = NULL, generation_processed_at = {NOW}, updated_at = {NOW}
-WHERE id {IN_IDS} AND status IN ('Queued', 'In Progress')
+WHERE id {IN_IDS} AND +status IN ('Queued', 'In Progress')
 RETURNING id, worker_id, claim_number
 """
 
@@ -30,19 +31,19 @@ RETURNING id, worker_id, claim_number
 
 _DEPENDANTS = """
 SELECT tasks.id FROM task_dependencies AS edge JOIN tasks ON tasks.id = edge.task_id
-WHERE edge.depends_on = ? AND tasks.status = 'Queued'
+WHERE edge.depends_on = ? AND +tasks.status = 'Queued'
 """
 
-_QUEUED_CHILDREN = "SELECT id FROM tasks WHERE parent_id = ? AND status = 'Queued'"
+_QUEUED_CHILDREN = "SELECT id FROM tasks WHERE parent_id = ? AND +status = 'Queued'"
 
 _ENDED_PARENT = """
-SELECT * FROM tasks AS parent WHERE id = ? AND status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
+SELECT * FROM tasks AS parent WHERE id = ? AND +status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
     SELECT 1 FROM tasks AS child WHERE child.parent_id = parent.id AND child.status IN ('Queued', 'In Progress'))
 """
 
 # A cascade carries the time of its cause, or the next millisecond: the cause sorts first.
 _FIRST_UNSUCCESSFUL_CHILD = """
-SELECT * FROM tasks WHERE parent_id = ? AND status IN ('Failed', 'Cancelled')
+SELECT * FROM tasks WHERE parent_id = ? AND +status IN ('Failed', 'Cancelled')
 ORDER BY status = 'Cancelled', generation_processed_at, error_class IS 'dependency', rowid LIMIT 1
 """
 
@@ -124,7 +125,7 @@ def cancel(db: sqlite3.Connection, task_id: str) -> None:
         WITH RECURSIVE subtree (id) AS (
             SELECT :id UNION SELECT child.id FROM subtree JOIN tasks AS child ON child.parent_id = subtree.id
             WHERE child.status IN ('Queued', 'In Progress'))
-        SELECT id, status FROM subtree JOIN tasks USING (id) WHERE status IN ('Queued', 'In Progress')
+        SELECT id, status FROM subtree JOIN tasks USING (id) WHERE +status IN ('Queued', 'In Progress')
     """
     rows = db.execute(open_rows, {"id": task_id}).fetchall()
     _ask_to_stop(db, [row["id"] for row in rows])
@@ -158,7 +159,7 @@ def _follow(
 
 
 def _stop_children(db: sqlite3.Connection, parent_id: str) -> None:
-    running = "SELECT id FROM tasks WHERE parent_id = ? AND status = 'In Progress'"
+    running = "SELECT id FROM tasks WHERE parent_id = ? AND +status = 'In Progress'"
     for child in db.execute(running, (parent_id,)).fetchall():
         cancel(db, child["id"])
 
@@ -166,7 +167,7 @@ def _stop_children(db: sqlite3.Connection, parent_id: str) -> None:
 def _ask_to_stop(db: sqlite3.Connection, task_ids: Iterable[str]) -> None:
     asked = db.execute(
         f"""UPDATE tasks SET cancel_requested = 1, updated_at = {NOW}
-        WHERE id {IN_IDS} AND status = 'In Progress' AND cancel_requested = 0 RETURNING id""",
+        WHERE id {IN_IDS} AND +status = 'In Progress' AND cancel_requested = 0 RETURNING id""",
         {"ids": ids(task_ids)},
     )
     for row in asked.fetchall():

@@ -49,10 +49,13 @@ _RESTART = f"""
 UPDATE tasks SET status = 'Queued', worker_id = NULL, claimed_at = NULL, attempts = 0, run_after = NULL,
     progress = NULL, result_data = NULL, output_location = NULL, error_message = NULL, error_class = NULL,
     cancel_requested = 0, generation_started_at = NULL, generation_processed_at = NULL, updated_at = {NOW}
-WHERE id {IN_IDS} AND status = 'Failed' RETURNING id
+WHERE id {IN_IDS} AND +status = 'Failed' RETURNING id
 """
 
-_EXPIRED = f"SELECT * FROM tasks WHERE status = 'In Progress' AND waiting = 0 AND lease_expires_at <= {NOW}"
+_EXPIRED = f"""
+SELECT * FROM tasks INDEXED BY tasks_lease
+WHERE status = 'In Progress' AND waiting = 0 AND lease_expires_at <= {NOW}
+"""
 
 # -- claiming -------------------------------------------------------------------------------------------------------
 
@@ -114,14 +117,14 @@ def retry(db: sqlite3.Connection, task_id: str) -> None:
     family = """
         WITH RECURSIVE subtree (id) AS (
             SELECT :id UNION SELECT child.id FROM subtree JOIN tasks AS child ON child.parent_id = subtree.id
-            WHERE child.status = 'Failed')
+            WHERE +child.status = 'Failed')
         SELECT id FROM subtree
     """
     because_of = """
         SELECT id FROM tasks JOIN task_dependencies ON task_id = id
-        WHERE depends_on = :id AND status = 'Failed' AND error_class = :dependency
-        UNION SELECT id FROM tasks WHERE parent_id = :id AND status = 'Failed' AND error_class = :parent
-        UNION SELECT id FROM tasks WHERE status = 'Failed' AND id = (SELECT parent_id FROM tasks WHERE id = :id)
+        WHERE depends_on = :id AND +status = 'Failed' AND error_class = :dependency
+        UNION SELECT id FROM tasks WHERE parent_id = :id AND +status = 'Failed' AND error_class = :parent
+        UNION SELECT id FROM tasks WHERE +status = 'Failed' AND id = (SELECT parent_id FROM tasks WHERE id = :id)
     """
     pending = deque(_restart(db, [row["id"] for row in db.execute(family, {"id": task_id})]))
     while pending:
@@ -189,7 +192,7 @@ WHERE task.status = 'Queued' AND NOT EXISTS (SELECT 1 FROM tasks AS needed WHERE
 """
 
 _CHILDLESS_PARENTS = """
-SELECT parent.id FROM tasks AS parent WHERE status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
+SELECT parent.id FROM tasks AS parent INDEXED BY tasks_waiting WHERE status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
     SELECT 1 FROM tasks AS child WHERE child.parent_id = parent.id AND child.status IN ('Queued', 'In Progress'))
 """
 

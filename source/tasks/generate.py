@@ -27,7 +27,7 @@ DIRECT_TYPES = {
     "generate_video": ("t2v", "Generate a video with any model (default: text to video)."),
     "t2v": ("t2v", "Text to video."),
     "t2v_22": ("t2v_2_2", "Text to video with Wan 2.2."),
-    "i2v": ("i2v_14B", "Image to video: starts from image_start, may end at image_end."),
+    "i2v": ("i2v", "Image to video: starts from image_start, may end at image_end."),
     "i2v_22": ("i2v_2_2", "Image to video with Wan 2.2."),
     "vace": ("vace_14B_cocktail_2_2", "Video from a control video and a mask (Wan 2.2 VACE)."),
     "vace_21": ("vace_14B", "Video from a control video and a mask (Wan 2.1 VACE)."),

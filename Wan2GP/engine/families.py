@@ -1,0 +1,82 @@
+"""The seam between the call and the models: what every family offers, and where each one lives. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.errors import GenerationCancelled
+
+#: phase (loading, encoding, denoising, decoding or saving), step, total
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model is loaded from and runs."""
+
+    checkpoints: Path
+    #: "cpu", "cuda" or "cuda:N"
+    device: str
+
+
+class Cancel:
+    """Whether a run shall stop, asked before each step and between stages."""
+
+    def __init__(self, requested: Callable[[], bool]) -> None:
+        self._requested = requested
+
+    def raise_if_requested(self) -> None:
+        """Raises GenerationCancelled."""
+        if self._requested():
+            raise GenerationCancelled()
+
+
+class Model(Protocol):
+    """A model in memory. One run at a time."""
+
+    #: set from another thread to stop the run; cleared by the call when a run begins
+    _interrupt: bool
+    #: what the user should know about how it was loaded
+    notes: tuple[str, ...]
+
+    def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterable[Frame]:
+        """The request's frames in order: exactly `num_frames` of a video, or `batch_size` stills.
+
+        Raises GenerationCancelled as soon as `cancel` says so, without decoding; the next run is not affected.
+        """
+
+    def release(self) -> None:
+        """Give back all memory. The model is of no use afterwards."""
+
+
+class Family(Protocol):
+    """How the models of a family are checked and loaded. Its class is the callable that loads."""
+
+    #: parameters that the family uses; others are refused (content) or noted as ignored (settings)
+    reads: frozenset[str]
+
+    def __call__(self, definition: ModelDefinition, place: Place, report: Report) -> Model:
+        """Load. Raises ModelUnavailable or OutOfMemory."""
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raises InvalidInput for a request that cannot be met. Needs no model in memory."""
+
+
+#: name (as in `Architecture.engine`) -> module and class
+FAMILIES = {
+    "draft": ("Wan2GP.engine.draft", "Draft"),
+    "wan_t2v": ("Wan2GP.engine.wan_t2v", "WanTextToVideo"),
+}
+
+
+def family(name: str) -> Family:
+    """The family of that name; its module is imported now and not before."""
+    module, attribute = FAMILIES[name]
+    found: Family = getattr(importlib.import_module(module), attribute)
+    return found

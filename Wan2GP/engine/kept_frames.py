@@ -1,0 +1,81 @@
+"""Which frames of a video are given and must stay, and what they show. No torch here.
+
+They come from a start and an end image, and from a control video wherever the frame of its mask is black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.errors import InvalidInput, Unsupported
+from Wan2GP.media import probe_video, read_frames, resize
+
+#: a mask frame whose mean is below this keeps the control frame
+_BLACK_BELOW = 128
+
+#: letters of `video_prompt_type` that ask for the control video to be processed first
+_PROCESSING = {
+    "P": "pose",
+    "O": "aligned pose",
+    "D": "depth",
+    "S": "scribble",
+    "E": "edges",
+    "L": "optical flow",
+    "C": "recolouring",
+    "G": "video-to-video",
+}
+
+
+def check_kept_frames(request: GenerationRequest) -> None:
+    """Raises InvalidInput when the request does not say which frames to keep."""
+    if request.video_guide is None:
+        if request.video_mask is not None:
+            raise InvalidInput("a mask needs the video it belongs to; give video_guide too", field="video_mask")
+        return
+    processing = [_PROCESSING[letter] for letter in request.video_prompt_type if letter in _PROCESSING]
+    if processing:
+        raise Unsupported(
+            f"{request.definition.id} uses the control video as it is; it cannot extract {' and '.join(processing)}",
+            field="video_prompt_type",
+        )
+    if request.video_mask is None:
+        raise Unsupported(
+            f"{request.definition.id} needs video_mask beside video_guide: black frames are kept, white ones drawn",
+            field="video_guide",
+        )
+    _check_mask_length(request)
+
+
+def _check_mask_length(request: GenerationRequest) -> None:
+    assert request.video_guide is not None and request.video_mask is not None
+    guide = min(probe_video(request.video_guide).num_frames, request.num_frames)
+    mask = probe_video(request.video_mask).num_frames
+    if mask < guide:
+        raise InvalidInput(f"has {mask} frames; video_guide has {guide} that it must cover", field="video_mask")
+
+
+def kept_frames(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
+    """(index, RGB frame at the request's size) of every frame to keep, in order; one in memory at a time."""
+    last = request.num_frames - 1
+    if request.image_start is not None:
+        yield 0, resize(request.image_start, request.size)
+    for index, frame in _kept_of_guide(request):
+        overridden = (index == 0 and request.image_start is not None) or (
+            index == last and request.image_end is not None
+        )
+        if not overridden:
+            yield index, resize(frame, request.size)
+    if request.image_end is not None:
+        yield last, resize(request.image_end, request.size)
+
+
+def _kept_of_guide(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
+    if request.video_guide is None or request.video_mask is None:
+        return
+    inverted = "N" in request.video_prompt_type
+    guide = read_frames(request.video_guide, 0, request.num_frames)
+    mask = read_frames(request.video_mask, 0, request.num_frames)
+    for index, (frame, mask_frame) in enumerate(zip(guide, mask, strict=False)):
+        if (mask_frame.mean() < _BLACK_BELOW) != inverted:
+            yield index, frame

@@ -1,0 +1,64 @@
+"""Devices, memory, and what their failures mean. The only module that asks torch about the machine."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+import torch
+
+from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
+
+#: share of the free memory that weights may take; the rest is for activations
+_WEIGHTS_SHARE = 0.7
+
+
+def default_device() -> str:
+    """ "cuda" where there is one, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def weights_dtype(device: str) -> torch.dtype:
+    """bfloat16 on an accelerator, float32 on the CPU."""
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def place_pipeline(pipeline: object, device: str) -> None:
+    """Put a diffusers pipeline on its device; where it does not fit, move its parts there one at a time."""
+    if device == "cpu" or _fits(pipeline, device):
+        pipeline.to(device)
+    else:
+        pipeline.enable_model_cpu_offload(device=device)
+
+
+def _fits(pipeline: object, device: str) -> bool:
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    weights_bytes = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return weights_bytes < free_bytes * _WEIGHTS_SHARE
+
+
+def free_memory() -> None:
+    """Hand freed memory back: pipelines hold reference cycles, and the allocators keep what is freed."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.ipc_collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def typed_failure(error: BaseException) -> WanError:
+    """What a failure below us means, as one of our errors."""
+    if isinstance(error, WanError):
+        return error
+    text = str(error) or type(error).__name__
+    first_line = text.splitlines()[0]
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in text.lower():
+        return OutOfMemory(f"out of memory: {first_line}. Ask for fewer frames or a smaller resolution")
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in text:
+        return DeviceLost(f"the accelerator failed: {first_line}")
+    return EngineError(f"{type(error).__name__}: {first_line}")

@@ -1,0 +1,340 @@
+"""The facade of the engine: `generate_video` and the model functions that callers of such engines know.
+
+Importing this module does nothing but define it; torch is imported by the first call that needs it. There is one model
+in memory per process, and one run at a time. Nothing here reads the environment: `configure` sets what is to be set.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
+from Wan2GP.engine.families import Cancel, Model, Place, Report, family
+from Wan2GP.engine.request import GenerationRequest, parse_request
+from Wan2GP.engine.saving import save_frames
+from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
+from Wan2GP.parameters import PARAMETERS, PLUMBING, SIGNATURE, check_names
+
+logger = logging.getLogger(__name__)
+
+SendCommand = Callable[..., object]
+
+#: folders that new files go to
+save_path: str = "outputs"
+image_save_path: str = "outputs"
+
+#: the model in memory, what gives its memory back (the same object here), and its id; "" when there is none
+wan_model: Model | None = None
+offloadobj: Model | None = None
+transformer_type: str = ""
+#: set it to load again even when the model is the same
+reload_needed: bool = False
+
+server_config: dict[str, Any] = {"checkpoints_paths": ["ckpts"], "save_path": save_path, "device": ""}
+
+_definition_dirs: tuple[Path, ...] = ()
+_definitions: Definitions | None = None
+
+
+def configure(
+    *,
+    checkpoints: Path | str | None = None,
+    definitions: Sequence[Path | str] | None = None,
+    save_path: Path | str | None = None,
+    device: str | None = None,
+) -> None:
+    """Set where weights are, further folders of model definitions, where files go, and the device ("" chooses)."""
+    global _definition_dirs, _definitions
+    if checkpoints is not None:
+        server_config["checkpoints_paths"] = [str(checkpoints)]
+    if definitions is not None:
+        _definition_dirs, _definitions = tuple(Path(folder) for folder in definitions), None
+    if save_path is not None:
+        globals().update(save_path=str(save_path), image_save_path=str(save_path))
+        server_config["save_path"] = str(save_path)
+    if device is not None:
+        server_config["device"] = device
+
+
+# ---- models
+
+
+def definitions() -> Definitions:
+    """Every model definition, read once."""
+    global _definitions
+    if _definitions is None:
+        _definitions = load_definitions(_definition_dirs)
+    return _definitions
+
+
+def __getattr__(name: str) -> Any:
+    """`models_def`: id -> definition, as `get_model_def` gives it; read when first asked for."""
+    if name == "models_def":
+        return {model_type: get_model_def(model_type) for model_type in definitions()}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def get_model_def(model_type: str) -> dict[str, Any]:
+    """The `model` object of a definition, its settings, and its architecture's flags. Raises UnknownModel."""
+    definition = definitions()[model_type]
+    architecture = definition.architecture
+    return {
+        **definition.model,
+        "settings": dict(definition.settings),
+        "fps": architecture.fps,
+        "frames_minimum": architecture.min_frames,
+        "frames_steps": architecture.frame_step,
+        "vace_class": architecture.vace,
+        "i2v_class": architecture.i2v,
+        "image_outputs": architecture.image_output,
+        "guidance_max_phases": architecture.phases,
+    }
+
+
+def get_base_model_type(model_type: str) -> str | None:
+    """The architecture of a model; None when there is no such model."""
+    known = definitions()
+    return known[model_type].architecture_name if model_type in known else None
+
+
+def get_model_family(model_type: str, for_ui: bool = False) -> str:
+    """The family's name: for display, or as a key."""
+    name = definitions()[model_type].architecture.family
+    return name if for_ui else name.split()[0].lower()
+
+
+def get_model_name(model_type: str) -> str:
+    """The display name."""
+    return definitions()[model_type].name
+
+
+def get_model_filename(model_type: str) -> str:
+    """The folder of the model's weights; "" for a model without any."""
+    definition = definitions()[model_type]
+    folder = definition.folder(_checkpoints()) if definition.architecture.needs_weights else None
+    return str(folder) if folder is not None else ""
+
+
+def get_default_settings(model_type: str) -> dict[str, Any]:
+    """Every setting with the model's own defaults. Nothing is written to disk."""
+    settings = {name: parameter.default for name, parameter in PARAMETERS.items() if name not in PLUMBING}
+    return settings | dict(definitions()[model_type].settings)
+
+
+def get_model_min_frames_and_step(model_type: str) -> tuple[int, int]:
+    """(least frames, step): a valid length is step * k + 1."""
+    architecture = definitions()[model_type].architecture
+    return architecture.min_frames, architecture.frame_step
+
+
+def get_model_fps(model_type: str) -> int:
+    """Frames per second that the model makes."""
+    return definitions()[model_type].architecture.fps
+
+
+def test_vace_module(model_type: str) -> bool:
+    """Whether the model takes a control video with a mask, as VACE does."""
+    return definitions()[model_type].architecture.vace
+
+
+def test_class_i2v(model_type: str) -> bool:
+    """Whether the model starts from an image."""
+    return definitions()[model_type].architecture.i2v
+
+
+# Their names are given; test runners must not take them for tests.
+test_vace_module.__test__ = False  # type: ignore[attr-defined]
+test_class_i2v.__test__ = False  # type: ignore[attr-defined]
+
+
+def load_models(model_type: str, override_profile: int = -1, *, report: Report | None = None) -> tuple[Model, Model]:
+    """Make a model resident, releasing the one before, and return it with its offload object (here the same).
+
+    Raises UnknownModel, ModelUnavailable with the command that fetches the weights, or OutOfMemory.
+    """
+    global wan_model, offloadobj, transformer_type, reload_needed
+    definition = definitions()[model_type]
+    place = _place()
+    unavailable = definitions().unavailable(definition.id, place.checkpoints, place.device.partition(":")[0])
+    if unavailable is not None:
+        raise ModelUnavailable(unavailable)
+    release_model()
+    wan_model = offloadobj = _loaded(definition, place, report or _silent)
+    transformer_type, reload_needed = definition.id, False
+    return wan_model, offloadobj
+
+
+def release_model() -> None:
+    """Free the memory of the resident model, if there is one."""
+    global wan_model, offloadobj, transformer_type
+    model, wan_model, offloadobj, transformer_type = wan_model, None, None, ""
+    if model is not None:
+        model.release()
+
+
+def _loaded(definition: ModelDefinition, place: Place, report: Report) -> Model:
+    from Wan2GP.engine.loading import free_memory, typed_failure
+
+    assert definition.architecture.engine is not None, "an available model has an engine"
+    try:
+        return family(definition.architecture.engine)(definition, place, report)
+    except (RuntimeError, MemoryError) as error:
+        failure = typed_failure(error)
+    # Outside the handler: the traceback holds the memory of the half-loaded model.
+    free_memory()
+    raise failure
+
+
+def _place() -> Place:
+    device = server_config["device"]
+    if not device:
+        from Wan2GP.engine.loading import default_device
+
+        device = default_device()
+    return Place(_checkpoints(), device)
+
+
+def _checkpoints() -> Path:
+    return Path(server_config["checkpoints_paths"][0])
+
+
+def _silent(phase: str, step: int, total: int) -> None:
+    """Reports nothing."""
+
+
+# ---- the generation call
+
+
+def generate_video(**values: Any) -> None:
+    """Generate and save; new paths are appended to `state["gen"]["file_list"]`. See `generate_media`."""
+    check_names("generate_video", values)
+    _generate(values)
+
+
+def generate_media(**values: Any) -> bool:
+    """Generate and save. False when the run failed after it began; its exception went out as an `error` event.
+
+    Every parameter of `Wan2GP.parameters.PARAMETERS` is a keyword with a default. Raises TypeError for an unknown
+    keyword, InvalidInput for values that cannot be used, ModelUnavailable and OutOfMemory when the model cannot be
+    loaded. Cancelled runs end quietly with True and without a new file.
+    """
+    check_names("generate_media", values)
+    return _generate(values)
+
+
+generate_video.__signature__ = SIGNATURE.replace(return_annotation=None)  # type: ignore[attr-defined]
+generate_media.__signature__ = SIGNATURE.replace(return_annotation=bool)  # type: ignore[attr-defined]
+
+
+def check_generation(**values: Any) -> tuple[str, ...]:
+    """Validate a call without loading the model; returns the notes the run would send. Raises as the call would."""
+    check_names("check_generation", values)
+    return _parsed(values).notes
+
+
+def abort_generation(state: dict[str, Any], client_id: str = "", notify: Callable[[str], object] | None = None) -> None:
+    """Stop the run that uses `state` before its next step. Callable from any thread."""
+    state.setdefault("gen", {}).update(abort=True, resume=True)
+    if wan_model is not None:
+        wan_model._interrupt = True
+    if notify is not None:
+        notify("Aborting the generation")
+
+
+def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
+    if values.get("mode", "") not in ("", "generate"):
+        raise Unsupported(f"{values['mode']!r} is not there in this version; leave it empty", field="mode")
+    definition = definitions()[str(values.get("model_type", ""))]
+    unavailable = definitions().unavailable(definition.id, _checkpoints())
+    if unavailable is not None or definition.architecture.engine is None:
+        raise ModelUnavailable(unavailable)
+    kind = family(definition.architecture.engine)
+    request = parse_request(values, definition, kind.reads)
+    kind.check(request)
+    return request
+
+
+def _generate(values: Mapping[str, Any]) -> bool:
+    send: SendCommand = values.get("send_cmd") or (lambda command, data=None: None)
+    gen = _prepared(values.get("state"))
+    request = _parsed(values)
+    report = _reporter(send, gen)
+    model = _resident(request.definition, send, report)
+    for note in (*model.notes, *request.notes):
+        send("info", note)
+    if gen.get("abort"):
+        send("output")
+        return True
+    model._interrupt = False
+    gen["in_progress"] = True
+    try:
+        return _run(model, request, gen, send, report)
+    finally:
+        gen["in_progress"] = False
+
+
+def _prepared(state: dict[str, Any] | None) -> dict[str, Any]:
+    gen: dict[str, Any] = (state if state is not None else {}).setdefault("gen", {})
+    for key in ("file_list", "file_settings_list"):
+        gen.setdefault(key, [])
+    gen["early_stop"] = False
+    return gen
+
+
+def _resident(definition: ModelDefinition, send: SendCommand, report: Report) -> Model:
+    if wan_model is None or transformer_type != definition.id or reload_needed:
+        send("status", f"Loading model {definition.name}")
+        load_models(definition.id, report=report)
+    assert wan_model is not None
+    return wan_model
+
+
+def _reporter(send: SendCommand, gen: dict[str, Any]) -> Report:
+    def report(phase: str, step: int, total: int) -> None:
+        gen["progress_phase"] = (phase, step)
+        send("progress", [(step, total), phase, total])
+
+    return report
+
+
+def _run(model: Model, request: GenerationRequest, gen: dict[str, Any], send: SendCommand, report: Report) -> bool:
+    """All repeats of one call. False when one failed."""
+    from Wan2GP.engine.loading import typed_failure
+
+    cancel = Cancel(lambda: bool(gen.get("abort")) or model._interrupt)
+    gen["total_generation"] = request.repeats
+    for number in range(1, request.repeats + 1):
+        if gen["early_stop"]:
+            break
+        gen["repeat_no"] = number
+        current = request if number == 1 else request.repeated()
+        try:
+            _run_once(model, current, gen, send, report, cancel)
+        except GenerationCancelled:
+            send("output")
+            return True
+        except (WanError, RuntimeError, ValueError, MemoryError) as error:
+            logger.info("the run of %s failed", request.definition.id, exc_info=error)
+            send("error", typed_failure(error))
+            return False
+    return True
+
+
+def _run_once(
+    model: Model,
+    request: GenerationRequest,
+    gen: dict[str, Any],
+    send: SendCommand,
+    report: Report,
+    cancel: Cancel,
+) -> None:
+    folder = Path(image_save_path if request.image_output else save_path)
+    cancel.raise_if_requested()
+    frames = model.generate(request, report, cancel)
+    for path in save_frames(frames, request, folder, report, cancel):
+        gen["file_list"].append(str(path))
+        gen["file_settings_list"].append({**request.settings, "model_type": request.definition.id})
+        send("output")

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Add one task and print its id. Exit code: 1 bad input (nothing was added), 2 the database failed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from source.command_line import CommandParser
+from source.enqueue import enqueue, read_params
+from source.errors import StoreError, WanError
+from source.settings import load_settings
+from source.task_registry import registry
+
+
+def parser() -> CommandParser:
+    """The flags."""
+    flags = CommandParser("add_task.py", description=__doc__)
+    flags.add_argument("--type", dest="task_type", help="task type; --list-types shows them")
+    flags.add_argument("--params", metavar="JSON|@FILE", help="the parameters, or a file that holds them")
+    flags.add_argument(
+        "--dependant-on", action="append", default=[], metavar="ID", help="run after this task; repeatable"
+    )
+    flags.add_argument("--priority", type=int, default=0, help="larger first (default: 0)")
+    flags.add_argument("--project-id", help="project of the row")
+    flags.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
+    flags.add_argument("--list-types", action="store_true", help="show the task types and leave")
+    flags.add_version()
+    return flags
+
+
+def main() -> int:
+    """Parse the flags, check the task, add it."""
+    flags = parser()
+    given = flags.parse_args()
+    if given.list_types:
+        for kind in registry():
+            print(f"{kind.name:28} {kind.help}")
+        return 0
+    if not given.task_type or not given.params:
+        flags.error("--type and --params are needed")
+    try:
+        settings = load_settings(db_file=given.db_file)
+        params = read_params(given.params)
+        print(enqueue(
+            settings, given.task_type, params, dependant_on=given.dependant_on, priority=given.priority,
+            project_id=given.project_id,
+        ))  # fmt: skip
+    except StoreError as error:
+        print(f"add_task.py: {error}", file=sys.stderr)
+        return 2
+    except WanError as error:
+        print(f"add_task.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Look at tasks. Exit code: 1 not found or not possible, 2 the database failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console
+
+from source.command_line import CommandParser
+from source.diagnostics.commands import add_commands, answer
+from source.diagnostics.views import open_existing
+from source.errors import StoreError, TaskNotFound, WanError
+from source.settings import load_settings
+
+#: columns where there is no terminal to ask
+WIDTH = 200
+
+
+def parser() -> CommandParser:
+    """The commands and their flags."""
+    shared = CommandParser(add_help=False)
+    shared.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
+    shared.add_argument("--json", action="store_true", help="print JSON")
+    flags = CommandParser("debug.py", description=__doc__)
+    flags.add_version()
+    add_commands(flags, shared)
+    return flags
+
+
+def main() -> int:
+    """Parse the command and print its answer."""
+    given = parser().parse_args()
+    try:
+        with closing(open_existing(load_settings(db_file=given.db_file).db_file)) as store:
+            view, readable = answer(store, given)
+    except WanError as error:
+        print(f"debug.py: {error}", file=sys.stderr)
+        return 2 if isinstance(error, StoreError) and not isinstance(error, TaskNotFound) else 1
+    if given.json:
+        print(json.dumps(view, indent=2, ensure_ascii=False))
+    else:
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(readable)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""`WanOrchestrator`: the one door to the engine. Typed options become keyword arguments here and nowhere else."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+from PIL import Image
+
+from headless.checkout import inspect_wan_dir
+from headless.engine_run import EngineRun, typed_error
+from headless.generation import (
+    CancelToken,
+    GenerationOutcome,
+    GenerationTask,
+    ModelInfo,
+    OnProgress,
+    Progress,
+)
+from headless.inputs import check_inputs, generation_size
+from Wan2GP.definitions import Definitions, load_definitions
+from Wan2GP.errors import ModelUnavailable, OutOfMemory, Unsupported
+from Wan2GP.media import read_image, resize
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+#: images that must have the generation's exact size
+_SIZED = frozenset({"image_start", "image_end"})
+MAX_SEED = 2**32 - 1
+
+
+class Engine(Protocol):
+    """What is used of the `Wan2GP.wgp` module."""
+
+    wan_model: Any
+    #: the id of the model in memory; "" when there is none
+    transformer_type: str
+
+    def configure(self, **settings: Any) -> None: ...
+    def check_generation(self, **keywords: Any) -> tuple[str, ...]: ...
+    def generate_video(self, **keywords: Any) -> Any: ...
+    def load_models(self, model_type: str, *, report: Callable[[str, int, int], None]) -> Any: ...
+    def release_model(self) -> Any: ...
+
+
+def built_in_engine() -> Engine:
+    """Our own engine; importing it does not import torch."""
+    from Wan2GP import wgp
+
+    return cast(Engine, wgp)
+
+
+class WanOrchestrator:
+    """Implements `headless.generation.Orchestrator` on the engine in `Wan2GP/`.
+
+    checkpoints   folder of model weights
+    definitions   further folders of model definitions, read after the shipped ones
+    wan_dir       an upstream checkout: named and refused by this version
+    device        "cuda" or "cpu"; None takes the accelerator when there is one
+    engine        gives the engine's module at first use, so that a worker starts fast
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Path,
+        definitions: Sequence[Path] = (),
+        wan_dir: Path | None = None,
+        device: str | None = None,
+        engine: Callable[[], Engine] = built_in_engine,
+    ) -> None:
+        if wan_dir is not None:
+            raise Unsupported(
+                f"found {inspect_wan_dir(wan_dir)}, but this version runs its built-in engine only; "
+                "start the worker without --wan-dir",
+                field="wan_dir",
+            )
+        self._checkpoints = checkpoints
+        self._definition_dirs = tuple(definitions)
+        self._definitions: Definitions = load_definitions(definitions)
+        self._device = device or machine_device()
+        self._import_engine = engine
+        self._engine: Engine | None = None
+
+    # ---- what is known without the engine
+
+    @property
+    def current_model(self) -> str | None:
+        return self._engine.transformer_type or None if self._engine is not None else None
+
+    def models(self) -> list[ModelInfo]:
+        return [self.describe(name) for name in self._definitions]
+
+    def describe(self, model: str) -> ModelInfo:
+        definition = self._definitions[model]
+        architecture = definition.architecture
+        needs = {
+            "text": "text" in architecture.inputs and not definition.settings.get("prompt"),
+            "control_video": architecture.vace,
+            "image_start": architecture.i2v,
+        }
+        return ModelInfo(
+            name=definition.id,
+            architecture=definition.architecture_name,
+            inputs=architecture.inputs,
+            required=frozenset(name for name, needed in needs.items() if needed),
+            fps=architecture.fps,
+            frame_step=architecture.frame_step,
+            min_frames=architecture.min_frames,
+            pixel_block=architecture.pixel_block,
+            image_output=architecture.image_output,
+            unavailable=self._definitions.unavailable(definition.id, self._checkpoints, self._device.partition(":")[0]),
+        )
+
+    def check(self, task: GenerationTask) -> None:
+        model = self.describe(task.model)
+        if model.unavailable is not None:
+            raise ModelUnavailable(model.unavailable)
+        check_inputs(task, model)
+        self._ready_engine().check_generation(model_type=model.name, **task.options.to_engine())
+
+    # ---- the model
+
+    def load_model(self, model: str, on_progress: OnProgress) -> bool:
+        info = self.describe(model)
+        if info.unavailable is not None:
+            raise ModelUnavailable(info.unavailable)
+        if self.current_model == info.name:
+            return False
+        engine = self._ready_engine()
+
+        def report(phase: str, step: int, total: int) -> None:
+            on_progress(Progress(phase, step, total, info.name))
+
+        self._guarded(lambda: engine.load_models(info.name, report=report))
+        return True
+
+    def unload_model(self) -> None:
+        """Free the model's memory; what is left is collected, so that the next model starts clean."""
+        if self._engine is not None:
+            self._engine.release_model()
+            gc.collect()
+
+    def _ready_engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = self._import_engine()
+            self._engine.configure(
+                checkpoints=self._checkpoints, definitions=self._definition_dirs, device=self._device
+            )
+        return self._engine
+
+    # ---- the run
+
+    def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
+        model = self.describe(task.model)
+        self.load_model(model.name, on_progress)
+        engine = self._ready_engine()
+        engine.configure(save_path=task.output_dir)
+        run = EngineRun(model.name, task.options.activated_loras or (), on_progress)
+        keywords = self._keywords(task, model)
+        run.notes.append(f"seed {keywords['seed']}")
+        run.arm(lambda: _interrupt(engine))
+        cancel.on_cancel(run.interrupt)
+        accelerator = _Accelerator(self._device)
+        self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
+        cancel.raise_if_cancelled()
+        return GenerationOutcome(run.files, tuple(run.notes), accelerator.peak_memory_bytes())
+
+    def _call(self, engine: Engine, task: GenerationTask, model: str, run: EngineRun, keywords: dict[str, Any]) -> None:
+        record = {"id": task.id, "params": {}, "repeats": 1, "prompt": keywords.get("prompt", "")}
+        try:
+            engine.generate_video(task=record, send_cmd=run.receive, state=run.state, model_type=model, **keywords)
+        finally:
+            run.over()
+        run.raise_error()
+
+    def _keywords(self, task: GenerationTask, model: ModelInfo) -> dict[str, Any]:
+        """The engine's keyword arguments: the knobs asked for, images as PIL RGB, and a seed where none is given."""
+        size = generation_size(task.options, model)
+        keywords = task.options.to_engine()
+        for name, kind in task.options.media().items():
+            if kind == "image":
+                keywords[name] = _opened(keywords[name], size if name in _SIZED else None)
+        if keywords.get("seed", -1) < 0:
+            keywords["seed"] = random.SystemRandom().randrange(MAX_SEED + 1)
+        return keywords
+
+    def _guarded(self, work: Callable[[], Value]) -> Value:
+        """Run the engine; running out of memory and losing the device become errors of ours, others stay as they are.
+
+        Raised outside the handler: nothing may hold the frames of the failure, for they hold the memory to be freed.
+        """
+        try:
+            return work()
+        except (RuntimeError, MemoryError, OutOfMemory) as error:
+            failure = typed_error(error)
+            if failure is None:
+                raise
+            logger.warning("the engine failed", exc_info=error)
+        if isinstance(failure, OutOfMemory):
+            self.unload_model()
+        raise failure
+
+
+def _interrupt(engine: Engine) -> None:
+    """Stop the model at work at its next step."""
+    if engine.wan_model is not None:
+        engine.wan_model._interrupt = True
+
+
+class _Accelerator:
+    """The peak of device memory during one run; 0 without an accelerator."""
+
+    def __init__(self, device: str) -> None:
+        # the engine imported torch already if it works with it
+        torch: Any = sys.modules.get("torch") if device.startswith("cuda") else None
+        self._memory = torch.cuda if torch is not None else None
+        if self._memory is not None:
+            self._memory.reset_peak_memory_stats()
+
+    def peak_memory_bytes(self) -> int:
+        return int(self._memory.max_memory_allocated()) if self._memory is not None else 0
+
+
+def _opened(files: str | list[str], size: tuple[int, int] | None) -> Image.Image | list[Image.Image]:
+    """PIL RGB images, resized to `size` = (width, height) when one is given."""
+    if isinstance(files, list):
+        return [_open(file, size) for file in files]
+    return _open(files, size)
+
+
+def _open(file: str, size: tuple[int, int] | None) -> Image.Image:
+    frame = read_image(file)
+    return Image.fromarray(resize(frame, size) if size is not None else frame)
+
+
+def machine_device() -> str:
+    """ "cuda" when the torch that is installed and the driver can use an accelerator, else "cpu".
+
+    Asks the driver, not torch: importing torch takes seconds.
+    """
+    if "+cpu" in metadata.version("torch"):
+        return "cpu"
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return "cpu"
+    count = ctypes.c_int()
+    found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return "cuda" if found and count.value > 0 else "cpu"

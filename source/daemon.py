@@ -1,0 +1,193 @@
+"""The worker: claims rows and gives each to a thread of its own, until it is told to stop or nothing is left.
+
+    claim -> Run (parse, prepare, wait for the GPU's queue, deliver, report) -> slot free -> claim …
+
+What is done on a run's thread happens while the GPU works on another task. One inbox wakes the main loop: a run ended,
+the table changed, somebody asked to stop. Nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue as stdlib_queue
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from headless.generation import ModelInfo, Progress
+from headless.model_management import HeadlessTaskQueue
+from headless.options import GenerationOptions
+from source.errors import Outcome, ShuttingDown, StoreError
+from source.leases import Changes, Leases
+from source.running import Run, Watch, Workplace
+from source.settings import Settings
+from source.storage import LocalStorage
+from source.store.base import TaskStore
+from source.store.types import Claim, Task
+from source.task_registry import TaskRegistry
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_DEVICE_LOST = 3
+
+#: first and longest wait after a claim that the database did not answer
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+#: what runs that were asked to stop get at least
+MIN_STOPPING_S = 2.0
+
+
+def _nobody(task: Task, progress: Progress | None) -> None:
+    """Nobody watches."""
+
+
+def new_worker_id(name: str | None) -> str:
+    """Unique for each start of a process: a restart under the same name is another worker."""
+    return f"{name or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+class Worker:
+    """Runs tasks until `stop`, until the GPU is lost, or until the table is idle. `run` belongs to one thread."""
+
+    def __init__(
+        self, settings: Settings, store: TaskStore, queue: HeadlessTaskQueue, *, registry: TaskRegistry,
+        describe: Callable[[str], ModelInfo], options_class: type[GenerationOptions] = GenerationOptions,
+        worker_id: str | None = None, watch: Watch = _nobody,
+    ) -> None:  # fmt: skip
+        self.worker_id = worker_id or new_worker_id(settings.worker)
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._workplace = Workplace(
+            settings, store, queue, registry, describe, options_class, LocalStorage(settings), watch
+        )
+        self._runs: dict[Claim, Run] = {}
+        self._lock = threading.Lock()
+        #: a SimpleQueue may be put to from a signal handler at any moment
+        self._inbox: stdlib_queue.SimpleQueue[None] = stdlib_queue.SimpleQueue()
+        self._stops = 0
+        self._device_lost = False
+        self._rescued_at = time.monotonic()
+
+    # ---- what others call
+
+    def run(self, *, until_idle: bool = False) -> int:
+        """Work. Returns the exit code: 0 when stopped or idle, 3 when the GPU was lost."""
+        log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
+        leases = Leases(self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model)
+        with leases, Changes(self._store, self.runs, self._wake):
+            try:
+                self._claim_until_told(until_idle)
+            finally:
+                self._leave()
+        return EXIT_DEVICE_LOST if self._device_lost else EXIT_OK
+
+    def stop(self) -> None:
+        """Claim no more, let running tasks finish or go back to the queue. A second call lets go of them at once.
+
+        Safe in signal handlers.
+        """
+        self._stops += 1
+        self._wake()
+
+    def runs(self) -> list[Run]:
+        """What runs now."""
+        with self._lock:
+            return list(self._runs.values())
+
+    # ---- the loop
+
+    def _claim_until_told(self, until_idle: bool) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while not self._stops and not self._device_lost:
+            try:
+                if not self._claim() and until_idle and not self.runs() and self._store.idle():
+                    return
+                self._rescue_when_due()
+            except StoreError as error:
+                log.warning("the database is out of reach, asked again within %g s: %s", backoff_s, error)
+                self._wait(backoff_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+            else:
+                backoff_s = FIRST_BACKOFF_S
+                self._wait(min(self._settings.poll_interval_s, self._settings.rescue_interval_s))
+
+    def _claim(self) -> int:
+        """Fill the free slots. Returns how many tasks were started."""
+        free = self._settings.max_in_flight - len(self.runs())
+        if free <= 0:
+            return 0
+        claimed = self._store.claim(
+            self.worker_id, lease_s=self._settings.lease_s, limit=free, loaded_model=self._queue.loaded_model
+        )
+        for task in claimed:
+            self._start(task)
+        return len(claimed)
+
+    def _start(self, task: Task) -> None:
+        """Our own earlier claim of the row, when one still stops, goes first."""
+        earlier = next((run for run in self.runs() if run.task.id == task.id), None)
+        if earlier is not None:
+            earlier.lose()
+        run = Run(self._workplace, task, after=earlier)
+        with self._lock:
+            self._runs[run.claim] = run
+        threading.Thread(target=self._carry, args=(run,), name=f"task-{task.id[:8]}", daemon=True).start()
+
+    def _carry(self, run: Run) -> None:
+        try:
+            run()
+        finally:
+            if run.outcome is Outcome.EXIT:
+                self._device_lost = True
+            with self._lock:
+                del self._runs[run.claim]
+            self._wake()
+
+    def _rescue_when_due(self) -> None:
+        now = time.monotonic()
+        if now - self._rescued_at >= self._settings.rescue_interval_s:
+            self._rescued_at = now
+            self._store.rescue()
+
+    def _wake(self) -> None:
+        self._inbox.put(None)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until somebody wakes us, or for `timeout_s`. Several wake-ups count as one."""
+        try:
+            self._inbox.get(timeout=max(timeout_s, 0))
+            while True:
+                self._inbox.get_nowait()
+        except stdlib_queue.Empty:
+            return
+
+    # ---- leaving
+
+    def _leave(self) -> None:
+        """Give running tasks their grace, then ask them to stop, then let go of their rows."""
+        if self.runs():
+            log.info("stopping; %d task(s) still run", len(self.runs()))
+        self._await_runs(0 if self._device_lost else self._settings.shutdown_grace_s)
+        for run in self.runs():
+            run.token.cancel(ShuttingDown())
+        self._await_runs(max(self._settings.shutdown_grace_s, MIN_STOPPING_S))
+        self._workplace.closing.set()
+        for run in self.runs():
+            self._let_go(run)
+
+    def _await_runs(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self.runs() and self._stops < 2 and (left_s := deadline - time.monotonic()) > 0:
+            self._wait(left_s)
+
+    def _let_go(self, run: Run) -> None:
+        """The run may go on for a while; whatever it writes from now on is refused."""
+        try:
+            self._store.release(run.claim)
+            log.warning("task %s went back to the queue although its run has not stopped yet", run.task.id)
+        except StoreError as error:
+            log.warning("task %s could not be put back; its lease will expire: %s", run.task.id, error)

@@ -1,0 +1,47 @@
+"""The commands of debug.py: what each answers, as JSON values and for people."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import RenderableType
+
+from source.command_line import CommandParser
+from source.diagnostics.rendering import rendered_task, rendered_tasks
+from source.diagnostics.views import task_view, tasks_view
+from source.store.base import TaskStore
+from source.store.types import Status
+
+ON_ONE_TASK = {
+    "task": "one task: what happened when, why it failed, its children",
+    "cancel": "stop a task and its children",
+    "retry": "queue a failed task again",
+}
+
+
+def add_commands(flags: CommandParser, shared: CommandParser) -> None:
+    """Declare the commands; each takes the flags of `shared` as well."""
+    commands = flags.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in ON_ONE_TASK.items():
+        commands.add_parser(name, parents=[shared], help=text).add_argument("id")
+    tasks = commands.add_parser("tasks", parents=[shared], help="the newest tasks")
+    tasks.add_argument("--status", type=Status, choices=list(Status), metavar="S", help=f"{', '.join(Status)}")
+    tasks.add_argument("--type", dest="task_type", metavar="T")
+    tasks.add_argument("--limit", type=int, default=50, metavar="N")
+
+
+def answer(store: TaskStore, given: argparse.Namespace) -> tuple[Any, RenderableType]:
+    """The JSON value and the readable form. Raises TaskNotFound, InvalidInput and StoreError."""
+    match given.command:
+        case "task":
+            view = task_view(store, given.id)
+            return view, rendered_task(view)
+        case "tasks":
+            views = tasks_view(store, status=given.status, task_type=given.task_type, limit=given.limit)
+            return views, rendered_tasks(views)
+        case "cancel":
+            status = store.cancel(given.id)
+        case _:
+            status = store.retry(given.id)
+    return {"id": given.id, "status": status}, f"{given.id} {status}"

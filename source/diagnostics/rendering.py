@@ -1,0 +1,121 @@
+"""Views for people: tables and panels of rich."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from source.diagnostics.views import View, seconds_between
+
+STYLES = {
+    "Queued": "cyan",
+    "In Progress": "yellow",
+    "Complete": "green",
+    "Failed": "bold red",
+    "Cancelled": "magenta",
+}
+MAX_PARAMS_LINES = 40
+
+
+def rendered_task(view: View) -> RenderableType:
+    """Overview, failure, timeline, children and parameters of one task."""
+    return Group(*_parts(view))
+
+
+def rendered_tasks(views: Sequence[View]) -> RenderableType:
+    """A table of tasks, and how many there are of each status."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", no_wrap=True, min_width=36)
+    for name in ("type", "status", "attempts", "created", "seconds", "result"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for view in views:
+        table.add_row(
+            Text(view["id"]),
+            Text(view["task_type"]),
+            _status(view["status"]),
+            str(view["attempts"]),
+            view["created_at"][:19].replace("T", " "),
+            _seconds(view["generation_started_at"], view["generation_processed_at"]),
+            Text(
+                view["error_message"] or view["output_location"] or _progress(view), overflow="ellipsis", no_wrap=True
+            ),
+        )
+    counts = Counter(view["status"] for view in views)
+    return Group(table, Text(", ".join(f"{count} {status}" for status, count in counts.items()) or "no tasks"))
+
+
+def _parts(view: View) -> Iterator[RenderableType]:
+    yield _overview(view)
+    if view["error_message"]:
+        yield Panel(Text(view["error_message"]), title="why", border_style="red", title_align="left")
+    yield _timeline(view)
+    if view["children"]:
+        yield _children(view)
+    lines = json.dumps(view["params"], indent=2, ensure_ascii=False).splitlines()
+    shown = lines[:MAX_PARAMS_LINES] + (["…  (all of it with --json)"] if len(lines) > MAX_PARAMS_LINES else [])
+    yield Panel(Text("\n".join(shown)), title="params", title_align="left")
+
+
+def _overview(view: View) -> Table:
+    table = Table.grid(padding=(0, 2))
+    created, started, ended = view["created_at"], view["generation_started_at"], view["generation_processed_at"]
+    facts: dict[str, RenderableType] = {
+        "task": Text(view["id"], style="bold"),
+        "type": Text(view["task_type"]),
+        "status": _status(view["status"]),
+        "progress": Text(_progress(view)),
+        "output": Text(view["output_location"] or ""),
+        "attempts": Text(str(view["attempts"])),
+        "worker": Text(view["worker_id"] or ""),
+        "created": Text(created),
+        "seconds": Text(f"{_seconds(created, started) or '-'} queued, {_seconds(started, ended) or '-'} at work"),
+    }
+    for name, value in facts.items():
+        if not isinstance(value, Text) or value.plain:
+            table.add_row(Text(name, style="dim"), value)
+    return table
+
+
+def _timeline(view: View) -> Table:
+    table = Table("at", "event", "claim", "worker", "detail", title="timeline", title_justify="left", box=None)
+    for event in view["timeline"]:
+        number = event["claim_number"]
+        cells = (event["at"], event["name"], "" if number is None else str(number), event["worker_id"], event["detail"])
+        table.add_row(*(Text(cell or "") for cell in cells))
+    return table
+
+
+def _children(view: View) -> Table:
+    table = Table("key", "type", "id", "status", "result", title="children", title_justify="left", box=None)
+    for child in view["children"]:
+        table.add_row(
+            Text(child["child_key"] or ""),
+            Text(child["task_type"]),
+            Text(child["id"]),
+            _status(child["status"]),
+            Text(child["error_message"] or child["output_location"] or ""),
+        )
+    return table
+
+
+def _status(status: str) -> Text:
+    return Text(status, style=STYLES.get(status, ""))
+
+
+def _progress(view: View) -> str:
+    progress = view["progress"]
+    if not progress or view["status"] != "In Progress":
+        return ""
+    total = progress.get("total")
+    return f"{progress.get('phase', '')} {progress.get('step', 0)}/{total}" if total else str(progress.get("phase", ""))
+
+
+def _seconds(start: str | None, end: str | None) -> str:
+    seconds = seconds_between(start, end)
+    return "" if seconds is None else f"{seconds:.1f}"

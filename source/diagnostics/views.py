@@ -1,0 +1,61 @@
+"""Tasks as plain JSON values, without secrets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from source.errors import StoreError
+from source.logs import redact_values
+from source.store.base import TaskStore
+from source.store.sqlite import SqliteStore
+from source.store.types import Event, Status, Task
+
+View = dict[str, Any]
+
+_TASK_KEYS = (
+    "id", "task_type", "status", "params", "attempts", "worker_id", "output_location", "error_message", "progress",
+    "created_at", "generation_started_at", "generation_processed_at",
+)  # fmt: skip
+_LIST_KEYS = (
+    "id", "task_type", "status", "attempts", "worker_id", "model", "output_location", "error_message", "progress",
+    "parent_id", "created_at", "generation_started_at", "generation_processed_at",
+)  # fmt: skip
+_CHILD_KEYS = ("id", "task_type", "status", "child_key", "output_location", "error_message")
+_EVENT_KEYS = ("at", "name", "worker_id", "claim_number", "detail")
+
+
+def open_existing(db_file: Path) -> SqliteStore:
+    """The store in a file that exists; looking never creates one. Raises StoreError."""
+    if not db_file.is_file():
+        raise StoreError(f"there is no database {db_file}; name it with --db-file")
+    if not db_file.stat().st_size:
+        raise StoreError(f"{db_file} is empty, no database")
+    return SqliteStore(db_file)
+
+
+def task_view(store: TaskStore, task_id: str) -> View:
+    """One task with its timeline and its children. Raises TaskNotFound."""
+    view = _picked(store.get(task_id), _TASK_KEYS)
+    view["timeline"] = [_picked(event, _EVENT_KEYS) for event in store.events(task_id)]
+    view["children"] = [_picked(child, _CHILD_KEYS) for child in store.children(task_id)]
+    return view
+
+
+def tasks_view(
+    store: TaskStore, *, status: Status | None = None, task_type: str | None = None, limit: int = 50
+) -> list[View]:
+    """The newest tasks first."""
+    return [_picked(task, _LIST_KEYS) for task in store.tasks(status=status, task_type=task_type, limit=limit)]
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    """Between two times of the database; None when one is missing."""
+    if not start or not end:
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def _picked(row: Task | Event, keys: tuple[str, ...]) -> View:
+    return {key: redact_values(getattr(row, key)) for key in keys}

@@ -1,0 +1,130 @@
+"""Two threads beside the worker's: one renews leases, one looks for changes that others made."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self
+
+from source.errors import StoreError
+from source.running import Run
+from source.settings import Settings
+from source.store.base import TaskStore
+from source.store.types import Status
+
+log = logging.getLogger(__name__)
+
+Runs = Callable[[], list[Run]]
+
+#: the wait before a failed heartbeat is repeated
+RETRY_S = 1.0
+#: how long one look for changes lasts, and so how long leaving takes at most
+LOOK_S = 0.5
+
+
+class _Thread(ABC):
+    """A daemon thread that does one thing again and again until it is left."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leaving.set()
+        self._thread.join()
+
+    @abstractmethod
+    def _main(self) -> None:
+        """Runs until `_leaving` is set."""
+
+
+class Leases(_Thread):
+    """Renews the leases of the running tasks, and stops those that were lost or are to be cancelled.
+
+    A database that is out of reach is asked again; the thread goes on.
+    """
+
+    name = "heartbeat"
+
+    def __init__(
+        self, store: TaskStore, worker_id: str, settings: Settings, runs: Runs, loaded_model: Callable[[], str | None]
+    ) -> None:
+        super().__init__()
+        self._store = store
+        self._worker_id = worker_id
+        self._settings = settings
+        self._runs = runs
+        self._loaded_model = loaded_model
+
+    def _main(self) -> None:
+        delay_s = 0.0
+        while not self._leaving.wait(delay_s):
+            delay_s = self._settings.heartbeat_s
+            try:
+                self.beat()
+            except StoreError as error:
+                log.warning("the heartbeat did not reach the database: %s", error)
+                delay_s = min(delay_s, RETRY_S)
+        self._say_goodbye()
+
+    def beat(self) -> None:
+        """One heartbeat for all running tasks. Raises StoreError."""
+        runs = {run.task.id: run for run in self._runs()}
+        reply = self._store.heartbeat(
+            self._worker_id,
+            [run.claim for run in runs.values()],
+            lease_s=self._settings.lease_s,
+            current_model=self._loaded_model(),
+        )
+        for task_id in reply.lost:
+            runs[task_id].lose()
+        for task_id in reply.cancel_requested:
+            runs[task_id].cancel()
+
+    def _say_goodbye(self) -> None:
+        try:
+            self._store.heartbeat(self._worker_id, [], lease_s=self._settings.lease_s, status="stopped")
+        except StoreError as error:
+            log.debug("the last heartbeat did not reach the database: %s", error)
+
+
+class Changes(_Thread):
+    """Wakes the worker when others wrote to the table, and notices cancellations within a second.
+
+    Only a hint: without it, polling and heartbeats find out the same later.
+    """
+
+    name = "changes"
+
+    def __init__(self, store: TaskStore, runs: Runs, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._store = store
+        self._runs = runs
+        self._wake = wake
+
+    def _main(self) -> None:
+        while not self._leaving.is_set():
+            try:
+                if self._store.wait_for_change(LOOK_S):
+                    self._wake()
+                    self.look_at_claims()
+            except StoreError as error:
+                log.debug("could not look for changes: %s", error)
+                self._leaving.wait(RETRY_S)
+
+    def look_at_claims(self) -> None:
+        """Stop the runs whose row was taken away or whose cancellation was asked for. Raises StoreError."""
+        for run in self._runs():
+            row = self._store.get(run.task.id)
+            if row.claim != run.claim or row.status is not Status.IN_PROGRESS:
+                run.lose()
+            elif row.cancel_requested:
+                run.cancel()

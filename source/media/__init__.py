@@ -1,0 +1,1 @@
+"""Composing media: cross-fades, exact cuts, stitching, guides, analysis. Streaming, with bounded memory."""

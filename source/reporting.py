@@ -1,0 +1,106 @@
+"""What a running task tells the database: its progress, throttled, and its end, repeated until it is acknowledged."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_exponential_jitter
+from tenacity.stop import stop_when_event_set
+
+from headless.generation import CancelToken, Progress
+from source.errors import GenerationCancelled, StaleClaim, StoreError, TaskNotFound
+from source.store.base import TaskStore
+from source.store.types import Claim
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+#: the engine's phases in which it generates: what is billed
+GENERATING = frozenset({"encoding", "denoising", "decoding", "saving"})
+#: phases that leave no entry in the timeline
+UNRECORDED = GENERATING | {"queued"}
+
+
+class LostClaim(StaleClaim, GenerationCancelled):
+    """Another worker has this task by now, or it was ended from outside; this run stops and writes nothing."""
+
+
+def cancelled_on_request() -> GenerationCancelled:
+    return GenerationCancelled("the task was cancelled on request")
+
+
+def persist(ask: Callable[[], Answer], closing: threading.Event) -> Answer:
+    """Ask the database, again and again while it is out of reach, until `closing` is set.
+
+    Raises what a healthy database raises, StaleClaim among it, and StoreError when it was closing time.
+    """
+    return Retrying(
+        retry=retry_if_exception(_out_of_reach),
+        wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.1),
+        stop=stop_when_event_set(closing),
+        sleep=sleep_using_event(closing),
+        before_sleep=_say_so,
+        reraise=True,
+    )(ask)
+
+
+def _out_of_reach(error: BaseException) -> bool:
+    return isinstance(error, StoreError) and not isinstance(error, StaleClaim | TaskNotFound)
+
+
+def _say_so(state: RetryCallState) -> None:
+    failure = state.outcome.exception() if state.outcome else None
+    log.warning("the database is out of reach, trying again (%d): %s", state.attempt_number, failure)
+
+
+class ProgressReport:
+    """Stores the progress of one run, at most every `interval_s` seconds, and learns of a cancel on the way.
+
+    The first report of each phase is always stored and makes an entry in the timeline; generating makes one entry,
+    "started", of the store's own. A database that is out of reach is no reason to stop: that report is left out.
+    """
+
+    def __init__(self, store: TaskStore, claim: Claim, token: CancelToken, *, interval_s: float) -> None:
+        self._store = store
+        self._claim = claim
+        self._token = token
+        self._interval_s = interval_s
+        self._next_at = 0.0
+        self._phases: set[str] = set()
+        self._started = False
+
+    def __call__(self, progress: Progress) -> None:
+        new = progress.phase not in self._phases
+        if not new and time.monotonic() < self._next_at:
+            return
+        self._phases.add(progress.phase)
+        self._next_at = time.monotonic() + self._interval_s
+        try:
+            self._store_it(progress, progress.phase if new and progress.phase not in UNRECORDED else None)
+        except StaleClaim:
+            self._token.cancel(LostClaim())
+        except StoreError as error:
+            log.debug("progress was not stored: %s", error)
+
+    def _store_it(self, progress: Progress, event: str | None) -> None:
+        if progress.phase in GENERATING and not self._started:
+            self._store.generation_started(self._claim)
+            self._started = True
+        if self._store.progress(self._claim, as_json(progress), event=event):
+            self._token.cancel(cancelled_on_request())
+
+
+def as_json(progress: Progress) -> dict[str, str | int | float]:
+    """What the `progress` column holds."""
+    return {
+        "phase": progress.phase,
+        "step": progress.step,
+        "total": progress.total,
+        "fraction": round(progress.fraction, 4),
+        "text": progress.text,
+    }

@@ -1,0 +1,189 @@
+"""The main job end to end, as a user runs it: real commands, a real database file, real photos, the draft model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from source.media.analysis import difference_profile
+from source.store.sqlite import SqliteStore
+from Wan2GP.media import probe_video, read_frame, read_frames, read_image, resize
+
+SIZE = (192, 128)
+FRAMES = [49, 49]
+OVERLAP = 12
+TOTAL = 98
+ANCHORS = (0, 48, 97)
+
+
+class Box:
+    """A GPU box of one test: its database, and the project's commands run in it."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root = root
+        self.folder = folder
+        self.database = folder / "tasks.db"
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *command, "--db-file", str(self.database)],
+            cwd=self.root, env=os.environ | environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *command: str, **environment: str) -> str:
+        process = self.start(*command, **environment)
+        out, err = process.communicate(timeout=170)
+        assert process.returncode == 0, err
+        return out.strip()
+
+    def queue_travel(self, **changes: Any) -> str:
+        params = json.loads((self.root / "samples/tasks/travel_orchestrator.json").read_text())
+        params["orchestrator_details"] |= {"parsed_resolution_wh": f"{SIZE[0]}x{SIZE[1]}"} | changes
+        return self.run("add_task.py", "--type", "travel_orchestrator", "--params", json.dumps(params))
+
+    def work(self, **environment: str) -> str:
+        return self.run("worker.py", *self.worker_arguments, **environment)
+
+    @property
+    def worker_arguments(self) -> tuple[str, ...]:
+        return ("--main-output-dir", str(self.folder / "outputs"), "--until-idle")
+
+    def view(self, task: str) -> dict[str, Any]:
+        return json.loads(self.run("debug.py", "task", task, "--json"))
+
+    def video(self, view: dict[str, Any]) -> Path:
+        return self.folder / "public" / view["output_location"]
+
+
+@pytest.fixture
+def box(root: Path, tmp_path: Path) -> Box:
+    return Box(root, tmp_path)
+
+
+def photo(root: Path, name: str) -> np.ndarray:
+    return resize(read_image(root / "samples" / name), SIZE)
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Box, dict[str, Any]]:
+    """One travel, finished; the tests below look at it from many sides."""
+    box = Box(root, tmp_path_factory.mktemp("travel"))
+    task = box.queue_travel()
+    box.work()
+    return box, box.view(task)
+
+
+def test_the_stitched_video_has_exactly_the_planned_frames(finished: tuple[Box, dict[str, Any]]) -> None:
+    box, view = finished
+    assert view["status"] == "Complete", view["error_message"]
+    made = probe_video(box.video(view))
+    assert (made.num_frames, made.width, made.height, float(made.fps)) == (TOTAL, *SIZE, 16.0)
+
+
+def test_each_photo_is_at_its_anchor(finished: tuple[Box, dict[str, Any]], root: Path) -> None:
+    box, view = finished
+    for position, name in zip(ANCHORS, ("chelsea.jpg", "coffee.jpg", "rocket.jpg"), strict=True):
+        shown = read_frame(box.video(view), position)
+        assert structural_similarity(shown, photo(root, name), channel_axis=2) >= 0.9, name
+
+
+def test_no_frame_is_repeated_or_dropped_at_the_join(finished: tuple[Box, dict[str, Any]]) -> None:
+    """Outside the overlap the stitched frames are the segments' frames, one for one; inside it the motion goes on."""
+    box, view = finished
+    segments = [child for child in view["children"] if child["task_type"] == "travel_segment"]
+    first, second = (
+        list(read_frames(box.video(child))) for child in sorted(segments, key=lambda child: child["child_key"])
+    )
+    stitched = list(read_frames(box.video(view)))
+    assert (len(first), len(second)) == (FRAMES[0], FRAMES[1] + OVERLAP)
+    expected = [*first[:-OVERLAP], *second]
+    for index, (frame, source) in enumerate(zip(stitched, expected, strict=True)):
+        assert np.abs(frame.astype(int) - source).mean() < 4.0, index
+    motion = difference_profile(box.video(view))
+    assert (motion > 0).all()
+    around = motion[FRAMES[0] - OVERLAP - 2 : FRAMES[0] + 2]
+    assert around.max() < 4 * np.median(motion)
+
+
+def test_it_plays_in_a_browser(finished: tuple[Box, dict[str, Any]]) -> None:
+    box, view = finished
+    video = box.video(view)
+    made = probe_video(video)
+    assert (made.codec, made.pix_fmt) == ("h264", "yuv420p")
+    data = video.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_the_timeline_tells_what_happened(finished: tuple[Box, dict[str, Any]]) -> None:
+    _, view = finished
+    names = [event["name"] for event in view["timeline"]]
+    assert names[0] == "queued"
+    assert "claimed" in names
+    assert names[-1] == "complete"
+    assert [child["status"] for child in view["children"]] == ["Complete"] * 3
+
+
+def test_nothing_is_left_in_the_scratch_folder(finished: tuple[Box, dict[str, Any]]) -> None:
+    box, _ = finished
+    assert not [path for path in (box.folder / "outputs").rglob("*") if path.is_file()]
+
+
+def completions(database: Path) -> Counter[str]:
+    connection = sqlite3.connect(database)
+    try:
+        rows = connection.execute("SELECT task_id FROM task_events WHERE name = 'complete'").fetchall()
+    finally:
+        connection.close()
+    return Counter(task for (task,) in rows)
+
+
+def test_a_killed_worker_loses_nothing(box: Box) -> None:
+    """kill -9 while the second segment is generated; another worker finishes, each row once, same frame count."""
+    task = box.queue_travel(segment_frames_expanded=[17, 49], parsed_resolution_wh="96x64", frame_overlap_expanded=[4])
+    short = {"LEASE_S": "3", "HEARTBEAT_S": "1", "RESCUE_INTERVAL_S": "1", "POLL_INTERVAL_S": "1"}
+    worker = box.start("worker.py", *box.worker_arguments, **short)
+    try:
+        wait_for_progress(worker, box, task, "travel_segment:1")
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate()
+    interrupted = child(box.view(task), "travel_segment:1")
+    assert interrupted["status"] == "In Progress"
+
+    box.work(**short)
+    view = box.view(task)
+    assert view["status"] == "Complete", view["error_message"]
+    assert box.view(interrupted["id"])["attempts"] == 1
+    assert probe_video(box.video(view)).num_frames == 66
+    ended = completions(box.database)
+    assert set(ended) == {task, *(each["id"] for each in view["children"])}
+    assert set(ended.values()) == {1}
+
+
+def child(view: dict[str, Any], key: str) -> dict[str, Any]:
+    return next(each for each in view["children"] if each["child_key"] == key)
+
+
+def wait_for_progress(worker: subprocess.Popen[str], box: Box, task: str, key: str) -> None:
+    """Return as soon as the child reports progress of its generation; the database says so."""
+    store = SqliteStore(box.database)
+    try:
+        while worker.poll() is None:
+            if any(row.child_key == key and row.progress and not row.terminal for row in store.children(task)):
+                return
+            store.wait_for_change(1.0)
+    finally:
+        store.close()
+    raise AssertionError(f"the worker ended before the segment ran: {worker.communicate()[1]}")

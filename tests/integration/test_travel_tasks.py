@@ -1,0 +1,323 @@
+"""Travel and direct tasks through the whole worker, on a real database, with the shipped fake as the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headless.model_management import HeadlessTaskQueue
+from headless.options import GenerationOptions
+from headless.orchestrator import WanOrchestrator
+from headless.testing import FakeOrchestrator
+from source.daemon import Worker
+from source.settings import Settings
+from source.store.sqlite import SqliteStore
+from source.store.types import NewTask, Status, Task
+from source.task_registry import registry
+from Wan2GP.media import Frame, probe_video, read_frame, write_image
+
+SIZE = (64, 48)
+COLOURS = [(220, 40, 40), (40, 200, 60), (50, 60, 230)]
+
+
+class Workshop:
+    """A database, a queue with an engine, and a worker that runs until nothing is left to do."""
+
+    def __init__(
+        self,
+        folder: Path,
+        engine: FakeOrchestrator | WanOrchestrator | None = None,
+        options_class: type[GenerationOptions] = GenerationOptions,
+    ) -> None:
+        self.folder = folder
+        self.engine = engine or FakeOrchestrator()
+        self.settings = Settings(
+            db_file=folder / "tasks.db", main_output_dir=folder / "outputs", poll_interval_s=0.2, retry_delay_s=0.0
+        )
+        self.store = SqliteStore(self.settings.db_file)
+        self.queue = HeadlessTaskQueue(self.engine)
+        self.worker = Worker(
+            self.settings, self.store, self.queue,
+            registry=registry(), describe=self.engine.describe, options_class=options_class,
+        )  # fmt: skip
+
+    def add(self, task_type: str, params: dict[str, Any]) -> str:
+        return self.store.add(NewTask(task_type=task_type, params=params))
+
+    def work(self) -> None:
+        with self.queue:
+            assert self.worker.run(until_idle=True) == 0
+
+    def run(self, task_type: str, params: dict[str, Any]) -> Task:
+        task = self.add(task_type, params)
+        self.work()
+        return self.store.get(task)
+
+    def video(self, row: Task) -> Path:
+        assert row.status is Status.COMPLETE, row.error_message
+        assert row.output_location
+        return self.folder / "public" / row.output_location
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Workshop]:
+    workshop = Workshop(tmp_path)
+    yield workshop
+    workshop.store.close()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    """One picture of each colour."""
+    paths = []
+    for index, colour in enumerate(COLOURS):
+        path = tmp_path / f"image{index}.png"
+        write_image(path, plain(colour))
+        paths.append(str(path))
+    return paths
+
+
+def plain(colour: tuple[int, int, int]) -> Frame:
+    return np.full((SIZE[1], SIZE[0], 3), colour, np.uint8)
+
+
+def travel(images: list[str], **changes: Any) -> dict[str, Any]:
+    details = {
+        "run_id": "run",
+        "model_name": "fake_vace",
+        "model_type": "vace",
+        "input_image_paths_resolved": images,
+        "segment_frames_expanded": [17, 17],
+        "frame_overlap_expanded": 6,
+        "base_prompts_expanded": ["one", "two"],
+        "parsed_resolution_wh": f"{SIZE[0]}x{SIZE[1]}",
+        "fps_helpers": 12,
+    }
+    return {"orchestrator_details": details | changes}
+
+
+def colour_at(video: Path, position: int) -> tuple[int, ...]:
+    return tuple(round(channel) for channel in read_frame(video, position).reshape(-1, 3).mean(axis=0))
+
+
+def assert_colour(video: Path, position: int, wanted: tuple[int, int, int]) -> None:
+    """Colour order matters: red must come out red."""
+    assert np.abs(np.subtract(colour_at(video, position), wanted)).max() <= 8
+
+
+def test_a_chained_travel_is_exactly_as_long_as_asked_and_passes_every_image(shop: Workshop, images: list[str]) -> None:
+    video = shop.video(shop.run("travel_orchestrator", travel(images)))
+    made = probe_video(video)
+    assert (made.num_frames, made.width, made.height, float(made.fps)) == (34, *SIZE, 12.0)
+    for position, colour in zip((0, 16, 33), COLOURS, strict=True):
+        assert_colour(video, position, colour)
+
+
+def test_a_chained_segment_is_shown_its_predecessors_last_frames(shop: Workshop, images: list[str]) -> None:
+    """Overlap 6 means a context of 8: 17 + 8 frames are generated, 2 are dropped."""
+    row = shop.run("travel_orchestrator", travel(images))
+    assert [call["video_length"] for call in shop.engine.calls] == [17, 25]
+    first, second, _ = shop.store.children(row.id)
+    assert [probe_video(shop.video(child)).num_frames for child in (first, second)] == [17, 23]
+    for index in range(6):
+        tail = read_frame(shop.video(first), 11 + index).astype(int)
+        head = read_frame(shop.video(second), index).astype(int)
+        assert np.abs(tail - head).mean() < 4, index
+
+
+def test_each_unchained_segment_starts_from_its_own_image(shop: Workshop, images: list[str]) -> None:
+    row = shop.run("travel_orchestrator", travel(images, chain_segments=False, stitch=True, frame_overlap_expanded=1))
+    first, second, _ = shop.store.children(row.id)
+    assert_colour(shop.video(first), 0, COLOURS[0])
+    assert_colour(shop.video(second), 0, COLOURS[1])
+    assert probe_video(shop.video(row)).num_frames == 33
+    for position, colour in zip((0, 16, 32), COLOURS, strict=True):
+        assert_colour(shop.video(row), position, colour)
+
+
+def test_an_i2v_travel_gives_the_engine_start_and_end_images(shop: Workshop, images: list[str]) -> None:
+    row = shop.run("travel_orchestrator", travel(images, model_name="fake_i2v", model_type="i2v", stitch=True))
+    assert [call["image_prompt_type"] for call in shop.engine.calls] == ["SE", "SE"]
+    assert "video_guide" not in shop.engine.calls[0]
+    assert probe_video(shop.video(row)).num_frames == 34 - 6
+
+
+def test_without_a_stitch_the_travel_ends_with_its_last_segment(shop: Workshop, images: list[str]) -> None:
+    row = shop.run("travel_orchestrator", travel(images, chain_segments=False))
+    last = shop.store.children(row.id)[-1]
+    assert row.output_location == last.output_location
+
+
+def test_an_individual_segment_needs_no_orchestrator(shop: Workshop, images: list[str]) -> None:
+    row = shop.run(
+        "individual_travel_segment",
+        {
+            "model_name": "fake_vace",
+            "parsed_resolution_wh": "64x48",
+            "num_frames": 16,
+            "segment_index": 3,
+            "individual_segment_params": {"input_image_paths_resolved": images[1:]},
+        },
+    )
+    assert probe_video(shop.video(row)).num_frames == 17
+    assert_colour(shop.video(row), 0, COLOURS[1])
+    assert_colour(shop.video(row), -1, COLOURS[2])
+
+
+def test_the_guide_is_kept_under_black_and_free_under_white(shop: Workshop, images: list[str]) -> None:
+    """What the engine was given says which frames hold: the first and the last of 17."""
+    shop.run("travel_orchestrator", travel(images[:2], segment_frames_expanded=[17]))
+    call = shop.engine.calls[0]
+    assert call["video_prompt_type"] == "VM"
+    assert call["resolution"] == "64x48"
+
+
+def test_two_segments_load_the_model_once(shop: Workshop, images: list[str]) -> None:
+    shop.run("travel_orchestrator", travel(images))
+    assert shop.engine.loads == ["fake_vace"]
+    assert shop.queue.statistics().model_loads == 1
+
+
+def test_a_knob_added_to_the_options_reaches_the_engine_through_a_whole_travel(
+    tmp_path: Path, images: list[str]
+) -> None:
+    class Extended(GenerationOptions):
+        sparkle: float | None = None
+
+    shop = Workshop(tmp_path, options_class=Extended)
+    row = shop.run("travel_orchestrator", travel(images, sparkle=0.25))
+    shop.store.close()
+    assert row.status is Status.COMPLETE
+    assert [call["sparkle"] for call in shop.engine.calls] == [0.25, 0.25]
+
+
+def test_segments_have_their_own_prompts_and_seeds(shop: Workshop, images: list[str]) -> None:
+    shop.run("travel_orchestrator", travel(images, seed_base=7, guidance_scale=3.5))
+    calls = [(call["prompt"], call["seed"], call["guidance_scale"]) for call in shop.engine.calls]
+    assert calls == [("one", 7, 3.5), ("two", 8, 3.5)]
+
+
+def test_a_travel_of_no_segments_is_done_at_once(shop: Workshop) -> None:
+    row = shop.run("travel_orchestrator", travel([], segment_frames_expanded=[], num_new_segments_to_generate=0))
+    assert (row.status, row.output_location) == (Status.COMPLETE, None)
+
+
+def test_a_failed_segment_fails_the_travel_with_its_reason_and_no_stitch_runs(
+    shop: Workshop, images: list[str]
+) -> None:
+    Path(images[2]).unlink()
+    row = shop.run("travel_orchestrator", travel(images))
+    assert row.status is Status.FAILED
+    assert "input_image_paths_resolved[2]" in (row.error_message or "")
+    assert shop.engine.calls == []
+
+
+def test_one_frame_becomes_a_picture(shop: Workshop) -> None:
+    row = shop.run("generate_video", {"model": "fake_t2v", "prompt": "x", "resolution": "64x48", "video_length": 1})
+    assert shop.video(row).suffix == ".png"
+
+
+BAD = {
+    "unknown type": ("t2w", {"prompt": "x"}, "t2v"),
+    "missing prompt": ("generate_video", {"model": "fake_t2v"}, "prompt"),
+    "frames -3": ("generate_video", {"model": "fake_t2v", "prompt": "x", "video_length": -3}, "video_length"),
+    "huge resolution": (
+        "generate_video",
+        {"model": "fake_t2v", "prompt": "x", "resolution": "90000x90000"},
+        "too large",
+    ),
+    "unknown model": ("generate_video", {"model": "fake_t2w", "prompt": "x"}, "fake_t2v"),
+    "wrong kind of value": ("generate_video", {"model": "fake_t2v", "prompt": "x", "seed": "red"}, "seed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_fails_with_a_message_and_harms_nothing_else(shop: Workshop, case: str) -> None:
+    task_type, params, named = BAD[case]
+    bad = shop.add(task_type, params)
+    good = shop.add("generate_video", {"model": "fake_t2v", "prompt": "x", "resolution": "64x48"})
+    shop.work()
+    row = shop.store.get(bad)
+    assert (row.status, row.error_class, row.attempts) == (Status.FAILED, "bad_input", 1)
+    assert named in (row.error_message or "")
+    assert shop.store.get(good).status is Status.COMPLETE
+
+
+def bad_media(kind: str, folder: Path, samples: Path) -> Path:
+    path = folder / {"text": "picture.png", "truncated": "clip.mp4", "missing": "none.png", "empty": "empty.png"}[kind]
+    if kind == "text":
+        path.write_text("this is no picture")
+    elif kind == "truncated":
+        whole = (samples / "bbb_416x240_49f.mp4").read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "empty":
+        path.touch()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "missing", "empty"])
+def test_bad_media_fail_with_the_field_and_the_file(shop: Workshop, kind: str, tmp_path: Path, samples: Path) -> None:
+    path = bad_media(kind, tmp_path, samples)
+    field = "video_guide" if kind == "truncated" else "image_start"
+    bad = shop.add("generate_video", {"model": "fake_vace", "prompt": "x", "resolution": "64x48", field: str(path)})
+    good = shop.add("generate_video", {"model": "fake_t2v", "prompt": "x", "resolution": "64x48"})
+    shop.work()
+    row = shop.store.get(bad)
+    assert (row.status, row.error_class) == (Status.FAILED, "bad_input")
+    assert field in (row.error_message or "")
+    assert path.name in (row.error_message or "")
+    assert shop.store.get(good).status is Status.COMPLETE
+
+
+def test_a_model_without_weights_fails_at_once_and_says_what_helps(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, WanOrchestrator(checkpoints=tmp_path / "ckpts", device="cpu"))
+    row = shop.run("t2v", {"prompt": "x"})
+    shop.store.close()
+    assert (row.status, row.error_class, row.attempts) == (Status.FAILED, "model_unavailable", 1)
+    assert "hf download" in (row.error_message or "")
+    assert "draft" in (row.error_message or "")
+
+
+def test_the_draft_model_is_loaded_once_for_two_segments(tmp_path: Path, images: list[str]) -> None:
+    shop = Workshop(tmp_path, WanOrchestrator(checkpoints=tmp_path / "no-weights", device="cpu"))
+    row = shop.run("travel_orchestrator", travel(images, model_name="draft"))
+    shop.store.close()
+    assert probe_video(shop.video(row)).num_frames == 34
+    assert shop.queue.statistics().model_loads == 1
+
+
+def every_model_at_hand(folder: Path) -> FakeOrchestrator:
+    """The fake under the names of the shipped models, as if the weights of all were there."""
+    real = WanOrchestrator(checkpoints=folder / "ckpts", device="cpu")
+    return FakeOrchestrator([dataclasses.replace(model, unavailable=None) for model in real.models()])
+
+
+def sample_tasks(samples: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((samples / "tasks").glob("*.json"))}
+
+
+def test_every_task_type_has_a_sample(samples: Path) -> None:
+    assert {kind.name for kind in registry()} == set(sample_tasks(samples))
+
+
+def test_every_sample_parses_strictly_and_runs(
+    tmp_path: Path, samples: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples name media relative to the project's root."""
+    monkeypatch.chdir(root)
+    shop = Workshop(tmp_path, every_model_at_hand(tmp_path))
+    rows = {}
+    for name, params in sample_tasks(samples).items():
+        registry().get(name).parse(params, strict=True)
+        dependencies = (rows["travel_segment"],) if name == "travel_stitch" else ()
+        rows[name] = shop.store.add(NewTask(task_type=name, params=params, dependant_on=dependencies))
+    shop.work()
+    ended = {name: shop.store.get(row) for name, row in rows.items()}
+    shop.store.close()
+    assert {name: row.error_message for name, row in ended.items() if row.status is not Status.COMPLETE} == {}

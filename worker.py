@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Run tasks of the tasks table. Exit code: 0 stopped or idle, 1 wrong configuration, 3 the GPU was lost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from source.command_line import CommandParser
+from source.errors import WanError
+from source.settings import load_settings
+
+
+def parser() -> CommandParser:
+    """The flags. One that is not given leaves the setting to the environment, the .env file or its default."""
+    flags = CommandParser("worker.py", description=__doc__)
+    flags.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
+    flags.add_argument("--db-type", help="database backend (default: sqlite)")
+    flags.add_argument("--main-output-dir", type=Path, help="scratch space (default: outputs)")
+    flags.add_argument("--poll-interval", dest="poll_interval_s", type=float, help="seconds (default: 10)")
+    flags.add_argument("--worker", metavar="NAME", help="name of this worker (default: the host's)")
+    flags.add_argument("--ckpts", type=Path, help="folder of model weights (default: ckpts)")
+    flags.add_argument("--wan-dir", type=Path, help="an upstream Wan2GP checkout")
+    flags.add_argument("--device", help="torch device (default: the GPU when there is one)")
+    flags.add_argument("--preload-model", metavar="MODEL", help="model to load at start")
+    flags.add_argument("--mask-active-frames", action=argparse.BooleanOptionalAction, help="give VACE a mask video")
+    flags.add_argument("--debug", action="store_true", default=None, help="verbose log; keep scratch folders")
+    flags.add_argument(
+        "--skip-cleanup", "--skip_cleanup", action="store_true", default=None, help="keep scratch folders"
+    )
+    flags.add_argument(
+        "--save-logging", nargs="?", const=Path("logs/worker.log"), type=Path, metavar="FILE", help="also log to a file"
+    )
+    flags.add_argument("--until-idle", action="store_true", help="leave when no task is left to do")
+    flags.add_argument("--migrate-only", action="store_true", help="bring the database up to date and leave")
+    flags.add_version()
+    return flags
+
+
+def main() -> int:
+    """Parse the flags and run."""
+    flags = vars(parser().parse_args())
+    until_idle, migrate_only = flags.pop("until_idle"), flags.pop("migrate_only")
+    try:
+        settings = load_settings(**flags)
+        from source.startup import run_worker
+
+        return run_worker(settings, until_idle=until_idle, migrate_only=migrate_only)
+    except (WanError, OSError) as error:
+        print(f"worker.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
