@@ -36,7 +36,8 @@ _PROOFS: dict[str, Callable[[Path], Any]] = {"image": read_image, "video": check
 
 def check_inputs(task: GenerationTask, model: ModelInfo) -> None:
     """Raises Unsupported, InvalidInput or InvalidMedia, each naming the option at fault."""
-    given = {name for name in FEEDS if _is_given(getattr(task.options, name, None))}
+    # A prompt of one space is a deliberate empty prompt: travels without any text use it.
+    given = {name for name in FEEDS if getattr(task.options, name, None)}
     _refuse_unsupported(given, model)
     _demand_required({FEEDS[name] for name in given}, model)
     generation_size(task.options, model)
@@ -57,10 +58,6 @@ def generation_size(options: GenerationOptions, model: ModelInfo) -> tuple[int, 
         )
     width, height = options.size
     return width // block * block, height // block * block
-
-
-def _is_given(value: object) -> bool:
-    return bool(value)
 
 
 def _listed(value: str | list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The worker: claims rows and gives each to a thread of its own, until it is told to stop or nothing is left.
+"""The worker: claims rows and has threads of its own carry them, until it is told to stop or nothing is left.
 
     claim -> Run (parse, prepare, wait for the GPU's queue, deliver, report) -> slot free -> claim …
 
@@ -50,7 +50,7 @@ def new_worker_id(name: str | None) -> str:
 
 
 class Worker:
-    """Runs tasks until `stop`, until the GPU is lost, or until the table is idle. `run` belongs to one thread."""
+    """Runs tasks until `stop`, until the GPU is lost, or until the table is idle. It runs once."""
 
     def __init__(
         self, settings: Settings, store: TaskStore, queue: HeadlessTaskQueue, *, registry: TaskRegistry,
@@ -66,8 +66,14 @@ class Worker:
         )
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
+        self._carriers = [
+            threading.Thread(target=self._carry, name=f"task-{number}", daemon=True)
+            for number in range(settings.max_in_flight)
+        ]
         #: a SimpleQueue may be put to from a signal handler at any moment
         self._inbox: stdlib_queue.SimpleQueue[None] = stdlib_queue.SimpleQueue()
+        #: for the carrying threads; None sends one home
+        self._assigned: stdlib_queue.SimpleQueue[Run | None] = stdlib_queue.SimpleQueue()
         self._stops = 0
         self._device_lost = False
         self._rescued_at = time.monotonic()
@@ -79,6 +85,8 @@ class Worker:
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
         leases = Leases(self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model)
         with leases, Changes(self._store, self.runs, self._wake):
+            for carrier in self._carriers:
+                carrier.start()
             try:
                 self._claim_until_told(until_idle)
             finally:
@@ -117,7 +125,10 @@ class Worker:
 
     def _claim(self) -> int:
         """Fill the free slots. Returns how many tasks were started."""
-        free = self._settings.max_in_flight - len(self.runs())
+        carriers = sum(carrier.is_alive() for carrier in self._carriers)
+        if not carriers:
+            raise RuntimeError("no thread is left that could carry a task; the log says why they died")
+        free = carriers - len(self.runs())
         if free <= 0:
             return 0
         claimed = self._store.claim(
@@ -135,17 +146,18 @@ class Worker:
         run = Run(self._workplace, task, after=earlier)
         with self._lock:
             self._runs[run.claim] = run
-        threading.Thread(target=self._carry, args=(run,), name=f"task-{task.id[:8]}", daemon=True).start()
+        self._assigned.put(run)
 
-    def _carry(self, run: Run) -> None:
-        try:
-            run()
-        finally:
-            if run.outcome is Outcome.EXIT:
-                self._device_lost = True
-            with self._lock:
-                del self._runs[run.claim]
-            self._wake()
+    def _carry(self) -> None:
+        """A thread that carries one run after another, so that its database connection stays open."""
+        for run in iter(self._assigned.get, None):
+            try:
+                run()
+            finally:
+                self._device_lost |= run.outcome is Outcome.EXIT
+                with self._lock:
+                    del self._runs[run.claim]
+                self._wake()
 
     def _rescue_when_due(self) -> None:
         now = time.monotonic()
@@ -176,6 +188,8 @@ class Worker:
             run.token.cancel(ShuttingDown())
         self._await_runs(max(self._settings.shutdown_grace_s, MIN_STOPPING_S))
         self._workplace.closing.set()
+        for _ in self._carriers:
+            self._assigned.put(None)
         for run in self.runs():
             self._let_go(run)
 

@@ -160,7 +160,7 @@ class RunContext:
 
 
 class Run:
-    """One claimed task. Call it once, on a thread of its own; it never raises."""
+    """One claimed task. Call it once, on a thread that may be busy with it for long."""
 
     def __init__(self, workplace: Workplace, task: Task, *, after: Run | None = None) -> None:
         self.task = task

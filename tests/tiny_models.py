@@ -17,7 +17,9 @@ def tiny_wan_t2v(folder: Path, seed: int = 0) -> Path:
     """A whole Wan text-to-video pipeline of about 0.4 MB, weights random but the same for the same seed."""
     import torch
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(seed)
     tokenizer = tiny_t5_tokenizer()
     pipeline = WanPipeline(

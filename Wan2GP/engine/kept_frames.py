@@ -6,6 +6,7 @@ They come from a start and an end image, and from a control video wherever the f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported
@@ -74,8 +75,7 @@ def _kept_of_guide(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
     if request.video_guide is None or request.video_mask is None:
         return
     inverted = "N" in request.video_prompt_type
-    guide = read_frames(request.video_guide, 0, request.num_frames)
-    mask = read_frames(request.video_mask, 0, request.num_frames)
-    for index, (frame, mask_frame) in enumerate(zip(guide, mask, strict=False)):
+    guide = islice(read_frames(request.video_guide), request.num_frames)
+    for index, (frame, mask_frame) in enumerate(zip(guide, read_frames(request.video_mask), strict=False)):
         if (mask_frame.mean() < _BLACK_BELOW) != inverted:
             yield index, frame

@@ -63,11 +63,8 @@ class GenerationRequest:
     video_guide: Path | None
     video_mask: Path | None
     video_prompt_type: str
-    image_prompt_type: str
     #: every setting as it applies, for the record of the file
     settings: Mapping[str, Any]
-    #: parameters that the caller asked for
-    asked: frozenset[str]
     #: what the caller should know: values that were changed, options that are ignored
     notes: tuple[str, ...] = ()
 
@@ -116,9 +113,7 @@ def parse_request(values: Mapping[str, Any], definition: ModelDefinition, reads:
         video_guide=_path(settings["video_guide"], "video_guide"),
         video_mask=_path(settings["video_mask"], "video_mask"),
         video_prompt_type=str(settings["video_prompt_type"]),
-        image_prompt_type=str(settings["image_prompt_type"]),
         settings=settings,
-        asked=wanted,
         notes=(*notes, *ignored),
     )
 

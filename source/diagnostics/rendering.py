@@ -21,6 +21,8 @@ STYLES = {
     "Cancelled": "magenta",
 }
 MAX_PARAMS_LINES = 40
+#: characters of a result or failure in the table
+MAX_RESULT = 90
 
 
 def rendered_task(view: View) -> RenderableType:
@@ -102,6 +104,10 @@ def _children(view: View) -> Table:
             Text(child["error_message"] or child["output_location"] or ""),
         )
     return table
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_RESULT else f"{text[: MAX_RESULT - 1]}…"
 
 
 def _status(status: str) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,7 +64,8 @@ def contact_sheet(
 ) -> Path:
     """Draw `count` evenly spaced frames of a video, the first and the last among them, into one PNG.
 
-    labels   frame index -> a word to show under it; these frames are always drawn, and framed in colour
+    labels   frame index -> a word to show under it; such a frame is framed in colour and stands in for the nearest
+             of the evenly spaced ones
     title    the line at the top; the file's name and numbers when None
 
     Raises InvalidInput for a label outside the video, InvalidMedia for a bad file.
@@ -74,8 +75,7 @@ def contact_sheet(
     outside = sorted(index for index in labels if not 0 <= index < info.num_frames)
     if outside or columns < 1 or count < 1:
         raise InvalidInput(f"cannot draw {count} frames in {columns} columns with labels at {outside or 'no frame'}")
-    spaced = np.linspace(0, info.num_frames - 1, min(count, info.num_frames)).round().astype(int)
-    wanted = sorted({int(index) for index in spaced} | set(labels))
+    wanted = _choose(info.num_frames, count, labels)
     cell_height = round(_THUMBNAIL_WIDTH * info.height / info.width)
     size = (_THUMBNAIL_WIDTH, cell_height)
     columns = min(columns, len(wanted))
@@ -90,6 +90,16 @@ def contact_sheet(
     return write_image(output, np.asarray(sheet, dtype=np.uint8))
 
 
+def _choose(num_frames: int, count: int, labels: Collection[int]) -> list[int]:
+    """Frames to draw: evenly spaced, except that each labelled frame takes the place of its nearest neighbour."""
+    spaced = {int(index) for index in np.linspace(0, num_frames - 1, min(count, num_frames)).round()}
+    for label in set(labels) - spaced:
+        inner = spaced - set(labels) - {0, num_frames - 1}
+        spaced -= {min(inner, key=lambda index: abs(index - label))} if inner else set()
+        spaced.add(label)
+    return sorted(spaced)
+
+
 def _pick(video: str | Path, wanted: list[int], size: tuple[int, int]) -> list[Frame]:
     """The wanted frames as thumbnails, in one pass over the video."""
     chosen = set(wanted)
@@ -98,7 +108,7 @@ def _pick(video: str | Path, wanted: list[int], size: tuple[int, int]) -> list[F
 
 def _describe(info: VideoInfo) -> str:
     numbers = (
-        f"{info.num_frames} frames · {float(info.fps):g} fps · {info.duration_s:.2f} s · {info.width}×{info.height}"
+        f"{info.num_frames} frames · {float(info.fps):g} fps · {info.duration_s:.2f} s · {info.width}x{info.height}"
     )
     return f"{info.path.name}   {numbers}"
 

@@ -144,7 +144,7 @@ def check_audio(path: Path) -> None:
 def shown(url: str) -> str:
     """A URL as it may stand in messages: without user, password and query, which may hold secrets."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _download_name(url: str) -> str:

@@ -33,7 +33,6 @@ CREATE TABLE tasks (
     error_message TEXT,
     error_class TEXT,
     cancel_requested INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),
-    UNIQUE (parent_id, child_key),
     -- nobody can be "In Progress" without a worker and something that ends it: a lease, or the last child
     CHECK (status <> 'In Progress' OR (worker_id IS NOT NULL AND claimed_at IS NOT NULL
                                        AND (lease_expires_at IS NOT NULL OR waiting = 1)))
@@ -45,7 +44,9 @@ CREATE INDEX tasks_claim_model ON tasks (status, model, priority DESC, created_a
     WHERE status = 'Queued' AND paused = 0;
 CREATE INDEX tasks_lease ON tasks (lease_expires_at) WHERE status = 'In Progress' AND waiting = 0;
 CREATE INDEX tasks_waiting ON tasks (id) WHERE status = 'In Progress' AND waiting = 1;
-CREATE INDEX tasks_open_children ON tasks (parent_id) WHERE status IN ('Queued', 'In Progress');
+CREATE UNIQUE INDEX tasks_children ON tasks (parent_id, child_key) WHERE parent_id IS NOT NULL;
+CREATE INDEX tasks_open_children ON tasks (parent_id)
+    WHERE parent_id IS NOT NULL AND status IN ('Queued', 'In Progress');
 CREATE INDEX tasks_by_status ON tasks (status, created_at);
 CREATE INDEX tasks_by_age ON tasks (created_at);
 

@@ -42,8 +42,8 @@ class SqliteStore(TaskStore):
     """
 
     def __init__(self, path: str | Path, *, max_attempts: int = 3) -> None:
-        self._connections = SqliteConnections(Path(path))
-        self._reading, self._writing = self._connections.reading, self._connections.writing
+        self.connections = SqliteConnections(Path(path))
+        self._reading, self._writing = self.connections.reading, self.connections.writing
         self._max_attempts = max_attempts
         try:
             with self._reading() as db:
@@ -55,7 +55,7 @@ class SqliteStore(TaskStore):
     @property
     def path(self) -> Path:
         """The file."""
-        return self._connections.path
+        return self.connections.path
 
     # -- adding -----------------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class SqliteStore(TaskStore):
             "task_types": None if task_types is None else ids(task_types),
         }
         with self._writing() as db:
-            self._connections.mark_seen(db)
+            self.connections.mark_seen(db)
             queueing.rescue_expired(db, self._max_attempts)
             return queueing.claim(db, request, limit)
 
@@ -234,11 +234,11 @@ class SqliteStore(TaskStore):
 
     def wait_for_change(self, timeout_s: float) -> bool:
         """Changes since this thread's last claim count, so none is missed between a claim and this wait."""
-        return self._connections.wait_for_change(timeout_s)
+        return self.connections.wait_for_change(timeout_s)
 
     def close(self) -> None:
-        """Also wakes wait_for_change. Other threads must have stopped using the store."""
-        self._connections.close()
+        """Also wakes wait_for_change. Other threads may finish what they are doing; what they ask next is refused."""
+        self.connections.close()
 
     @contextmanager
     def _claimed(self, claim: Claim) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
@@ -321,4 +321,4 @@ def _is_child(db: sqlite3.Connection, task_id: str, parent_id: str) -> bool:
 
 def _fanned_out_by(db: sqlite3.Connection, claim: Claim, children: Sequence[NewTask]) -> bool:
     same = db.execute(f"SELECT 1 FROM tasks WHERE {_SAME_CLAIM}", _guard(claim)).fetchone() is not None
-    return same and all(_is_child(db, child.id, claim.task_id) for child in children)
+    return same and bool(children) and all(_is_child(db, child.id, claim.task_id) for child in children)

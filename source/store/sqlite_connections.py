@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from source.errors import StoreError
@@ -27,8 +28,18 @@ _ADVICE = {
 }
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A connection, the thread it belongs to, and what that thread holds while it uses it: closing a connection in
+    the middle of a statement crashes the process."""
+
+    thread: threading.Thread
+    connection: sqlite3.Connection
+    in_use: threading.Lock
+
+
 class _Local(threading.local):
-    connection: sqlite3.Connection | None = None
+    opened: _Opened | None = None
     #: the state of the file that this thread has seen, as PRAGMA data_version counts it
     version: int = 0
 
@@ -39,7 +50,7 @@ class SqliteConnections:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._local = _Local()
-        self._opened: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._opened: list[_Opened] = []
         self._opening = threading.Lock()
         # Threads of one process queue up here, fairly, rather than polling for the lock of the file.
         self._writer = threading.Lock()
@@ -51,9 +62,12 @@ class SqliteConnections:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection."""
+        """This thread's connection. Not reentrant."""
         try:
-            yield self._connection()
+            opened = self._local.opened or self._open()
+            with opened.in_use:
+                self._check_open()
+                yield opened.connection
         except sqlite3.Error as error:
             raise self._explained(error) from error
 
@@ -72,10 +86,7 @@ class SqliteConnections:
         """Wait until another connection has committed since `mark_seen`; False after `timeout_s` or `close`."""
         deadline = time.monotonic() + timeout_s
         while not self._closed.is_set():
-            with self.reading() as db:
-                seen = self._local.version
-                self.mark_seen(db)
-            if self._local.version != seen:
+            if self._changed():
                 return True
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -83,25 +94,38 @@ class SqliteConnections:
             self._closed.wait(min(LOOK_EVERY_S, left_s))
         return False
 
+    def _changed(self) -> bool:
+        try:
+            with self.reading() as db:
+                seen = self._local.version
+                self.mark_seen(db)
+                return self._local.version != seen
+        except StoreError:
+            if self._closed.is_set():
+                return False
+            raise
+
     def close(self) -> None:
-        """Close all connections, after the write in progress."""
+        """Close all connections, each when its thread is done with what it is doing."""
         self._closed.set()
-        with self._writer, self._opening:
-            for _, connection in self._opened:
-                connection.close()
+        with self._opening:
+            for opened in self._opened:
+                with opened.in_use:
+                    opened.connection.close()
             self._opened.clear()
 
-    def _connection(self) -> sqlite3.Connection:
+    def _open(self) -> _Opened:
+        with self._opening:
+            self._check_open()
+            self._close_those_of_ended_threads()
+            connection = self._connect()
+            opened = self._local.opened = _Opened(threading.current_thread(), connection, threading.Lock())
+            self._opened.append(opened)
+        return opened
+
+    def _check_open(self) -> None:
         if self._closed.is_set():
             raise StoreError(f"{self.path}: the store was closed")
-        if self._local.connection is None:
-            with self._opening:
-                self._close_those_of_ended_threads()
-                connection = self._connect()
-                self._opened.append((threading.current_thread(), connection))
-            self._local.connection = connection
-            self.mark_seen(connection)
-        return self._local.connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -112,6 +136,7 @@ class SqliteConnections:
             self._switch_to_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            self.mark_seen(connection)
         except BaseException:
             connection.close()
             raise
@@ -132,10 +157,10 @@ class SqliteConnections:
                     raise StoreError(f"{self.path}: the file system cannot share it (no WAL); use a local disk")
 
     def _close_those_of_ended_threads(self) -> None:
-        for thread, connection in self._opened:
-            if not thread.is_alive():
-                connection.close()
-        self._opened = [entry for entry in self._opened if entry[0].is_alive()]
+        for opened in self._opened:
+            if not opened.thread.is_alive():
+                opened.connection.close()
+        self._opened = [opened for opened in self._opened if opened.thread.is_alive()]
 
     def _explained(self, error: sqlite3.Error) -> StoreError:
         name = getattr(error, "sqlite_errorname", "")

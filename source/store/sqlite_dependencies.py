@@ -16,19 +16,20 @@ INSERT INTO tasks (id, task_type, params, dependant_on, project_id, priority, pa
 VALUES (:id, :task_type, :params, :dependant_on, :project_id, :priority, :parent_id, :child_key, :model)
 """
 
-# What open rows wait for, from the rows :ids on: their dependencies, and a parent for its children.
+# What open rows wait for, from the rows :ids on: their dependencies, and a parent for its children. (CROSS JOIN keeps
+# SQLite from turning a join around and reading the whole table.)
 _WAITS = """
 WITH RECURSIVE reached (id) AS (
     SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(:ids)) AND +status IN ('Queued', 'In Progress')
-    UNION SELECT needed.id FROM reached JOIN task_dependencies AS edge ON edge.task_id = reached.id
+    UNION SELECT needed.id FROM reached CROSS JOIN task_dependencies AS edge ON edge.task_id = reached.id
     JOIN tasks AS needed ON needed.id = edge.depends_on WHERE +needed.status IN ('Queued', 'In Progress')
-    UNION SELECT child.id FROM reached JOIN tasks AS child ON child.parent_id = reached.id
+    UNION SELECT child.id FROM reached CROSS JOIN tasks AS child ON child.parent_id = reached.id
     WHERE child.status IN ('Queued', 'In Progress')
 )
 SELECT edge.task_id AS waiter, edge.depends_on AS needed
-FROM reached JOIN task_dependencies AS edge ON edge.task_id = reached.id
+FROM reached CROSS JOIN task_dependencies AS edge ON edge.task_id = reached.id
 UNION ALL
-SELECT child.parent_id, child.id FROM reached JOIN tasks AS child ON child.parent_id = reached.id
+SELECT child.parent_id, child.id FROM reached CROSS JOIN tasks AS child ON child.parent_id = reached.id
 WHERE child.status IN ('Queued', 'In Progress')
 """
 

@@ -30,11 +30,18 @@ RETURNING id, worker_id, claim_number
 """
 
 _DEPENDANTS = """
-SELECT tasks.id FROM task_dependencies AS edge JOIN tasks ON tasks.id = edge.task_id
+SELECT tasks.id FROM task_dependencies AS edge CROSS JOIN tasks ON tasks.id = edge.task_id
 WHERE edge.depends_on = ? AND +tasks.status = 'Queued'
 """
 
 _QUEUED_CHILDREN = "SELECT id FROM tasks WHERE parent_id = ? AND +status = 'Queued'"
+
+_OPEN_SUBTREE = """
+WITH RECURSIVE subtree (id) AS (
+    SELECT :id UNION SELECT child.id FROM subtree CROSS JOIN tasks AS child ON child.parent_id = subtree.id
+    WHERE child.status IN ('Queued', 'In Progress'))
+SELECT id, status FROM subtree CROSS JOIN tasks USING (id) WHERE +status IN ('Queued', 'In Progress')
+"""
 
 _ENDED_PARENT = """
 SELECT * FROM tasks AS parent WHERE id = ? AND +status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
@@ -92,8 +99,6 @@ def settle(db: sqlite3.Connection, ended: Iterable[str]) -> int:
         if row["status"] in UNSUCCESSFUL:
             followers += _follow(db, row, reason, _DEPENDANTS, DEPENDENCY, "on which it depends")
             followers += _follow(db, row, reason, _QUEUED_CHILDREN, PARENT, "its parent")
-        if row["status"] == Status.CANCELLED:
-            _stop_children(db, task_id)
         if row["parent_id"] is not None and end_parent(db, row["parent_id"]):
             followers.append((row["parent_id"], None))
         count += len(followers)
@@ -121,13 +126,7 @@ def end_parent(db: sqlite3.Connection, parent_id: str) -> bool:
 
 def cancel(db: sqlite3.Connection, task_id: str) -> None:
     """Cancel the row and its open descendants: queued ones end here, running ones are asked to stop."""
-    open_rows = """
-        WITH RECURSIVE subtree (id) AS (
-            SELECT :id UNION SELECT child.id FROM subtree JOIN tasks AS child ON child.parent_id = subtree.id
-            WHERE child.status IN ('Queued', 'In Progress'))
-        SELECT id, status FROM subtree JOIN tasks USING (id) WHERE +status IN ('Queued', 'In Progress')
-    """
-    rows = db.execute(open_rows, {"id": task_id}).fetchall()
+    rows = db.execute(_OPEN_SUBTREE, {"id": task_id}).fetchall()
     _ask_to_stop(db, [row["id"] for row in rows])
     settle(db, end(db, [row["id"] for row in rows if row["status"] == Status.QUEUED], Status.CANCELLED))
 
@@ -156,12 +155,6 @@ def _follow(
         reason += f": {cause['error_message']}" if cause["error_message"] else ""
     ended = end(db, followers, Status(cause["status"]), message=reason, error_class=error_class)
     return [(task_id, reason) for task_id in ended]
-
-
-def _stop_children(db: sqlite3.Connection, parent_id: str) -> None:
-    running = "SELECT id FROM tasks WHERE parent_id = ? AND +status = 'In Progress'"
-    for child in db.execute(running, (parent_id,)).fetchall():
-        cancel(db, child["id"])
 
 
 def _ask_to_stop(db: sqlite3.Connection, task_ids: Iterable[str]) -> None:

@@ -13,15 +13,15 @@ from source.store.sqlite_endings import DEPENDENCY, PARENT, end, end_parent, set
 from source.store.sqlite_rows import IN_IDS, LATER, NOW, ids, json_object, plain, record, task_of
 from source.store.types import Status, Task
 
-_ELIGIBLE = f"""
-SELECT rowid AS row, priority, model, created_at FROM tasks AS task
+_CANDIDATES = f"""
+SELECT rowid AS row, priority, model, created_at FROM tasks AS task INDEXED BY {{index}}
 WHERE status = 'Queued' AND paused = 0 AND (run_after IS NULL OR run_after <= {NOW})
     AND (:task_types IS NULL OR task_type IN (SELECT value FROM json_each(:task_types)))
     AND NOT EXISTS (
         SELECT 1 FROM task_dependencies AS edge LEFT JOIN tasks AS needed ON needed.id = edge.depends_on
-        WHERE edge.task_id = task.id AND needed.status IS NOT 'Complete')
+        WHERE edge.task_id = task.id AND needed.status IS NOT 'Complete') AND {{more}}
+ORDER BY priority DESC, created_at, rowid LIMIT :limit
 """
-_OLDEST_FIRST = "ORDER BY priority DESC, created_at, rowid LIMIT :limit"
 
 # The first rows of the wanted order (priority, loaded model, age) are among the first of two orders that are indexed.
 _CLAIM = f"""
@@ -30,8 +30,8 @@ UPDATE tasks SET status = 'In Progress', worker_id = :worker_id, claimed_at = {N
     run_after = NULL, progress = NULL, updated_at = {NOW}
 WHERE rowid IN (
     SELECT row FROM (
-        SELECT * FROM ({_ELIGIBLE} {_OLDEST_FIRST})
-        UNION SELECT * FROM ({_ELIGIBLE} AND model = :loaded_model {_OLDEST_FIRST})
+        SELECT * FROM ({_CANDIDATES.format(index="tasks_claim", more="TRUE")})
+        UNION SELECT * FROM ({_CANDIDATES.format(index="tasks_claim_model", more="model = :loaded_model")})
     ) ORDER BY priority DESC, coalesce(model = :loaded_model, 0) DESC, created_at, row LIMIT :limit
 )
 RETURNING *, rowid
@@ -52,9 +52,29 @@ UPDATE tasks SET status = 'Queued', worker_id = NULL, claimed_at = NULL, attempt
 WHERE id {IN_IDS} AND +status = 'Failed' RETURNING id
 """
 
+_FAILED_SUBTREE = """
+WITH RECURSIVE subtree (id) AS (
+    SELECT :id UNION SELECT child.id FROM subtree CROSS JOIN tasks AS child ON child.parent_id = subtree.id
+    WHERE +child.status = 'Failed')
+SELECT id FROM subtree
+"""
+
+# What failed because :id did: its dependants, its children, its parent.
+_FAILED_WITH = """
+SELECT id FROM task_dependencies CROSS JOIN tasks ON id = task_id
+WHERE depends_on = :id AND +status = 'Failed' AND error_class = :dependency
+UNION SELECT id FROM tasks WHERE parent_id = :id AND +status = 'Failed' AND error_class = :parent
+UNION SELECT id FROM tasks WHERE +status = 'Failed' AND id = (SELECT parent_id FROM tasks WHERE id = :id)
+"""
+
 _EXPIRED = f"""
 SELECT * FROM tasks INDEXED BY tasks_lease
 WHERE status = 'In Progress' AND waiting = 0 AND lease_expires_at <= {NOW}
+"""
+
+_DEATHS = """
+SELECT count(*) FROM task_events WHERE task_id = :id AND name = 'rescued'
+AND id > (SELECT coalesce(max(id), 0) FROM task_events WHERE task_id = :id AND name = 'queued')
 """
 
 # -- claiming -------------------------------------------------------------------------------------------------------
@@ -114,22 +134,10 @@ def requeue(
 
 def retry(db: sqlite3.Connection, task_id: str) -> None:
     """Queue a failed row again, with its failed descendants and all that failed because of any of them."""
-    family = """
-        WITH RECURSIVE subtree (id) AS (
-            SELECT :id UNION SELECT child.id FROM subtree JOIN tasks AS child ON child.parent_id = subtree.id
-            WHERE +child.status = 'Failed')
-        SELECT id FROM subtree
-    """
-    because_of = """
-        SELECT id FROM tasks JOIN task_dependencies ON task_id = id
-        WHERE depends_on = :id AND +status = 'Failed' AND error_class = :dependency
-        UNION SELECT id FROM tasks WHERE parent_id = :id AND +status = 'Failed' AND error_class = :parent
-        UNION SELECT id FROM tasks WHERE +status = 'Failed' AND id = (SELECT parent_id FROM tasks WHERE id = :id)
-    """
-    pending = deque(_restart(db, [row["id"] for row in db.execute(family, {"id": task_id})]))
+    pending = deque(_restart(db, [row["id"] for row in db.execute(_FAILED_SUBTREE, {"id": task_id})]))
     while pending:
         values = {"id": pending.popleft(), "dependency": DEPENDENCY, "parent": PARENT}
-        pending += _restart(db, [row["id"] for row in db.execute(because_of, values)])
+        pending += _restart(db, [row["id"] for row in db.execute(_FAILED_WITH, values)])
     end_stuck(db)
 
 
@@ -164,11 +172,7 @@ def _poisoned(db: sqlite3.Connection, row: sqlite3.Row, death: str) -> None:
         db, row["id"], "rescued", worker_id=row["worker_id"], claim_number=row["claim_number"], detail=death
     )  # fmt: skip
     db.execute("UPDATE tasks SET attempts = attempts + 1 WHERE id = ?", (row["id"],))
-    deaths = """
-        SELECT count(*) FROM task_events WHERE task_id = :id AND name = 'rescued'
-        AND id > (SELECT coalesce(max(id), 0) FROM task_events WHERE task_id = :id AND name = 'queued')
-    """
-    died = db.execute(deaths, {"id": row["id"]}).fetchone()[0]
+    died = db.execute(_DEATHS, {"id": row["id"]}).fetchone()[0]
     message = (
         f"a worker died {died} time(s) while it ran this task, the last was {row['worker_id']}; "
         f"given up after {row['attempts'] + 1} attempt(s)"
@@ -192,7 +196,8 @@ WHERE task.status = 'Queued' AND NOT EXISTS (SELECT 1 FROM tasks AS needed WHERE
 """
 
 _CHILDLESS_PARENTS = """
-SELECT parent.id FROM tasks AS parent INDEXED BY tasks_waiting WHERE status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
+SELECT parent.id FROM tasks AS parent INDEXED BY tasks_waiting
+WHERE status = 'In Progress' AND waiting = 1 AND NOT EXISTS (
     SELECT 1 FROM tasks AS child WHERE child.parent_id = parent.id AND child.status IN ('Queued', 'In Progress'))
 """
 

@@ -55,10 +55,14 @@ def test_good_input_passes(check: Check, media: dict[str, str]) -> None:
     ("model", "field"), [("fake_t2v", "prompt"), ("fake_i2v", "image_start"), ("fake_vace", "video_guide")]
 )
 def test_a_missing_input_is_named(check: Check, model: str, field: str) -> None:
-    blank = {"prompt": "  "} if field == "prompt" else {}
+    blank = {"prompt": ""} if field == "prompt" else {}
     with pytest.raises(InvalidInput, match=f"^{field}: the model {model} cannot work without it") as caught:
         check(model, **blank)
     assert caught.value.field == field
+
+
+def test_one_space_is_a_deliberate_empty_prompt(check: Check) -> None:
+    check("fake_t2v", prompt=" ")
 
 
 def test_a_continued_video_needs_no_start_image(check: Check, media: dict[str, str]) -> None:

@@ -271,7 +271,7 @@ def test_an_unforeseen_error_is_logged_with_its_traceback(
 def test_bad_input_fails_before_a_model_is_loaded(make_task: TaskFactory) -> None:
     fake = FakeOrchestrator()
     with HeadlessTaskQueue(fake) as queue:
-        error = error_of(queue.submit(make_task(prompt=" ")))
+        error = error_of(queue.submit(make_task(prompt="")))
         assert isinstance(error, InvalidInput) and error.field == "prompt"
         assert isinstance(error_of(queue.submit(make_task(model="fake_t2w"))), UnknownModel)
     assert (fake.loads, fake.calls) == ([], [])

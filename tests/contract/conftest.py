@@ -1,0 +1,9 @@
+"""The contract's modules hold tests, so their asserts explain themselves like those of test modules."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "contract_adding", "contract_claims", "contract_endings", "contract_graphs", "contract_parents"
+)

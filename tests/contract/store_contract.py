@@ -1,0 +1,18 @@
+"""What every `TaskStore` promises. A backend passes by inheriting this class, with three fixtures of its own:
+
+- `make_store(**options)`: a new, empty store each time;
+- `store`: one of them;
+- `front_end`: writes rows of `store` with plain SQL (contract_rows.FrontEnd).
+"""
+
+from __future__ import annotations
+
+from contract_adding import AddingContract
+from contract_claims import ClaimContract
+from contract_endings import EndingContract
+from contract_graphs import GraphContract
+from contract_parents import ParentContract
+
+
+class StoreContract(AddingContract, ClaimContract, EndingContract, ParentContract, GraphContract):
+    """All of it."""

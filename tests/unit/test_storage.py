@@ -1,0 +1,154 @@
+"""File names, staging and publishing of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from source.errors import InvalidMedia
+from source.settings import Settings, load_settings
+from source.storage import (
+    LocalStorage,
+    prepare_output_path_with_upload,
+    sanitise_filename,
+    upload_and_get_final_output_location,
+)
+from source.store.types import Status, Task
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(db_file=tmp_path / "db" / "tasks.db", main_output_dir=tmp_path / "outputs")
+
+
+@pytest.fixture
+def storage(settings: Settings) -> LocalStorage:
+    return LocalStorage(settings)
+
+
+def row(task_id: str = "t1", claim_number: int = 1) -> Task:
+    return Task(
+        id=task_id, task_type="t2v", params={}, status=Status.IN_PROGRESS, created_at="", claim_number=claim_number
+    )
+
+
+def result(settings: Settings, name: str = "clip.mp4", content: bytes = b"video") -> Path:
+    path = settings.main_output_dir / "t2v" / "t1-1" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("clip.mp4", "clip.mp4"),
+        ("a§b®c©d™e@f·gºh½i¾j¿k¡l~m.mp4", "abcdefghijklm.mp4"),
+        ('<a>:"b"/\\|?*,c', "abc"),
+        ("../../etc/passwd", "etcpasswd"),
+        ("a\x00b\x1fc\x7fd\x9fe.png", "abcde.png"),
+        ("two  spaces   three.mp4", "two spaces three.mp4"),
+        (" . trimmed . ", "trimmed"),
+        ("///", "sanitized_file"),
+        ("", "sanitized_file"),
+        ("Grüße 你好.mp4", "Grüße 你好.mp4"),
+    ],
+)
+def test_names_are_sanitised(name: str, clean: str) -> None:
+    assert sanitise_filename(name) == clean
+
+
+@given(st.text(max_size=400))
+def test_a_sanitised_name_is_one_file_in_one_folder(name: str) -> None:
+    clean = sanitise_filename(name.encode(errors="ignore").decode())
+    assert Path(clean).name == clean
+    assert clean not in (".", "..")
+    assert 0 < len(clean.encode()) <= 180
+    assert sanitise_filename(clean) == clean
+
+
+def test_a_long_name_keeps_its_suffix() -> None:
+    assert sanitise_filename("x" * 300 + ".mp4").endswith("x.mp4")
+
+
+def test_a_result_is_invisible_until_it_is_published(storage: LocalStorage, settings: Settings) -> None:
+    staged = storage.stage(row(), result(settings))
+    final = settings.public_dir / "files" / "t1_clip.mp4"
+    assert staged.location == "files/t1_clip.mp4"
+    assert not final.exists()
+    staged.publish()
+    assert final.read_bytes() == b"video"
+
+
+def test_publishing_twice_does_nothing_more(storage: LocalStorage, settings: Settings) -> None:
+    staged = storage.stage(row(), result(settings))
+    staged.publish()
+    staged.publish()
+    staged.discard()
+    assert storage.resolve(staged.location).read_bytes() == b"video"
+
+
+def test_a_discarded_result_leaves_nothing(storage: LocalStorage, settings: Settings) -> None:
+    storage.stage(row(), result(settings)).discard()
+    assert not [path for path in settings.public_dir.rglob("*") if path.is_file()]
+
+
+def test_a_later_claim_replaces_the_published_file_and_clears_what_the_dead_one_staged(
+    storage: LocalStorage, settings: Settings
+) -> None:
+    storage.stage(row(claim_number=1), result(settings, content=b"half"))
+    storage.stage(row(claim_number=2), result(settings, content=b"whole")).publish()
+    files = [path for path in settings.public_dir.rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in files] == [b"whole"]
+
+
+def test_a_name_that_starts_with_the_task_id_is_not_prefixed_again(storage: LocalStorage, settings: Settings) -> None:
+    final, location = prepare_output_path_with_upload(storage, row(), "t1_clip.mp4")
+    assert location == "files/t1_clip.mp4"
+    assert final == settings.public_dir.resolve() / "files" / "t1_clip.mp4"
+
+
+def test_a_task_id_with_path_separators_stays_inside(storage: LocalStorage, settings: Settings) -> None:
+    location = upload_and_get_final_output_location(storage, row("../../evil"), result(settings))
+    assert storage.resolve(location).parent == settings.public_dir.resolve() / "files"
+
+
+def test_only_scratch_files_are_moved(storage: LocalStorage, settings: Settings, tmp_path: Path) -> None:
+    own = tmp_path / "mine.mp4"
+    own.write_bytes(b"mine")
+    link = settings.main_output_dir / "link.mp4"
+    link.parent.mkdir()
+    link.symlink_to(own)
+    location = upload_and_get_final_output_location(storage, row(), link)
+    assert own.read_bytes() == b"mine"
+    assert not storage.resolve(location).is_symlink()
+    scratch = result(settings)
+    upload_and_get_final_output_location(storage, row(), scratch)
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_missing_or_empty_result_is_refused(storage: LocalStorage, settings: Settings, content: bytes | None) -> None:
+    path = result(settings, content=content or b"")
+    if content is None:
+        path.unlink()
+    with pytest.raises(InvalidMedia, match=r"clip.mp4 of task t1"):
+        storage.stage(row(), path)
+
+
+@pytest.mark.parametrize("location", ["../tasks.db", "files/../../tasks.db", "/etc/hostname"])
+def test_locations_outside_the_public_folder_are_refused(
+    storage: LocalStorage, settings: Settings, location: str
+) -> None:
+    settings.db_file.parent.mkdir(exist_ok=True)
+    settings.db_file.write_bytes(b"secret")
+    with pytest.raises(InvalidMedia, match="outside"):
+        storage.resolve(location)
+
+
+def test_a_location_whose_file_is_gone_says_so(storage: LocalStorage) -> None:
+    with pytest.raises(InvalidMedia, match=r"gone.mp4 does not exist"):
+        storage.resolve("files/gone.mp4")
