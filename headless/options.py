@@ -235,20 +235,24 @@ def _media_kind(parts: Iterable[Any]) -> str | None:
     return None
 
 
-def parse_model(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """`model.model_validate` whose failure is an InvalidInput for people."""
+def parse_model(model: type[Model], values: Mapping[str, Any], written: Mapping[str, str] | None = None) -> Model:
+    """`model.model_validate` whose failure is an InvalidInput for people.
+
+    `written` gives the name under which somebody wrote a field, so that the message speaks of that.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise invalid_input(error, model) from None
+        raise invalid_input(error, model, written or {}) from None
 
 
-def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidInput:
+def invalid_input(error: ValidationError, model: type[BaseModel], written: Mapping[str, str]) -> InvalidInput:
     """Turn pydantic's report into one message that names every field at fault."""
     known = aliases(model)
     problems = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "parameters"
+        location = [str(part) for part in item["loc"]]
+        where = ".".join([written.get(part, part) for part in location[:1]] + location[1:]) or "parameters"
         if item["type"] == "extra_forbidden":
             problems.append(f"{where}: there is no parameter of that name.{did_you_mean(where, known)}")
         else:
@@ -258,5 +262,5 @@ def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidInpu
             problems.append(f"{where}: {message}{shown}")
     first = error.errors()[0]["loc"]
     failure = InvalidInput("; ".join(problems))
-    failure.field = str(first[0]) if first else None
+    failure.field = written.get(str(first[0]), str(first[0])) if first else None
     return failure

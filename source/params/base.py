@@ -139,27 +139,32 @@ def parse_params(
     own_names, knob_names = field_names(kind), knob_table(kind, options_class)
     own: dict[str, Any] = {}
     knobs: dict[str, Any] = {}
+    written: dict[str, str] = {}
     unknown: list[str] = []
     for level, values in levels(raw):
         refuse_unsupported(values, kind)
         given = {name: value for name, value in values.items() if value is not None}
-        own |= _renamed(given, own_names)
-        knobs |= _renamed(given, knob_names)
+        own |= _renamed(given, own_names, written)
+        knobs |= _renamed(given, knob_names, written)
         if strict or level in (None, "individual_segment_params"):
             unknown += [name for name in values if name not in own_names | knob_names and not _tolerated(name, kind)]
     if strict and unknown:
         hint = did_you_mean(unknown[0], {*own_names, *knob_names, *CONTAINERS})
         raise InvalidInput(f"there is no parameter of that name.{hint}", field=unknown[0])
-    options = parse_model(options_class, knobs)
-    return Parsed(parse_model(kind, own | {"options": options}), tuple(unknown))
+    options = parse_model(options_class, knobs, written)
+    return Parsed(parse_model(kind, own | {"options": options}, written), tuple(unknown))
 
 
-def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """One level's values under their field names. Of several names for one field the first in `names` wins."""
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str], written: dict[str, str]) -> dict[str, Any]:
+    """One level's values under their field names; `written` notes the name that was used.
+
+    Of several names for one field the first in `names` wins.
+    """
     found: dict[str, Any] = {}
     for name, field in names.items():
-        if name in values:
-            found.setdefault(field, values[name])
+        if name in values and field not in found:
+            found[field] = values[name]
+            written[field] = name
     return found
 
 
