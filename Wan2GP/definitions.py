@@ -186,7 +186,7 @@ class Definitions(Mapping[str, ModelDefinition]):
         if reason is None:
             return None
         usable = [other for other in self if availability(self[other], checkpoints, device) is None]
-        return f"{reason} Models that work here: {', '.join(usable) or 'none'}."
+        return f"{reason.rstrip('.')} (models that work here: {', '.join(usable) or 'none'})"
 
 
 def load_definitions(extra_dirs: Iterable[Path] = ()) -> Definitions:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from headless.options import GenerationOptions, aliases
-from source.settings import Settings
-from source.task_registry import registry
-from Wan2GP.definitions import load_definitions
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from headless.options import GenerationOptions, aliases  # noqa: E402
+from source.settings import Settings  # noqa: E402
+from source.task_registry import registry  # noqa: E402
+from Wan2GP.definitions import load_definitions  # noqa: E402
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -13,6 +13,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.orchestrator import WanOrchestrator
 from source.daemon import Worker
 from source.display import ProgressDisplay
+from source.errors import ShuttingDown
 from source.logs import configure_logging
 from source.settings import Settings
 from source.store.sqlite import SqliteStore
@@ -44,7 +45,7 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
         _stop_on_signals(worker)
         queue.start(settings.preload_model or None)
         code = worker.run(until_idle=until_idle)
-    queue.stop(timeout_s=settings.shutdown_grace_s)
+    queue.stop(timeout_s=settings.shutdown_grace_s, reason=ShuttingDown())
     if worker.runs():
         _leave_now(code)
     store.close()

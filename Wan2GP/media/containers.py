@@ -73,10 +73,20 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = streams[0]
     context = stream.codec_context
     if context is None or not context.width or not context.height or not context.pix_fmt:
+        if ends_early(container, stream, path):
+            raise InvalidMedia(f"{path} is truncated: not even its first frame is whole; upload or copy it again")
         raise InvalidMedia(f"{path}: its video stream cannot be decoded here; convert it to H.264 mp4")
     if context.width * context.height > MAX_PIXELS:
         raise InvalidMedia(f"{path} is {context.width}x{context.height}: too large to decode; scale it down")
     return stream
+
+
+def ends_early(container: InputContainer, stream: VideoStream, path: Path) -> bool:
+    """Whether an mp4's table of contents names bytes beyond the end of the file."""
+    if "mp4" not in container.format.name:
+        return False
+    size = path.stat().st_size
+    return any(entry.pos + entry.size > size for entry in stream.index_entries)
 
 
 def _not_a_video(path: Path) -> str:

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from Wan2GP.errors import InvalidMedia
-from Wan2GP.media.containers import decoded_frames, open_video
+from Wan2GP.media.containers import decoded_frames, ends_early, open_video
 
 #: containers whose own index leads to the very keyframe that was asked for
 _EXACT_SEEK = ("mov", "matroska")
@@ -123,18 +123,10 @@ def _packets(container: InputContainer, stream: VideoStream, path: Path) -> list
     if not packets:
         raise InvalidMedia(f"{path} holds no frames; it may be cut off")
     complete = sum(not corrupt for _, _, corrupt, _ in packets)
-    if complete < len(packets) or _ends_early(container, stream, path):
+    if complete < len(packets) or ends_early(container, stream, path):
         of = f" of {stream.frames}" if stream.frames > complete else ""
         raise InvalidMedia(f"{path} is truncated: its data ends after {complete}{of} frames; upload or copy it again")
     return [(pts, keyframe) for pts, keyframe, _, discarded in packets if not discarded]
-
-
-def _ends_early(container: InputContainer, stream: VideoStream, path: Path) -> bool:
-    """Whether an mp4's table of contents names bytes beyond the end of the file."""
-    if "mp4" not in container.format.name:
-        return False
-    size = path.stat().st_size
-    return any(entry.pos + entry.size > size for entry in stream.index_entries)
 
 
 def _rotation(path: Path) -> int:

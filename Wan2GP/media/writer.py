@@ -58,7 +58,7 @@ class VideoWriter:
         self.num_frames = 0
         self._fps = exact_fps(fps)
         self._size = size
-        # Macroblock trees make libx264 write different files for equal frames: 20 of 40 runs, without them 0 of 40.
+        # Macroblock trees make libx264 write different files for equal frames: 20 of 40 runs, without them 0 of 240.
         quality = {"preset": preset, "crf": str(crf), "forced-idr": "1", "mbtree": "0"}
         self._quality = quality if codec == "libx264" else {}
         self._keyframes = keyframes

@@ -96,7 +96,7 @@ def test_missing_weights_name_the_command_and_the_models_that_work(tmp_path: Pat
     message = load_definitions().unavailable("t2v_1.3B", tmp_path, "cpu")
     assert f"hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --local-dir {tmp_path}/t2v_1.3B" in message
     assert "needs a device of kind cuda" in message
-    assert message.endswith("Models that work here: draft.")
+    assert message.endswith("(models that work here: draft)")
 
 
 def test_the_draft_model_always_works(tmp_path: Path):
