@@ -15,9 +15,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
+SAMPLE = "samples/tasks/travel_orchestrator.json"
 sys.path.insert(0, str(ROOT))
 
 from source.media.analysis import contact_sheet  # noqa: E402
+from source.planning.frames import plan_frames  # noqa: E402
 from Wan2GP.media import probe_video  # noqa: E402
 
 
@@ -39,13 +41,23 @@ def timeline_text(view: dict[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
+def photos_by_frame() -> dict[int, str]:
+    """Where the plan puts each photo in the stitched video."""
+    details = json.loads((ROOT / SAMPLE).read_text(encoding="utf-8"))["orchestrator_details"]
+    plan = plan_frames(details["segment_frames_expanded"], details["frame_overlap_expanded"], chained=True)
+    return {
+        frame: Path(photo).name
+        for frame, photo in zip(plan.anchors, details["input_image_paths_resolved"], strict=True)
+    }
+
+
 def main() -> int:
     started = time.monotonic()
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
     database = str(DEMO / "tasks.db")
     task = run(
-        "add_task.py", "--type", "travel_orchestrator", "--params", "@samples/tasks/travel_orchestrator.json",
+        "add_task.py", "--type", "travel_orchestrator", "--params", f"@{SAMPLE}",
         "--db-file", database,
     ).strip()  # fmt: skip
     print(f"queued      {task}", flush=True)
@@ -56,16 +68,17 @@ def main() -> int:
         raise SystemExit(f"the travel is {view['status']}: {view['error_message']}")
     video = DEMO / "public" / view["output_location"]
     sheet = DEMO / "contact_sheet.png"
-    contact_sheet(video, sheet)
+    made = probe_video(video)
+    numbers = f"{made.num_frames} frames, {made.width}x{made.height}, {float(made.fps):g} fps"
+    contact_sheet(video, sheet, labels=photos_by_frame(), title=f"The stitched travel: {numbers}")
     timeline = DEMO / "timeline.txt"
     lines = timeline_text(view)
     for child in view["children"]:
         lines += timeline_text(json.loads(run("debug.py", "task", child["id"], "--json", "--db-file", database)), "  ")
     timeline.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    made = probe_video(video)
     print(f"video       {video}")
-    print(f"            {made.num_frames} frames, {made.width}x{made.height}, {float(made.fps):g} fps")
+    print(f"            {numbers}")
     print(f"contact     {sheet}")
     print(f"timeline    {timeline}")
     print(f"took        {time.monotonic() - started:.1f} s")
