@@ -7,7 +7,6 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= 1
-export PYTHONWARNINGS ?= default
 
 .PHONY: help setup demo test test-slow check format docs bench clean
 
