@@ -40,10 +40,11 @@ def main() -> int:
     except WanError as error:
         print(f"debug.py: {error}", file=sys.stderr)
         return 2 if isinstance(error, StoreError) and not isinstance(error, TaskNotFound) else 1
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)  # it also knows what to do when `head` hangs up
     if given.json:
-        print(json.dumps(view, indent=2, ensure_ascii=False))
+        console.out(json.dumps(view, indent=2, ensure_ascii=False), highlight=False)
     else:
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(readable)
+        console.print(readable)
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -64,6 +64,18 @@ _MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
     "custom_settings": (list,),
     "infos": (str,),
 }
+
+#: fields of the `model` object that stand in for what its architecture declares
+_DECLARED = {
+    "fps": "fps",
+    "frames_minimum": "min_frames",
+    "frames_steps": "frame_step",
+    "image_outputs": "image_output",
+    "guidance_max_phases": "phases",
+}
+
+#: fields of the `model` object that change the weights in ways that this version cannot follow
+_UNREADABLE = ("URLs", "URLs2", "modules", "VAE_URLs", "text_encoder_URLs", "text_encoder_folder", "source2")
 
 _TEXT = frozenset({"text", "loras"})
 _IMAGES = _TEXT | {"image_start", "image_end", "video_source"}
@@ -209,8 +221,19 @@ def availability(definition: ModelDefinition, checkpoints: Path, device: str | N
             f"{definition.id}: this version of the engine has no implementation of the architecture "
             f"{definition.architecture_name!r} yet."
         )
+    if unreadable := [name for name in _UNREADABLE if _names_files(definition.model.get(name))]:
+        fields = ", ".join(f"model.{name}" for name in unreadable)
+        return (
+            f"{definition.id}: this version loads whole diffusers folders only and cannot use {fields}; "
+            "leave that out and let model.source name a diffusers repository or folder."
+        )
     reasons = (_missing_device(definition, device), _missing_weights(definition, checkpoints))
     return " ".join(reason for reason in reasons if reason) or None
+
+
+def _names_files(value: Any) -> bool:
+    """Whether a field lists weights of its own. A string is the id of another model."""
+    return bool(value) and isinstance(value, list)
 
 
 def _missing_device(definition: ModelDefinition, device: str | None) -> str | None:
@@ -228,27 +251,50 @@ def _missing_weights(definition: ModelDefinition, checkpoints: Path) -> str | No
     missing = _missing_part(folder)
     if missing is None:
         return None
+    return f"{definition.id}: {missing} is missing or damaged. {how_to_fetch(definition, folder)}"
+
+
+def how_to_fetch(definition: ModelDefinition, folder: Path) -> str:
+    """A sentence that says how the weights come into `folder`."""
     if Path(str(definition.source)).expanduser().is_absolute():
-        return f"{definition.id}: {missing} is missing; its definition names the local folder {folder}."
-    command = f"hf download {definition.source} --local-dir {shlex.quote(str(folder))}"
-    return f"{definition.id}: {missing} is missing. Fetch the weights with: {command}"
+        return f"The definition names the local folder {folder}; put a whole diffusers folder there."
+    return f"Fetch the weights with: hf download {definition.source} --local-dir {shlex.quote(str(folder))}"
 
 
 def _missing_part(folder: Path) -> Path | None:
     """The first file or folder that a diffusers folder lacks; None when it is whole."""
     index = folder / "model_index.json"
-    if not index.is_file():
+    parts = _json_object(index)
+    if parts is None:
         return index
-    for part, kind in json.loads(index.read_text(encoding="utf-8")).items():
+    for part, kind in parts.items():
         if part.startswith("_") or not isinstance(kind, list) or kind[0] is None:
             continue
-        if not (folder / part).is_dir():
+        if not (folder / part).is_dir() or not any((folder / part).iterdir()):
             return folder / part
+        if (folder / part / "config.json").is_file() and not _has_weights(folder / part):
+            return folder / part / "*.safetensors"
         for shards in (folder / part).glob("*.safetensors.index.json"):
-            for file in sorted(set(json.loads(shards.read_text(encoding="utf-8"))["weight_map"].values())):
+            listed = (_json_object(shards) or {}).get("weight_map")
+            if not listed:
+                return shards
+            for file in sorted(set(listed.values())):
                 if not (folder / part / file).is_file():
                     return folder / part / file
     return None
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    """What a file of the weights holds; None when it is missing or damaged, as after a broken download."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _has_weights(part: Path) -> bool:
+    return any(path.suffix in (".safetensors", ".bin", ".pt") for path in part.iterdir())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -275,6 +321,8 @@ def _check_field(path: Path, key: str, value: Any) -> None:
     if not isinstance(value, _MODEL_FIELDS[key]):
         kinds = " or ".join(kind.__name__ for kind in _MODEL_FIELDS[key])
         raise InvalidInput(f"{path}: model.{key}: must be {kinds}, not {type(value).__name__}")
+    if key in _DECLARED and key != "image_outputs" and (isinstance(value, bool) or value < 1):
+        raise InvalidInput(f"{path}: model.{key}: must be a whole number from 1, not {value!r}")
 
 
 def _check_setting(path: Path, key: str, value: Any) -> None:
@@ -308,7 +356,9 @@ def _definition(name: str, documents: Mapping[str, Mapping[str, Any]], path: Pat
         id=name,
         name=model["name"],
         architecture_name=architecture,
-        architecture=ARCHITECTURES[architecture],
+        architecture=replace(
+            ARCHITECTURES[architecture], **{ours: model[key] for key, ours in _DECLARED.items() if key in model}
+        ),
         description=model.get("description", ""),
         source=model.get("source") or documents[owner]["model"].get("source"),
         weights_of=name if "source" in model else owner,

@@ -6,6 +6,7 @@ in memory per process, and one run at a time. Nothing here reads the environment
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,8 +83,8 @@ def get_model_def(model_type: str) -> dict[str, Any]:
     definition = definitions()[model_type]
     architecture = definition.architecture
     return {
-        **definition.model,
-        "settings": dict(definition.settings),
+        **copy.deepcopy(dict(definition.model)),
+        "settings": copy.deepcopy(dict(definition.settings)),
         "fps": architecture.fps,
         "frames_minimum": architecture.min_frames,
         "frames_steps": architecture.frame_step,
@@ -121,7 +122,7 @@ def get_model_filename(model_type: str) -> str:
 def get_default_settings(model_type: str) -> dict[str, Any]:
     """Every setting with the model's own defaults. Nothing is written to disk."""
     settings = {name: parameter.default for name, parameter in PARAMETERS.items() if name not in PLUMBING}
-    return settings | dict(definitions()[model_type].settings)
+    return settings | copy.deepcopy(dict(definitions()[model_type].settings))
 
 
 def get_model_min_frames_and_step(model_type: str) -> tuple[int, int]:
@@ -334,7 +335,11 @@ def _run_once(
     folder = Path(image_save_path if request.image_output else save_path)
     cancel.raise_if_requested()
     frames = model.generate(request, report, cancel)
-    for path in save_frames(frames, request, folder, report, cancel):
+    paths = save_frames(frames, request, folder, report, cancel)
+    for remark in model.remarks:
+        send("info", remark)
+    for path in paths:
         gen["file_list"].append(str(path))
-        gen["file_settings_list"].append({**request.settings, "model_type": request.definition.id})
+        record = {**request.settings, "seed": request.seed, "model_type": request.definition.id}
+        gen["file_settings_list"].append(record)
         send("output")

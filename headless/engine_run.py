@@ -73,14 +73,22 @@ class EngineRun:
         if self.state["gen"]["abort"]:
             self.interrupt()  # again: an engine forgets an interruption that came before its start
         if command == "progress":
-            self._on_progress(self._progress(data))
+            self._tell(self._progress(data))
         elif command == "status" and data:
             self._phase = _phase_of(str(data)) or self._phase
-            self._on_progress(Progress(self._phase, text=str(data)))
+            self._tell(Progress(self._phase, text=str(data)))
         elif command == "info" and data:
             self.notes.append(str(data))
-        elif command == "error":
+        elif command == "error" and self._error is None:
             self._error = typed_error(data) or EngineError(str(data) or None)
+
+    def _tell(self, progress: Progress) -> None:
+        """Report. An engine may take an error of the receiver for its own, so it is kept for `raise_error`."""
+        try:
+            self._on_progress(progress)
+        except WanError as error:
+            self._error = error
+            raise
 
     def _progress(self, data: Any) -> Progress:
         """`[0, text]`, or `[(step, total), text, …]`."""
@@ -109,7 +117,7 @@ class EngineRun:
             self._stop = None
 
     def raise_error(self) -> None:
-        """Raises what the engine reported as an `error` event."""
+        """Raises what the engine reported as an `error` event, or what the receiver of its progress raised."""
         if self._error is not None:
             raise self._error
 

@@ -9,7 +9,7 @@ from typing import Any
 from headless.generation import GenerationTask, ModelInfo
 from headless.options import GenerationOptions
 from Wan2GP.errors import InvalidInput, InvalidMedia, Unsupported
-from Wan2GP.media import check_video, read_image
+from Wan2GP.media import check_video, probe_image
 
 #: option -> the input of a model (`ModelInfo.inputs`) that it feeds; an input's own option comes first
 FEEDS = {
@@ -30,8 +30,9 @@ FEEDS = {
 #: inputs that a model without them may ignore: every task has a prompt
 IGNORABLE = frozenset({"text"})
 
-#: how each kind of media is proven readable; a sound track is left to the decoder that uses it
-_PROOFS: dict[str, Callable[[Path], Any]] = {"image": read_image, "video": check_video}
+#: how each kind of media is proven usable. Images are decoded by the run itself, before the engine is called; a sound
+#: track is left to the decoder that uses it
+_PROOFS: dict[str, Callable[[Path], Any]] = {"image": probe_image, "video": check_video}
 
 
 def check_inputs(task: GenerationTask, model: ModelInfo) -> None:

@@ -51,6 +51,11 @@ def _size_text(value: Any) -> Any:
     return f"{width}x{height}"
 
 
+def _numeric_text(value: Any) -> Any:
+    """A number becomes the text that the engine takes: 24 -> "24"."""
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
 def _joined(value: Any) -> Any:
     """A list of multipliers becomes the engine's form: one string, separated by spaces."""
     return " ".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
@@ -92,7 +97,9 @@ class GenerationOptions(BaseModel):
     batch_size: int | None = knob("images per run, for image models", ge=1, le=16)
     repeat_generation: int | None = knob("runs of the same task", ge=1, le=25)
     seed: int | None = knob("-1 draws a random one", ge=-1, le=2**32 - 1)
-    force_fps: str | None = knob('frames per second: "" the model\'s, "auto", "control", "source", or a number')
+    force_fps: Annotated[str, BeforeValidator(_numeric_text)] | None = knob(
+        'frames per second: "" the model\'s, "auto", "control", "source", or a number'
+    )
     num_inference_steps: int | None = knob("denoising steps", "steps", ge=1, le=200)
     guidance_scale: float | None = knob("classifier-free guidance in phase 1", ge=0, le=30)
     guidance2_scale: float | None = knob("guidance in phase 2", ge=0, le=30)

@@ -1,10 +1,12 @@
 """The main job on real input: travel between three photos, in a fresh database, on this machine's CPU.
 
-Prints the paths of the stitched video, of a contact sheet and of the task's timeline.
+Prints the paths of the stitched video, of a contact sheet and of the task's timeline. They lie in `demo/`, which is
+emptied first, or in a new folder of your choice.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -51,36 +53,53 @@ def photos_by_frame() -> dict[int, str]:
     }
 
 
+def new_folder() -> Path:
+    """The folder for everything that the demo makes. Only our own `demo/` is ever emptied."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=DEMO, help="a folder that does not exist yet (default: demo)")
+    folder: Path = parser.parse_args().folder.resolve()
+    if folder == DEMO:
+        shutil.rmtree(DEMO, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise SystemExit(f"{folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def main() -> int:
     started = time.monotonic()
-    shutil.rmtree(DEMO, ignore_errors=True)
-    DEMO.mkdir()
-    database = str(DEMO / "tasks.db")
+    folder = new_folder()
+    database = str(folder / "tasks.db")
     task = run(
         "add_task.py", "--type", "travel_orchestrator", "--params", f"@{SAMPLE}",
         "--db-file", database,
     ).strip()  # fmt: skip
     print(f"queued      {task}", flush=True)
-    run("worker.py", "--db-file", database, "--main-output-dir", str(DEMO / "outputs"), "--until-idle", quiet=False)
+    run("worker.py", "--db-file", database, "--main-output-dir", str(folder / "outputs"), "--until-idle", quiet=False)
 
     view = json.loads(run("debug.py", "task", task, "--json", "--db-file", database))
     if view["status"] != "Complete":
         raise SystemExit(f"the travel is {view['status']}: {view['error_message']}")
-    video = DEMO / "public" / view["output_location"]
-    sheet = DEMO / "contact_sheet.png"
+    video = folder / "public" / view["output_location"]
+    sheet = folder / "contact_sheet.png"
     made = probe_video(video)
     numbers = f"{made.num_frames} frames, {made.width}x{made.height}, {float(made.fps):g} fps"
     contact_sheet(video, sheet, labels=photos_by_frame(), title=f"The stitched travel: {numbers}")
-    timeline = DEMO / "timeline.txt"
+    timeline = folder / "timeline.txt"
     lines = timeline_text(view)
     for child in view["children"]:
         lines += timeline_text(json.loads(run("debug.py", "task", child["id"], "--json", "--db-file", database)), "  ")
     timeline.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    print(f"video       {video}")
+    print(f"video       {shown(video)}")
     print(f"            {numbers}")
-    print(f"contact     {sheet}")
-    print(f"timeline    {timeline}")
+    print(f"contact     {shown(sheet)}")
+    print(f"timeline    {shown(timeline)}")
     print(f"took        {time.monotonic() - started:.1f} s")
     return 0
 

@@ -47,8 +47,15 @@ def knobs() -> str:
 
 
 def settings() -> str:
+    names: dict[str, list[str]] = {}
+    for name, field in aliases(Settings).items():
+        names.setdefault(field, []).append(f"`{name.upper()}`")
     rows = (
-        (f"`{name.upper()}`", field.description or "", f"`{field.default}`" if field.default not in (None, "") else "")
+        (
+            " or ".join(dict.fromkeys(names[name])),
+            field.description or "",
+            f"`{field.default}`" if field.default not in (None, "") else "",
+        )
         for name, field in Settings.model_fields.items()
     )
     return table(("environment variable", "meaning", "default"), rows)

@@ -62,7 +62,7 @@ class Worker:
         self._store = store
         self._queue = queue
         self._workplace = Workplace(
-            settings, store, queue, registry, describe, options_class, LocalStorage(settings), watch
+            settings, store, queue, registry, describe, options_class, LocalStorage(settings), watch, self._wake
         )
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
@@ -70,6 +70,8 @@ class Worker:
             threading.Thread(target=self._carry, name=f"task-{number}", daemon=True)
             for number in range(settings.max_in_flight)
         ]
+        #: what may be claimed although a generation is waiting already
+        self._without_gpu = frozenset(kind.name for kind in registry if not kind.uses_gpu)
         #: a SimpleQueue may be put to from a signal handler at any moment
         self._inbox: stdlib_queue.SimpleQueue[None] = stdlib_queue.SimpleQueue()
         #: for the carrying threads; None sends one home
@@ -88,7 +90,7 @@ class Worker:
             for carrier in self._carriers:
                 carrier.start()
             try:
-                self._claim_until_told(until_idle)
+                self._claim_until_told(leases, until_idle)
             finally:
                 self._leave()
         return EXIT_DEVICE_LOST if self._device_lost else EXIT_OK
@@ -108,10 +110,11 @@ class Worker:
 
     # ---- the loop
 
-    def _claim_until_told(self, until_idle: bool) -> None:
+    def _claim_until_told(self, leases: Leases, until_idle: bool) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._stops and not self._device_lost:
             try:
+                leases.catch_up()
                 if not self._claim() and until_idle and not self.runs() and self._store.idle():
                     return
                 self._rescue_when_due()
@@ -124,19 +127,33 @@ class Worker:
                 self._wait(min(self._settings.poll_interval_s, self._settings.rescue_interval_s))
 
     def _claim(self) -> int:
-        """Fill the free slots. Returns how many tasks were started."""
+        """Fill the free slots, with one generation at most that waits for the GPU. Returns how many were started.
+
+        That one is prepared while another generates, so the GPU never waits for it; more would only be kept from
+        other workers whose GPU is idle.
+        """
+        started = 0
+        while free := self._free_slots():
+            only = self._without_gpu if any(run.waits_for_gpu for run in self.runs()) else None
+            claimed = self._store.claim(
+                self.worker_id,
+                lease_s=self._settings.lease_s,
+                limit=1 if only is None else free,
+                loaded_model=self._queue.loaded_model,
+                task_types=only,
+            )
+            for task in claimed:
+                self._start(task)
+            started += len(claimed)
+            if not claimed:
+                break
+        return started
+
+    def _free_slots(self) -> int:
         carriers = sum(carrier.is_alive() for carrier in self._carriers)
         if not carriers:
             raise RuntimeError("no thread is left that could carry a task; the log says why they died")
-        free = carriers - len(self.runs())
-        if free <= 0:
-            return 0
-        claimed = self._store.claim(
-            self.worker_id, lease_s=self._settings.lease_s, limit=free, loaded_model=self._queue.loaded_model
-        )
-        for task in claimed:
-            self._start(task)
-        return len(claimed)
+        return max(carriers - len(self.runs()), 0)
 
     def _start(self, task: Task) -> None:
         """Our own earlier claim of the row, when one still stops, goes first."""

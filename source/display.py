@@ -21,9 +21,9 @@ class ProgressDisplay:
         self._bars: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[steps]}"),
+            TextColumn("{task.fields[steps]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 from source.errors import InvalidInput
 from source.settings import Settings
 from source.store.sqlite import SqliteStore
 from source.store.types import DEFAULT_PROJECT_ID, NewTask
-from source.task_registry import Spawned, TaskRegistry, TaskType, registry
+from source.task_registry import TaskRegistry, registry
+
+#: what every database holds in an integer column
+MAX_PRIORITY = 2**31 - 1
 
 
 def read_params(text: str) -> dict[str, Any]:
     """The JSON object in `text`, or in the file that `@file` names. Raises InvalidInput."""
     try:
-        source = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+        source = Path(text[1:]).read_text(encoding="utf-8-sig") if text.startswith("@") else text
         values = json.loads(source, parse_constant=_refuse_constant)
     except OSError as error:
         raise InvalidInput(f"{text[1:]} cannot be read: {error.strerror}", field="params") from error
     except ValueError as error:
         raise InvalidInput(f"is not valid JSON: {error}", field="params") from error
+    except RecursionError:
+        raise InvalidInput("is nested too deeply", field="params") from None
     if not isinstance(values, dict):
         raise InvalidInput(f'must be a JSON object such as {{"prompt": "…"}}, not {source[:60]!r}', field="params")
     return values
@@ -31,9 +36,7 @@ def read_params(text: str) -> dict[str, Any]:
 
 def check_task(task_type: str, params: Mapping[str, Any], known: TaskRegistry | None = None) -> None:
     """Raises InvalidInput for an unknown type, a wrong value, or a name that nothing knows (the nearest is named)."""
-    kind = (known or registry()).get(task_type)
-    for raw in _readings(kind, params):
-        kind.parse(raw, strict=True)
+    (known or registry()).get(task_type).parse(params, strict=True)
 
 
 def enqueue(
@@ -42,6 +45,8 @@ def enqueue(
 ) -> str:  # fmt: skip
     """Check a task, add it, and return its id. Raises InvalidInput (nothing was added then) and StoreError."""
     check_task(task_type, params)
+    if abs(priority) > MAX_PRIORITY:
+        raise InvalidInput(f"must lie between -{MAX_PRIORITY} and {MAX_PRIORITY}", field="priority")
     task = NewTask(
         task_type=task_type,
         params=params,
@@ -51,15 +56,6 @@ def enqueue(
     )
     with closing(SqliteStore(settings.db_file, max_attempts=settings.max_attempts)) as store:
         return store.add(task)
-
-
-def _readings(kind: TaskType, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The row as it is. An orchestrator's `orchestrator_details` are its own parameters, so they are looked at as
-    strictly; in a child's row they are the parent's and may hold more than the child knows."""
-    yield params
-    details = params.get("orchestrator_details")
-    if isinstance(details, Mapping) and get_type_hints(kind.run).get("return") is Spawned:
-        yield {**details, **{name: value for name, value in params.items() if name != "orchestrator_details"}}
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -30,6 +30,7 @@ __all__ = [
     "NoOutput",
     "OutOfMemory",
     "Outcome",
+    "RefusedWrite",
     "ShuttingDown",
     "StaleClaim",
     "StoreError",
@@ -57,6 +58,10 @@ class TaskNotFound(StoreError):
 
 class StaleClaim(StoreError):
     """The row is no longer claimed by this worker: it was rescued, ended or released."""
+
+
+class RefusedWrite(StoreError):
+    """The database is well and refuses what was written (a constraint or trigger); the same write never succeeds."""
 
 
 class Transient(WanError):
@@ -97,6 +102,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (ModelUnavailable, Verdict(Outcome.FAIL, "model_unavailable")),
     (InvalidInput, Verdict(Outcome.FAIL, "bad_input")),
     (Transient, Verdict(Outcome.RETRY, "transient")),
+    (RefusedWrite, Verdict(Outcome.FAIL, "database")),
     (StoreError, Verdict(Outcome.RETRY, "database")),
     (OSError, Verdict(Outcome.RETRY, "io")),
     (EngineError, Verdict(Outcome.RETRY, "engine")),

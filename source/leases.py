@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
 
-from source.errors import StoreError
+from source.errors import StoreError, TaskNotFound
 from source.running import Run
 from source.settings import Settings
 from source.store.base import TaskStore
@@ -63,6 +64,7 @@ class Leases(_Thread):
         self._settings = settings
         self._runs = runs
         self._loaded_model = loaded_model
+        self._reached_at = time.monotonic()
 
     def _main(self) -> None:
         delay_s = 0.0
@@ -75,6 +77,12 @@ class Leases(_Thread):
                 delay_s = min(delay_s, RETRY_S)
         self._say_goodbye()
 
+    def catch_up(self) -> None:
+        """Renew the leases now when that is overdue: this process stood still, or the database was out of reach. Else
+        the worker's next claim could rescue, and burn an attempt of, rows that it runs itself. Raises StoreError."""
+        if time.monotonic() - self._reached_at > self._settings.heartbeat_s:
+            self.beat()
+
     def beat(self) -> None:
         """One heartbeat for all running tasks. Raises StoreError."""
         runs = {run.task.id: run for run in self._runs()}
@@ -84,6 +92,7 @@ class Leases(_Thread):
             lease_s=self._settings.lease_s,
             current_model=self._loaded_model(),
         )
+        self._reached_at = time.monotonic()
         for task_id in reply.lost:
             runs[task_id].lose()
         for task_id in reply.cancel_requested:
@@ -123,7 +132,11 @@ class Changes(_Thread):
     def look_at_claims(self) -> None:
         """Stop the runs whose row was taken away or whose cancellation was asked for. Raises StoreError."""
         for run in self._runs():
-            row = self._store.get(run.task.id)
+            try:
+                row = self._store.get(run.task.id)
+            except TaskNotFound:
+                run.lose()
+                continue
             if row.claim != run.claim or row.status is not Status.IN_PROGRESS:
                 run.lose()
             elif row.cancel_requested:

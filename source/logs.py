@@ -29,10 +29,10 @@ _SECRET_NAMES = (
 _SECRET_NAME = re.compile(rf"(?:\w*[_-])?(?:{_SECRET_NAMES})", re.IGNORECASE)
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1 {REDACTED}"),
-    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), REDACTED),
+    (re.compile(r"\beyJ[\w-]{5,1000}\.[\w-]{5,}\.[\w-]*"), REDACTED),
     (re.compile(r"\b(?:sk|hf|ghp|r8|sb_secret|sb_publishable)[-_][A-Za-z0-9_-]{16,}"), REDACTED),
     (re.compile(rf"([?&](?:{_SECRET_NAMES}|key)=)[^&\s\"'<>]+", re.IGNORECASE), rf"\1{REDACTED}"),
-    (re.compile(r"(\w+://)[^/\s:@]+:[^/\s@]+@"), rf"\1{REDACTED}@"),
+    (re.compile(r"(://)[^/\s:@]+:[^/\s@]+@"), rf"\1{REDACTED}@"),
 )
 #: name=value and name: value, as they stand in log lines
 _NAMED = re.compile(

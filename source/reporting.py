@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -12,7 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 from tenacity.stop import stop_when_event_set
 
 from headless.generation import CancelToken, Progress
-from source.errors import GenerationCancelled, StaleClaim, StoreError, TaskNotFound
+from source.errors import GenerationCancelled, RefusedWrite, StaleClaim, StoreError, TaskNotFound
 from source.store.base import TaskStore
 from source.store.types import Claim
 
@@ -22,6 +23,7 @@ Answer = TypeVar("Answer")
 
 #: the engine's phases in which it generates: what is billed
 GENERATING = frozenset({"encoding", "denoising", "decoding", "saving"})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: phases that leave no entry in the timeline
 UNRECORDED = GENERATING | {"queued"}
 
@@ -35,12 +37,13 @@ def cancelled_on_request() -> GenerationCancelled:
 
 
 def persist(ask: Callable[[], Answer], closing: threading.Event) -> Answer:
-    """Ask the database, again and again while it is out of reach, until `closing` is set.
+    """Ask the database or the disk, again and again while the one is out of reach or the other is full, until
+    `closing` is set: what was generated is not thrown away for that.
 
-    Raises what a healthy database raises, StaleClaim among it, and StoreError when it was closing time.
+    Raises what a healthy database raises, StaleClaim among it, and StoreError or OSError when it was closing time.
     """
     return Retrying(
-        retry=retry_if_exception(_out_of_reach),
+        retry=retry_if_exception(_passes),
         wait=wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.1),
         stop=stop_when_event_set(closing),
         sleep=sleep_using_event(closing),
@@ -49,13 +52,16 @@ def persist(ask: Callable[[], Answer], closing: threading.Event) -> Answer:
     )(ask)
 
 
-def _out_of_reach(error: BaseException) -> bool:
-    return isinstance(error, StoreError) and not isinstance(error, StaleClaim | TaskNotFound)
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _DISK_FULL
+    return isinstance(error, StoreError) and not isinstance(error, StaleClaim | TaskNotFound | RefusedWrite)
 
 
 def _say_so(state: RetryCallState) -> None:
     failure = state.outcome.exception() if state.outcome else None
-    log.warning("the database is out of reach, trying again (%d): %s", state.attempt_number, failure)
+    what = "the disk is full" if isinstance(failure, OSError) else "the database is out of reach"
+    log.warning("%s, trying again (%d): %s", what, state.attempt_number, failure)
 
 
 class ProgressReport:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -29,9 +30,9 @@ from source.errors import (
 )
 from source.logs import redact, task_context
 from source.media.fetch import MediaFetcher
-from source.reporting import LostClaim, ProgressReport, cancelled_on_request, persist
+from source.reporting import GENERATING, LostClaim, ProgressReport, cancelled_on_request, persist
 from source.settings import Settings
-from source.storage import LocalStorage, sanitise_filename
+from source.storage import LocalStorage, StagedOutput, sanitise_filename, task_name
 from source.store.base import TaskStore
 from source.store.types import Status, Task
 from source.task_registry import Dependency, Done, Spawned, TaskRegistry
@@ -56,8 +57,18 @@ class Workplace:
     options_class: type[GenerationOptions]
     storage: LocalStorage
     watch: Watch
+    #: called when a run has come to another stage
+    wake: Callable[[], None]
     #: set when the worker leaves: nothing is waited for any longer
     closing: threading.Event = field(default_factory=threading.Event)
+
+
+class Stage(Enum):
+    """Where a run is on its way past the GPU."""
+
+    BEFORE = auto()
+    GENERATING = auto()
+    AFTER = auto()
 
 
 class RunContext:
@@ -66,6 +77,7 @@ class RunContext:
     def __init__(self, workplace: Workplace, task: Task, token: CancelToken) -> None:
         self.task = task
         self.settings = workplace.settings
+        self.stage = Stage.BEFORE
         self._workplace = workplace
         self._token = token
         self._store_progress = ProgressReport(
@@ -76,7 +88,7 @@ class RunContext:
     def scratch(self) -> Path:
         """A folder of this claim alone. What a dead worker left of an earlier claim is removed first."""
         folder = self.settings.main_output_dir.resolve() / sanitise_filename(self.task.task_type)
-        name = sanitise_filename(self.task.id)
+        name = task_name(self.task)
         if not self.settings.keep_scratch:
             for number in range(max(1, self.task.claim_number - 20), self.task.claim_number):
                 shutil.rmtree(folder / f"{name}-{number}", ignore_errors=True)
@@ -137,12 +149,21 @@ class RunContext:
             priority=self.task.priority,
         )
         self._token.raise_if_cancelled()
+        self.stage = Stage.BEFORE
         news: SimpleQueue[Progress | None] = SimpleQueue()
         future = self._workplace.queue.submit(task, on_progress=news.put, cancel=self._token)
         future.add_done_callback(lambda _: news.put(None))
         while (progress := news.get()) is not None:
+            if progress.phase in GENERATING:
+                self._reach(Stage.GENERATING)
             self._note(progress)
+        self._reach(Stage.AFTER)
         return future.result()
+
+    def _reach(self, stage: Stage) -> None:
+        if self.stage is not stage:
+            self.stage = stage
+            self._workplace.wake()
 
     def _note(self, progress: Progress) -> None:
         self._workplace.watch(self.task, progress)
@@ -174,6 +195,13 @@ class Run:
         self._workplace = workplace
         self._store = workplace.store
         self._context = RunContext(workplace, task, self.token)
+
+    @property
+    def waits_for_gpu(self) -> bool:
+        """Whether it is still to come to the GPU: a generation that is being prepared, or stands in the queue."""
+        registry = self._workplace.registry
+        uses_gpu = self.task.task_type in registry and registry.get(self.task.task_type).uses_gpu
+        return uses_gpu and self._context.stage is Stage.BEFORE
 
     def __call__(self) -> None:
         started_at = time.monotonic()
@@ -217,11 +245,12 @@ class Run:
         return self._deliver(result)
 
     def _deliver(self, done: Done) -> str:
-        if done.output is None:
+        output = done.output
+        if output is None:
             self._write(lambda: self._store.complete(self.claim, None, result_data=done.result_data))
             return "complete"
         self._context.report("publishing")
-        staged = self._workplace.storage.stage(self.task, done.output)
+        staged = persist(lambda: self._stage(output), self._workplace.closing)
         try:
             self._write(
                 lambda: self._store.complete(
@@ -231,6 +260,10 @@ class Run:
         finally:
             staged.discard()
         return f"complete: {staged.location}"
+
+    def _stage(self, output: Path) -> StagedOutput:
+        self.token.raise_if_cancelled()
+        return self._workplace.storage.stage(self.task, output)
 
     def _write(self, write: Callable[[], object]) -> None:
         """The write that ends the run."""
@@ -297,4 +330,4 @@ class Run:
 
 def retry_delay_s(first_s: float, attempts: int) -> float:
     """Doubled with each attempt, within a quarter at random so that many tasks do not come back at once."""
-    return min(first_s * 2.0**attempts, MAX_RETRY_DELAY_S) * random.uniform(0.75, 1.25)
+    return min(first_s * 2.0 ** min(attempts, 32), MAX_RETRY_DELAY_S) * random.uniform(0.75, 1.25)

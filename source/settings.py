@@ -19,7 +19,13 @@ class Settings(BaseSettings):
     """How the worker and the command-line tools behave."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, populate_by_name=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     db_type: Literal["sqlite"] = Field("sqlite", description="database backend")

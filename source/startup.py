@@ -6,26 +6,31 @@ import logging
 import os
 import signal
 import sys
+import threading
 
 from rich.console import Console
 
 from headless.model_management import HeadlessTaskQueue
 from headless.orchestrator import WanOrchestrator
-from source.daemon import Worker
+from source.daemon import MIN_STOPPING_S, Worker
 from source.display import ProgressDisplay
 from source.errors import ShuttingDown
 from source.logs import configure_logging
 from source.settings import Settings
+from source.storage import LocalStorage
 from source.store.sqlite import SqliteStore
 from source.task_registry import registry
 
 log = logging.getLogger(__name__)
 
+#: what HeadlessTaskQueue calls its thread
+GPU_THREAD = "gpu"
+
 
 def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bool = False) -> int:
     """Run a worker until it is told to stop, or until the table is idle. Returns the exit code.
 
-    Raises ConfigurationError, InvalidInput and StoreError when it cannot start.
+    Raises ConfigurationError, InvalidInput, StoreError and OSError (no place for results) when it cannot start.
     """
     console = Console(stderr=True)
     configure_logging(settings, console)
@@ -33,6 +38,7 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     if migrate_only:
         store.close()
         return 0
+    LocalStorage(settings).prepare()
     orchestrator = WanOrchestrator(
         checkpoints=settings.ckpts,
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
@@ -45,11 +51,16 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
         _stop_on_signals(worker)
         queue.start(settings.preload_model or None)
         code = worker.run(until_idle=until_idle)
-    queue.stop(timeout_s=settings.shutdown_grace_s, reason=ShuttingDown())
-    if worker.runs():
+    queue.stop(timeout_s=max(settings.shutdown_grace_s, MIN_STOPPING_S), reason=ShuttingDown())
+    if worker.runs() or _engine_is_busy():
         _leave_now(code)
     store.close()
     return code
+
+
+def _engine_is_busy() -> bool:
+    """A thread that is still in the engine (it loads a model, say) would abort the process at its regular end."""
+    return any(thread.name == GPU_THREAD for thread in threading.enumerate())
 
 
 def _stop_on_signals(worker: Worker) -> None:
@@ -59,8 +70,8 @@ def _stop_on_signals(worker: Worker) -> None:
 
 
 def _leave_now(code: int) -> None:
-    """A run hangs in the engine. Its row is back in the queue, so nothing is lost by not waiting for it."""
-    log.warning("leaving although a run has not stopped")
+    """Something hangs in the engine. Its row is back in the queue, so nothing is lost by not waiting for it."""
+    log.warning("leaving although the engine has not stopped")
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)

@@ -9,9 +9,11 @@ transaction that is refused first.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +22,8 @@ from source.settings import Settings
 from source.store.types import Task
 
 FALLBACK_NAME = "sanitized_file"
-#: longest file name that every common file system takes, with room for a task id before it
-MAX_NAME_BYTES = 180
+#: together with the claim number these fit into the 255 bytes that every common file system takes
+MAX_NAME_BYTES, MAX_OWNER_BYTES = 180, 60
 
 _FORBIDDEN = re.compile(r'[§®©™@·º½¾¿¡~\x00-\x1f\x7f-\x9f<>:"/\\|?*,]')
 _RUNS = re.compile(r"[ .]{2,}")
@@ -35,6 +37,14 @@ def sanitise_filename(name: str) -> str:
     """
     clean = _RUNS.sub(" ", _FORBIDDEN.sub("", name)).strip(" .")
     return _shortened(clean) or FALLBACK_NAME
+
+
+def task_name(task: Task) -> str:
+    """A task's id as a file name of its own: an id that had to be changed (`a/b`, a long one) gets a hash of itself."""
+    name = sanitise_filename(task.id)
+    if name == task.id and len(name.encode()) <= MAX_OWNER_BYTES:
+        return name
+    return f"{name.encode()[:40].decode(errors='ignore')}-{hashlib.sha256(task.id.encode()).hexdigest()[:12]}"
 
 
 def _shortened(name: str) -> str:
@@ -78,6 +88,13 @@ class LocalStorage:
         self._staging = self.public_dir / ".staging"
         self._scratch = settings.main_output_dir.resolve()
 
+    def prepare(self) -> None:
+        """Create the folders. Raises OSError; better now than after an hour of generating."""
+        for folder in (self._files, self._staging, self._scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+
     def stage(self, task: Task, path: Path) -> StagedOutput:
         """Bring `path` next to its final place: moved out of the scratch space, copied from anywhere else.
 
@@ -86,16 +103,17 @@ class LocalStorage:
         if not path.is_file() or not path.stat().st_size:
             raise InvalidMedia(f"the result {path.name} of task {task.id} is missing or empty")
         final, location = prepare_output_path_with_upload(self, task, path.name)
-        self._staging.mkdir(parents=True, exist_ok=True)
-        self._files.mkdir(parents=True, exist_ok=True)
+        for folder in (self._staging, self._files):
+            folder.mkdir(parents=True, exist_ok=True)
         self._forget_earlier_claims(task)
         staged = self._staging / f"{_staging_prefix(task)}{task.claim_number}_{sanitise_filename(path.name)}"
         source = path.resolve()
-        if source.is_relative_to(self._scratch):
-            shutil.move(source, staged)
-        else:
-            shutil.copyfile(source, staged)
-        _sync(staged)
+        try:
+            self._bring(source, staged)
+        except BaseException:
+            if source.exists():
+                staged.unlink(missing_ok=True)
+            raise
         return StagedOutput(location, staged, final)
 
     def resolve(self, location: str) -> Path:
@@ -110,6 +128,14 @@ class LocalStorage:
     def final_path(self, name: str) -> Path:
         return self._files / name
 
+    def _bring(self, source: Path, staged: Path) -> None:
+        if source.is_relative_to(self._scratch):
+            _sync(source)
+            shutil.move(source, staged)
+        else:
+            shutil.copyfile(source, staged)
+        _sync(staged)
+
     def _forget_earlier_claims(self, task: Task) -> None:
         """A worker that died between staging and completing left its file behind."""
         for leftover in self._staging.glob(f"{glob.escape(_staging_prefix(task))}*"):
@@ -119,8 +145,8 @@ class LocalStorage:
 def prepare_output_path_with_upload(storage: LocalStorage, task: Task, filename: str) -> tuple[Path, str]:
     """The final path of a task's result, and the output location that the row gets."""
     name = sanitise_filename(filename)
-    owner = sanitise_filename(task.id)
-    if not name.startswith(owner):
+    owner = task_name(task)
+    if not name.startswith(f"{owner}_"):
         name = f"{owner}_{name}"
     return storage.final_path(name), f"files/{name}"
 
@@ -133,7 +159,7 @@ def upload_and_get_final_output_location(storage: LocalStorage, task: Task, path
 
 
 def _staging_prefix(task: Task) -> str:
-    return f"{sanitise_filename(task.id)}-"
+    return f"{task_name(task)}-"
 
 
 def _sync(path: Path) -> None:

@@ -96,6 +96,8 @@ class TaskType:
     help: str
     #: the model when the row names none
     default_model: str | None = None
+    #: False for types that plan, cut or join: they run beside a generation, however many generations wait
+    uses_gpu: bool = True
 
     def parse(
         self,
@@ -141,13 +143,15 @@ class TaskRegistry:
 _declared = TaskRegistry()
 
 
-def task(name: str, *, default_model: str | None = None, help: str = "") -> Callable[[Function], Function]:
+def task(
+    name: str, *, default_model: str | None = None, help: str = "", uses_gpu: bool = True
+) -> Callable[[Function], Function]:
     """Register a function as a task type. `help` replaces its docstring, for types that share a function."""
 
     def register(function: Function) -> Function:
         params = get_type_hints(function)["params"]
         text = help or (function.__doc__ or "").strip().splitlines()[0]
-        _declared.register(TaskType(name, params, function, text, default_model))
+        _declared.register(TaskType(name, params, function, text, default_model, uses_gpu))
         return function
 
     return register

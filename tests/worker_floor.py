@@ -49,11 +49,11 @@ class Floor:
         self.queue = HeadlessTaskQueue(self.engine)
         self.queue.start()
         self.registry = TaskRegistry()
-        self.register("draw", draw)
+        self.register("draw", draw, uses_gpu=True)
         self.register("nothing", nothing)
 
-    def register(self, name: str, run: Run, params: type[TaskParams] = TaskParams) -> None:
-        self.registry.register(TaskType(name, params, run, "A task type of a test."))
+    def register(self, name: str, run: Run, params: type[TaskParams] = TaskParams, *, uses_gpu: bool = False) -> None:
+        self.registry.register(TaskType(name, params, run, "A task type of a test.", uses_gpu=uses_gpu))
 
     def add(self, task_type: str = "draw", /, dependant_on: tuple[str, ...] = (), **params: Any) -> str:
         given = {"prompt": "a ball"} if task_type == "draw" else {}
@@ -90,6 +90,9 @@ class Floor:
     def wait_for(self, task_id: str, status: Status) -> Task:
         self.wait_until(lambda: self.store.get(task_id).status is status)
         return self.store.get(task_id)
+
+    def claimed(self) -> list[Task]:
+        return self.store.tasks(status=Status.IN_PROGRESS)
 
     def output(self, task_id: str) -> Path:
         location = self.store.get(task_id).output_location

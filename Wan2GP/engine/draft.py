@@ -23,6 +23,8 @@ class Draft:
         """Load RIFE, or fall back on optical flow, with a note, where its weights are missing."""
         self._interrupt = False
         self.notes: tuple[str, ...] = ()
+        #: (first, last, share of interpolation) of the frames that are not interpolation alone
+        self._dissolves: list[tuple[int, int, float]] = []
         weights = weights_path(place.checkpoints)
         report("loading", 0, 1)
         if weights.is_file():
@@ -33,8 +35,18 @@ class Draft:
                 f"{definition.id} draws motion by optical flow: RIFE's weights are not at {weights}. "
                 f"Fetch them with: {FETCH_COMMAND} --checkpoints {place.checkpoints}",
             )
-        self._interpolator: Interpolator = Blend(interpolator)
+        self._interpolator = Blend(interpolator)
         report("loading", 1, 1)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which frames of the latest run are no interpolation, and why."""
+        whole = [(first, last) for first, last, share in self._dissolves if share == 0]
+        partly = [(first, last) for first, last, share in self._dissolves if share > 0]
+        return (
+            *_remark(whole, "the pictures show different scenes; dissolved"),
+            *_remark(partly, "the pictures have little in common; partly dissolved"),
+        )
 
     @staticmethod
     def check(request: GenerationRequest) -> None:
@@ -54,6 +66,7 @@ class Draft:
 
         Raises InvalidInput when the mask keeps no frame at all.
         """
+        self._dissolves = []
         kept = kept_frames(request)
         first = next(kept, None)
         if first is None:
@@ -71,6 +84,8 @@ class Draft:
             gap = stop - start
             times = [step / gap for step in range(1, gap)]
             yield from self._interpolator.between(frame, following, times, cancel)
+            if times and self._interpolator.share < 1:
+                self._dissolves.append((start + 1, stop - 1, self._interpolator.share))
             yield following
             start, frame = stop, following
         yield from (frame for _ in range(start + 1, num_frames))
@@ -84,6 +99,11 @@ class Draft:
             cancel.raise_if_requested()
             yield frame
             report("decoding", number, request.num_frames)
+
+
+def _remark(ranges: list[tuple[int, int]], what: str) -> tuple[str, ...]:
+    frames = ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+    return (f"frames {frames}: {what}",) if ranges else ()
 
 
 def _rife(place: Place) -> Interpolator:

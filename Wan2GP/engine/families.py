@@ -44,6 +44,8 @@ class Model(Protocol):
     _interrupt: bool
     #: what the user should know about how it was loaded
     notes: tuple[str, ...]
+    #: what the user should know about the latest run; complete once all its frames were taken
+    remarks: tuple[str, ...]
 
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterable[Frame]:
         """The request's frames in order: exactly `num_frames` of a video, or `batch_size` stills.

@@ -56,10 +56,14 @@ class Blend:
     def __init__(self, interpolator: Interpolator) -> None:
         self._interpolator = interpolator
         self.name = interpolator.name
+        #: how much of the latest pair was interpolated: 1 all of it, 0 nothing (dissolved)
+        self.share = 1.0
 
     def between(self, first: Frame, second: Frame, times: Sequence[float], cancel: Cancel) -> Iterator[Frame]:
         """RGB uint8 frames at `times`."""
-        trust = interpolation_share(first, second)
+        if not times:
+            return
+        trust = self.share = interpolation_share(first, second)
         dissolved = (cv2.addWeighted(first, 1 - time, second, time, 0) for time in times)
         if trust == 0:
             yield from dissolved

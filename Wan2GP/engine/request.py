@@ -84,14 +84,15 @@ def parse_request(values: Mapping[str, Any], definition: ModelDefinition, reads:
     `reads` names the parameters that the model's family uses. Raises Unsupported for content that it does not, and
     InvalidInput for values that cannot be used; other unused parameters become a note.
     """
-    wanted = asked(values) - PLUMBING
+    wanted = (asked(values) | asked(definition.settings)) - PLUMBING
     _refuse_unusable(wanted, definition, reads)
     settings = _effective(values, definition)
     numbers = _Numbers(settings)
+    _refuse_inpainting(numbers, reads)
     image_output = numbers.whole("image_mode", 0, 2) > 0 or definition.architecture.image_output
     width, height = _size(settings["resolution"], definition)
     num_frames, notes = (1, ()) if image_output else _num_frames(numbers.whole("video_length", 1), definition)
-    ignored = _ignored(values, wanted, definition, reads)
+    ignored = _ignored(wanted, definition, reads if image_output else reads - {"batch_size"})
     return GenerationRequest(
         definition=definition,
         prompt=str(settings["prompt"]),
@@ -130,11 +131,13 @@ def _refuse_unusable(wanted: frozenset[str], definition: ModelDefinition, reads:
         )
 
 
-def _ignored(
-    values: Mapping[str, Any], wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]
-) -> tuple[str, ...]:
-    unused = wanted - reads - _USED_BY_THE_CALL - CONTENT
-    names = sorted(name for name in unused if values[name] != definition.settings.get(name))
+def _refuse_inpainting(numbers: _Numbers, reads: frozenset[str]) -> None:
+    if numbers.whole("image_mode", 0, 2) == 2 and "image_mask" not in reads:
+        raise Unsupported("2, image inpainting, is not there in this version; use 0 or 1", field="image_mode")
+
+
+def _ignored(wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]) -> tuple[str, ...]:
+    names = sorted(wanted - reads - _USED_BY_THE_CALL - CONTENT)
     return (f"ignored by {definition.id}: {', '.join(names)}",) if names else ()
 
 
@@ -176,11 +179,14 @@ def _size(resolution: Any, definition: ModelDefinition) -> tuple[int, int]:
 
 
 def _num_frames(asked_frames: int, definition: ModelDefinition) -> tuple[int, tuple[str, ...]]:
-    """Floored to frame_step * k + 1; raised, with a note, to what the model can do at least."""
+    """Floored to frame_step * k + 1, or raised to what the model can do at least; with a note when it changes."""
     step, least = definition.architecture.frame_step, definition.architecture.min_frames
     if asked_frames < least:
         return least, (f"video_length raised from {asked_frames} to {least}, the least that {definition.id} can do",)
-    return (asked_frames - 1) // step * step + 1, ()
+    made = (asked_frames - 1) // step * step + 1
+    if made == asked_frames:
+        return made, ()
+    return made, (f"video_length lowered from {asked_frames} to {made}: {definition.id} makes {step} * k + 1 frames",)
 
 
 def _fps(settings: Mapping[str, Any], definition: ModelDefinition) -> float:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from Wan2GP.definitions import ModelDefinition
+from Wan2GP.definitions import ModelDefinition, how_to_fetch
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory, place_pipeline, weights_dtype
 from Wan2GP.engine.request import Frame, GenerationRequest
@@ -40,6 +40,7 @@ class WanTextToVideo:
         """Load the folder's components; nothing is fetched. Raises ModelUnavailable when a file is missing."""
         self._interrupt = False
         self.notes: tuple[str, ...] = ()
+        self.remarks: tuple[str, ...] = ()
         report("loading", 0, 1)
         self._pipeline: WanPipeline | None = _load(definition, place)
         self._device = place.device
@@ -120,6 +121,7 @@ class WanTextToVideo:
 
 def _load(definition: ModelDefinition, place: Place) -> WanPipeline:
     folder = definition.folder(place.checkpoints)
+    assert folder is not None, "a model without a folder is not available"
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
@@ -128,8 +130,15 @@ def _load(definition: ModelDefinition, place: Place) -> WanPipeline:
         pipeline = WanPipeline.from_pretrained(
             folder, vae=vae, dtype=weights_dtype(place.device), local_files_only=True
         )
+        pipeline.set_progress_bar_config(disable=True)
+        place_pipeline(pipeline, place.device)
     except OSError as error:
-        raise ModelUnavailable(f"{definition.id} cannot be loaded from {folder}: {error}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    place_pipeline(pipeline, place.device)
-    return pipeline
+        reason, cause = str(error).strip().rstrip("."), error
+    except NotImplementedError as error:
+        # Weights that the files lack are placeholders, which no device takes.
+        reason, cause = "its files lack weights that its config.json asks for", error
+    else:
+        return pipeline
+    raise ModelUnavailable(
+        f"{definition.id} cannot be loaded from {folder}: {reason}. {how_to_fetch(definition, folder)}"
+    ) from cause

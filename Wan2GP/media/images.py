@@ -25,6 +25,7 @@ MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _EXIF_ORIENTATION = 0x0112
+_TURNED = range(2, 9)
 _SIDEWAYS = range(5, 9)
 
 
@@ -45,7 +46,7 @@ def probe_image(path: str | Path) -> ImageInfo:
     """
     with _opened(Path(path)) as image:
         width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS:
+        if _orientation(image) in _SIDEWAYS:
             width, height = height, width
         return ImageInfo(Path(path), width, height, (image.format or "").lower())
 
@@ -56,11 +57,8 @@ def read_image(path: str | Path) -> Frame:
     Raises InvalidMedia as `probe_image` does, and for damaged data.
     """
     with _opened(Path(path)) as image:
-        try:
-            image.load()
-        except (OSError, ValueError, SyntaxError) as error:
-            raise InvalidMedia(f"{path} is damaged and cannot be decoded ({error}); export it again") from error
-        upright = ImageOps.exif_transpose(image)
+        image.load()
+        upright = ImageOps.exif_transpose(image) if _orientation(image) in _TURNED else image
         return np.array(_as_rgb(upright), dtype=np.uint8)
 
 
@@ -101,24 +99,46 @@ def snap_size(width: int, height: int, block: int = 16) -> tuple[int, int]:
     return width // block * block, height // block * block
 
 
+def _orientation(image: Image.Image) -> object:
+    """The camera's orientation mark (1 to 8); None without one that can be read."""
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except SyntaxError:  # Pillow's word for a damaged header; the picture is not worse for it
+        return None
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     require_file(path)
-    try:
-        image = Image.open(path, formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise InvalidMedia(
-            f"{path} is not an image: it holds {content_kind(path)}; give a PNG, JPEG, WebP, BMP, TIFF or GIF"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidMedia(f"{path} is too large to open safely ({error}); scale it down") from error
-    with image:
+    with _translating(path), _open(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise InvalidMedia(
                 f"{path} is {image.width}x{image.height}, over the limit of {MAX_PIXELS // 1_000_000} megapixels; "
                 "scale it down"
             )
         yield image
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise InvalidMedia(
+            f"{path} is not an image: it holds {content_kind(path)}; give a PNG, JPEG, WebP, BMP, TIFF or GIF"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidMedia(f"{path} is too large to open safely ({error}); scale it down") from error
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """Turn Pillow's complaints about the content of `path` into InvalidMedia; faults of the disk pass through."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InvalidMedia(f"{path} is damaged and cannot be decoded ({error}); export it again") from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

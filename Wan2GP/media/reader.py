@@ -56,13 +56,29 @@ def decode(video: VideoIndex, start: int, stop: int) -> Iterator[VideoFrame]:
         raise InvalidInput(f"frames {start} to {stop} do not exist in {video.info.path}: it has {num_frames} frames")
     if start == stop:
         return iter(())
-    return _seek_and_decode(video, start, stop) if video.seekable else _decode_from_zero(video, start, stop)
+    if not video.seekable:
+        return _decode_from_zero(video, start, stop)
+    return _from_nearest_entry(video, start, stop)
 
 
-def _seek_and_decode(video: VideoIndex, start: int, stop: int) -> Iterator[VideoFrame]:
+def _from_nearest_entry(video: VideoIndex, start: int, stop: int) -> Iterator[VideoFrame]:
+    entry = video.entry_before(start)
+    frames = _seek_and_decode(video, entry, start, stop)
+    try:
+        first = next(frames)
+    except InvalidMedia:
+        if entry == 0:
+            raise
+        # A keyframe that is no IDR looks like an entry point, but a strict decoder misses the frames before it.
+        yield from _seek_and_decode(video, 0, start, stop)
+    else:
+        yield first
+        yield from frames
+
+
+def _seek_and_decode(video: VideoIndex, entry: int, start: int, stop: int) -> Iterator[VideoFrame]:
     path, position = video.info.path, start
     with open_video(path) as (container, stream):
-        entry = video.entry_before(start)
         if entry:
             container.seek(int(video.pts[entry]), stream=stream, backward=True)
         for frame in decoded_frames(container, stream):

@@ -10,9 +10,11 @@ from rich.console import RenderableType
 from source.command_line import CommandParser
 from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.views import task_view, tasks_view
+from source.errors import InvalidInput
 from source.store.base import TaskStore
 from source.store.types import Status
 
+MAX_LIMIT = 1_000_000
 ON_ONE_TASK = {
     "task": "one task: what happened when, why it failed, its children",
     "cancel": "stop a task and its children",
@@ -26,9 +28,11 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     for name, text in ON_ONE_TASK.items():
         commands.add_parser(name, parents=[shared], help=text).add_argument("id")
     tasks = commands.add_parser("tasks", parents=[shared], help="the newest tasks")
-    tasks.add_argument("--status", type=Status, choices=list(Status), metavar="S", help=f"{', '.join(Status)}")
-    tasks.add_argument("--type", dest="task_type", metavar="T")
-    tasks.add_argument("--limit", type=int, default=50, metavar="N")
+    tasks.add_argument(
+        "--status", choices=[status.value for status in Status], metavar="S", help=f"{', '.join(Status)}"
+    )
+    tasks.add_argument("--type", dest="task_type", metavar="T", help="tasks of this type alone")
+    tasks.add_argument("--limit", type=int, default=50, metavar="N", help="at most this many (default: 50)")
 
 
 def answer(store: TaskStore, given: argparse.Namespace) -> tuple[Any, RenderableType]:
@@ -38,7 +42,10 @@ def answer(store: TaskStore, given: argparse.Namespace) -> tuple[Any, Renderable
             view = task_view(store, given.id)
             return view, rendered_task(view)
         case "tasks":
-            views = tasks_view(store, status=given.status, task_type=given.task_type, limit=given.limit)
+            if not 1 <= given.limit <= MAX_LIMIT:
+                raise InvalidInput(f"must lie between 1 and {MAX_LIMIT}", field="limit")
+            status = Status(given.status) if given.status else None
+            views = tasks_view(store, status=status, task_type=given.task_type, limit=given.limit)
             return views, rendered_tasks(views)
         case "cancel":
             status = store.cancel(given.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -20,9 +21,8 @@ STYLES = {
     "Failed": "bold red",
     "Cancelled": "magenta",
 }
+STATUS_WIDTH = max(map(len, STYLES))
 MAX_PARAMS_LINES = 40
-#: characters of a result or failure in the table
-MAX_RESULT = 90
 
 
 def rendered_task(view: View) -> RenderableType:
@@ -31,25 +31,22 @@ def rendered_task(view: View) -> RenderableType:
 
 
 def rendered_tasks(views: Sequence[View]) -> RenderableType:
-    """A table of tasks, and how many there are of each status."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=36)
-    for name in ("type", "status", "attempts", "created", "seconds", "result"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    """Each task with its result on a line of its own, and how many there are of each status."""
+    lines = [_line("id", Text("status"), "created", "seconds", "type")] if views else []
     for view in views:
-        table.add_row(
-            Text(view["id"]),
-            Text(view["task_type"]),
-            _status(view["status"]),
-            str(view["attempts"]),
-            view["created_at"][:19].replace("T", " "),
-            _seconds(view["generation_started_at"], view["generation_processed_at"]),
-            Text(
-                view["error_message"] or view["output_location"] or _progress(view), overflow="ellipsis", no_wrap=True
-            ),
+        seconds = _seconds(view["generation_started_at"], view["generation_processed_at"])
+        lines.append(
+            _line(
+                view["id"],
+                _status(view["status"]),
+                view["created_at"][5:19].replace("T", " "),
+                seconds,
+                view["task_type"],
+            )
         )
+        lines += _result(view)
     counts = Counter(view["status"] for view in views)
-    return Group(table, Text(", ".join(f"{count} {status}" for status, count in counts.items()) or "no tasks"))
+    return Group(*lines, Text(", ".join(f"{count} {status}" for status, count in counts.items()) or "no tasks"))
 
 
 def _parts(view: View) -> Iterator[RenderableType]:
@@ -93,21 +90,26 @@ def _timeline(view: View) -> Table:
     return table
 
 
-def _children(view: View) -> Table:
-    table = Table("key", "type", "id", "status", "result", title="children", title_justify="left", box=None)
+def _children(view: View) -> Group:
+    lines = [Text("children", style="italic")]
     for child in view["children"]:
-        table.add_row(
-            Text(child["child_key"] or ""),
-            Text(child["task_type"]),
-            Text(child["id"]),
-            _status(child["status"]),
-            Text(child["error_message"] or child["output_location"] or ""),
-        )
-    return table
+        lines.append(_line(child["id"], _status(child["status"]), child["child_key"] or child["task_type"]))
+        lines += _result(child)
+    return Group(*lines)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_RESULT else f"{text[: MAX_RESULT - 1]}…"
+def _line(task_id: str, status: Text, *cells: str) -> Text:
+    """One row of a list: the id whole, whatever the terminal's width; what does not fit goes at the right."""
+    widths = (14, 8) if len(cells) > 1 else ()
+    padded = [f"  {cell:<{width}}" for cell, width in zip_longest(cells, widths, fillvalue=0)]
+    padding = " " * (STATUS_WIDTH - len(status.plain))
+    return Text.assemble(f"{task_id:<36}  ", status, padding, *padded, no_wrap=True, overflow="ellipsis")
+
+
+def _result(view: View) -> list[Text]:
+    """What became of a task, or how far it is; one line, or none."""
+    text = view["error_message"] or view["output_location"] or _progress(view)
+    return [Text(f"  {' '.join(text.split())}", style="dim", no_wrap=True, overflow="ellipsis")] if text else []
 
 
 def _status(status: str) -> Text:
@@ -115,7 +117,7 @@ def _status(status: str) -> Text:
 
 
 def _progress(view: View) -> str:
-    progress = view["progress"]
+    progress = view.get("progress")
     if not progress or view["status"] != "In Progress":
         return ""
     total = progress.get("total")

@@ -32,7 +32,22 @@ def open_existing(db_file: Path) -> SqliteStore:
         raise StoreError(f"there is no database {db_file}; name it with --db-file")
     if not db_file.stat().st_size:
         raise StoreError(f"{db_file} is empty, no database")
+    if not _may_be_ours(db_file):
+        raise StoreError(
+            f"{db_file} has no tasks of this version: name another file, or take over a predecessor's "
+            f"with `worker.py --migrate-only --db-file {db_file}`"
+        )
     return SqliteStore(db_file)
+
+
+def _may_be_ours(db_file: Path) -> bool:
+    """Whether opening the file changes nothing in it. Its header (https://sqlite.org/fileformat.html, 1.3) holds the
+    number of our migrations; 0 is a file without any, unless the newest header still stands in a write-ahead log."""
+    with db_file.open("rb") as file:
+        header = file.read(100)
+    log = db_file.with_name(f"{db_file.name}-wal")
+    foreign = header.startswith(b"SQLite format 3") and not int.from_bytes(header[60:64])
+    return not foreign or (log.is_file() and log.stat().st_size > 0)
 
 
 def task_view(store: TaskStore, task_id: str) -> View:

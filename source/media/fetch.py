@@ -72,6 +72,7 @@ class MediaFetcher:
         name = (scheme[1] or scheme[2]).lower()
         if name not in ("http", "https"):
             raise InvalidMedia(f"{name}: URLs are not read; give a file path or an http(s) URL")
+        _refuse_malformed(reference)
         target = self._folder / _download_name(reference)
         if not target.exists():
             self._download(reference, target)
@@ -80,12 +81,13 @@ class MediaFetcher:
     def _existing(self, reference: str) -> Path:
         if not reference.strip() or "\0" in reference:
             raise InvalidMedia(f"{reference!r} is not a file path")
-        path = Path(reference).expanduser()
         try:
+            path = Path(reference).expanduser()
             if path.is_file():
                 return path.resolve()
-        except OSError as error:
-            raise InvalidMedia(f"{reference[:80]!r} is not a file path: {error.strerror}") from None
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no such home
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidMedia(f"{reference[:80]!r} is not a file path: {reason}") from None
         if path.is_dir():
             raise InvalidMedia(f"{path} is a folder; give a file")
         if path.parts[:1] == ("files",):
@@ -147,6 +149,14 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def _refuse_malformed(url: str) -> None:
+    """Raises InvalidMedia without the URL, whose secrets cannot be found when its parts cannot."""
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise InvalidMedia(f"the URL is malformed: {error}") from None
+
+
 def _download_name(url: str) -> str:
     """A safe name, different for different URLs."""
     name = sanitise_filename(Path(unquote(urlsplit(url).path)).name)[-80:]
@@ -167,7 +177,7 @@ def _typed_failures(url: str) -> Iterator[None]:
         yield
     except requests.TooManyRedirects:
         raise InvalidMedia(f"{shown(url)} redirects more than {MAX_REDIRECTS} times") from None
-    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, requests.exceptions.MissingSchema):
+    except ValueError:  # InvalidSchema, InvalidURL and MissingSchema are; a redirect may lead to a malformed URL
         raise InvalidMedia(f"{shown(url)} is not, or does not lead to, an http(s) URL") from None
     except requests.Timeout:
         raise Transient(f"{shown(url)} did not answer in time") from None

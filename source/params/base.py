@@ -64,14 +64,12 @@ BOOKKEEPING = frozenset(
 )
 
 #: features of the predecessor that this version refuses instead of ignoring: name -> what is refused
-NOT_YET = {
+UNSUPPORTED = {
     "structure_guidance": "structure guidance",
     "structure_videos": "structure guidance",
     "structure_video_path": "structure guidance",
     "structure_guidance_video_url": "structure guidance",
     "structure_motion_video_url": "structure guidance",
-    "structure_type": "structure guidance",
-    "structure_video_type": "structure guidance",
     "use_uni3c": "Uni3C guidance",
     "uni3c_guide_video": "Uni3C guidance",
     "use_svi": "SVI chaining",
@@ -80,9 +78,11 @@ NOT_YET = {
     "enhance_prompt": "prompt enhancement by a vision-language model",
     "phase_config": "phase_config",
     "continue_from_video_resolved_path": "continuing from a video",
+    "continue_from_video_resolved_path_for_guide": "continuing from a video",
+    "initial_continued_video_path": "continuing from a video",
     "additional_loras": "additional_loras",
     "loras": "loras",
-    "upscale_model_name": "upscaling after the stitch",
+    "upscale_factor": "upscaling after the stitch",
     "regenerate_anchors": "regenerate_anchors",
     "show_input_images": "the banner of input images",
     "after_first_post_generation_saturation": "saturation after generation",
@@ -91,8 +91,35 @@ NOT_YET = {
     "consolidated_keyframe_positions": "frame consolidation",
     "vace_image_refs_to_prepare_by_worker": "prepared reference images",
 }
-#: values that switch such a feature off
-OFF: tuple[Any, ...] = (None, False, "", 0, [], {}, "none", "false")
+#: values that switch such a feature off; 0 counts as False
+OFF: tuple[Any, ...] = (None, False, "", [], {}, "none", "false")
+#: values that change nothing although they are not off
+NEUTRAL = {"upscale_factor": 1, "after_first_post_generation_saturation": 1}
+#: how a feature above would work; front ends write these also when nothing asks for it
+SETTINGS_OF_UNSUPPORTED = frozenset(
+    [
+        "structure_type",
+        "structure_video_type",
+        "structure_video_treatment",
+        "structure_video_motion_strength",
+        "structure_canny_intensity",
+        "structure_depth_contrast",
+        "structure_guidance_frame_offset",
+        "structure_motion_frame_offset",
+        "uni3c_strength",
+        "uni3c_start_percent",
+        "uni3c_end_percent",
+        "uni3c_keep_on_gpu",
+        "uni3c_frame_policy",
+        "uni3c_zero_empty_frames",
+        "uni3c_blackout_last_frame",
+        "uni3c_guidance_frame_offset",
+        "svi_strength",
+        "svi_strength_1",
+        "svi_strength_2",
+        "upscale_model_name",
+    ]
+)
 
 
 class TaskParams(BaseModel):
@@ -106,6 +133,8 @@ class TaskParams(BaseModel):
     not_knobs: ClassVar[frozenset[str]] = frozenset()
     #: names that this task type receives and has no use for
     carried: ClassVar[frozenset[str]] = frozenset()
+    #: levels that were written for this task; a child's other levels are its parent's and may hold more than it knows
+    own_levels: ClassVar[frozenset[str | None]] = frozenset({None, "individual_segment_params"})
 
     model: str | None = Field(
         None, description="model definition", validation_alias=AliasChoices("model", "model_name")
@@ -146,13 +175,13 @@ def parse_params(
         given = {name: value for name, value in values.items() if value is not None}
         own |= _renamed(given, own_names, written)
         knobs |= _renamed(given, knob_names, written)
-        if strict or level in (None, "individual_segment_params"):
+        if strict or level in kind.own_levels:
             unknown += [name for name in values if name not in own_names | knob_names and not _tolerated(name, kind)]
     if strict and unknown:
         hint = did_you_mean(unknown[0], {*own_names, *knob_names, *CONTAINERS})
         raise InvalidInput(f"there is no parameter of that name.{hint}", field=unknown[0])
     options = parse_model(options_class, knobs, written)
-    return Parsed(parse_model(kind, own | {"options": options}, written), tuple(unknown))
+    return Parsed(parse_model(kind, own | {"options": options}, written), tuple(dict.fromkeys(unknown)))
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str], written: dict[str, str]) -> dict[str, Any]:
@@ -193,17 +222,17 @@ def levels(raw: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, An
 
 def refuse_unsupported(values: Mapping[str, Any], kind: type[TaskParams]) -> None:
     """Raises InvalidInput for a feature that would otherwise be dropped silently."""
-    for name, what in NOT_YET.items():
-        if name in values and name not in kind.model_fields and not _off(values[name]):
+    for name, what in UNSUPPORTED.items():
+        if name in values and name not in kind.model_fields and not _asks_for_nothing(name, values[name]):
             raise InvalidInput(f"{what} is not supported by this version; leave it out or switch it off", field=name)
 
 
-def _off(value: Any) -> bool:
-    """Whether a value asks for nothing: empty, false, or an object whose every part asks for nothing."""
-    if isinstance(value, Mapping):
-        return not value.get("videos") if "videos" in value else not value
-    return any(value == off and type(value) is type(off) for off in OFF) or value == 0
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    if name == "structure_guidance" and isinstance(value, Mapping):
+        return not value.get("videos") and not value.get("_guidance_video_url")
+    return value in OFF or (name in NEUTRAL and value == NEUTRAL[name])
 
 
 def _tolerated(name: str, kind: type[TaskParams]) -> bool:
-    return name in BOOKKEEPING or name in CONTAINERS or name in NOT_YET or name in kind.carried or name.startswith("_")
+    known = (BOOKKEEPING, CONTAINERS, UNSUPPORTED, SETTINGS_OF_UNSUPPORTED, kind.carried)
+    return name.startswith("_") or any(name in names for names in known)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from headless.options import ImageRef
-from source.params.base import TaskParams
+from source.params.base import LEVELS, TaskParams
 
 #: written by front ends for the worker's bookkeeping or for features of theirs; without meaning to these tasks
 _CARRIED = frozenset(
@@ -20,23 +20,24 @@ _CARRIED = frozenset(
         "debug_mode_enabled",
         "skip_cleanup_enabled",
         "steps",
-        "upscale_factor",
-        "svi_strength",
-        "svi_strength_1",
-        "svi_strength_2",
         "final_stitched_output_path",
         "poll_interval_from_orchestrator",
         "poll_timeout_from_orchestrator",
-        "initial_continued_video_path",
         "seed_for_upscale",
-        "continue_from_video_resolved_path_for_guide",
     ]
 )
 
 
-def _per_join(value: Any) -> Any:
-    """A list of overlaps, or one number for every join."""
-    return list(value) if isinstance(value, tuple) else value
+#: when a row names none
+DEFAULT_SEED = 12345
+
+
+def _without_nulls(value: Any) -> Any:
+    return ["" if item is None else item for item in value] if isinstance(value, list) else value
+
+
+#: a text for each segment; an empty or null one stands for the travel's own
+Texts = Annotated[list[str], BeforeValidator(_without_nulls)]
 
 
 class TravelMode(TaskParams):
@@ -65,17 +66,18 @@ class TravelMode(TaskParams):
 class TravelParams(TravelMode):
     """A whole travel. The lists hold one entry a segment."""
 
+    own_levels: ClassVar[frozenset[str | None]] = frozenset(LEVELS)
     #: lengths are planned per segment
     not_knobs: ClassVar[frozenset[str]] = TravelMode.not_knobs | {"video_length", "num_frames"}
 
     num_new_segments_to_generate: int | None = Field(None, description="segments to create")
     segment_frames_expanded: list[int] = Field(..., description="frames per segment, 4k+1")
-    frame_overlap_expanded: Annotated[int | list[int], BeforeValidator(_per_join)] = Field(
+    frame_overlap_expanded: int | list[int] = Field(
         ..., description="frames shared by neighbouring segments; one number serves every join"
     )
-    base_prompts_expanded: list[str] = Field([], description="prompt per segment")
-    negative_prompts_expanded: list[str] = Field([], description="negative prompt per segment")
-    enhanced_prompts_expanded: list[str] = Field([], description="prompts that win over base_prompts_expanded")
+    base_prompts_expanded: Texts = Field([], description="prompt per segment")
+    negative_prompts_expanded: Texts = Field([], description="negative prompt per segment")
+    enhanced_prompts_expanded: Texts = Field([], description="prompts that win over base_prompts_expanded")
     base_prompt: str = Field(
         "", description="prompt where a segment has none", validation_alias=AliasChoices("base_prompt", "prompt")
     )
@@ -83,7 +85,7 @@ class TravelParams(TravelMode):
     text_before_prompts: str = Field("", description="put before every prompt")
     text_after_prompts: str = Field("", description="put after every prompt")
     seed_base: int = Field(
-        12345,
+        DEFAULT_SEED,
         ge=-1,
         le=2**32 - 1,
         description="segment i uses seed_base + i; -1 draws random ones",
@@ -178,7 +180,7 @@ class StitchParams(TravelMode):
 
     num_total_segments_generated: int = Field(..., ge=1, description="segments to join")
     segment_frames_expanded: list[int] = Field(..., description="frames per segment")
-    frame_overlap_settings_expanded: list[int] = Field(
+    frame_overlap_settings_expanded: int | list[int] = Field(
         [],
         description="frames shared by neighbouring segments",
         validation_alias=AliasChoices("frame_overlap_settings_expanded", "frame_overlap_expanded"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from source.params.base import CONTAINERS, levels
 from source.params.travel import TravelParams
 from source.planning.frames import FramePlan, SegmentPlan, plan_frames
 from source.store.types import NewTask, Task, child_id
@@ -71,6 +72,8 @@ def segment_task(params: TravelParams, row: Task, frames: FramePlan, segment: Se
 def stitch_task(params: TravelParams, row: Task, frames: FramePlan) -> NewTask:
     """The row of the stitch. It depends on every segment, so that it never runs with one missing."""
     payload = shared_params(params, row) | {
+        # As planned: the stitch does not know the model that decided what lengths there are.
+        "segment_frames_expanded": [segment.new_frames for segment in frames.segments],
         "num_total_segments_generated": len(frames.segments),
         "frame_overlap_settings_expanded": list(frames.overlaps),
         "fps_final_video": params.fps_helpers,
@@ -87,25 +90,25 @@ def shared_params(params: TravelParams, row: Task) -> dict[str, Any]:
         "orchestrator_task_id_ref": row.id,
         "orchestrator_run_id": run_id(row),
         "project_id": row.project_id,
-        "parent_generation_id": _anywhere(row.params, "parent_generation_id"),
+        "parent_generation_id": details(row.params).get("parent_generation_id"),
         "parsed_resolution_wh": params.options.resolution,
         "fps_helpers": params.fps_helpers,
-        "orchestrator_details": dict(details(row.params)),
+        "orchestrator_details": details(row.params),
     }
 
 
-def details(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The travel's own parameters, wherever the row keeps them."""
-    found = raw.get("orchestrator_details") or raw.get("full_orchestrator_payload") or raw
-    return found if isinstance(found, Mapping) else raw
+def details(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The travel's own parameters, from all levels of the row: what it was planned with is what its children read."""
+    return {
+        name: value
+        for _, values in levels(raw)
+        for name, value in values.items()
+        if value is not None and name not in CONTAINERS
+    }
 
 
 def run_id(row: Task) -> str:
     return str(details(row.params).get("run_id") or row.id)
-
-
-def _anywhere(raw: Mapping[str, Any], name: str) -> Any:
-    return raw.get(name) or details(raw).get(name)
 
 
 def prompt_for(params: TravelParams, index: int) -> str:

@@ -65,12 +65,12 @@ class TaskStore(ABC):
         """The workers that ever sent a heartbeat, the latest first."""
 
     def idle(self) -> bool:
-        """True when no row is left that could still change: nothing Queued (unless paused) and nothing In Progress."""
+        """True when no row is left that could still change by itself."""
         return not self.open_tasks()
 
     @abstractmethod
     def open_tasks(self) -> int:
-        """How many rows are neither terminal nor paused."""
+        """How many rows are neither terminal nor held up: paused, or waiting for a paused row."""
 
     # -- claiming ---------------------------------------------------------------------------------------------------
 

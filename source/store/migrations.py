@@ -69,7 +69,12 @@ def _take_over(db: sqlite3.Connection) -> None:
     present = {row[1] for row in db.execute("PRAGMA table_info(tasks_older)")}
 
     def old(column: str, missing: str = "NULL") -> str:
-        return f"coalesce({column}, {missing})" if column in present else missing
+        return f"coalesce(CAST({column} AS TEXT), {missing})" if column in present else missing
+
+    named = (
+        "CASE WHEN json_valid(params) THEN json_extract(params, '$.task_type') END" if "params" in present else "NULL"
+    )
+    task_type = f"coalesce({old('task_type')}, CAST({named} AS TEXT), 'standard_wgp_task')"
 
     status = (
         "CASE status WHEN 'Complete' THEN 'Complete' WHEN 'Cancelled' THEN 'Cancelled' WHEN 'Canceled' THEN"
@@ -80,7 +85,7 @@ def _take_over(db: sqlite3.Connection) -> None:
         f"""
         INSERT INTO tasks (id, task_type, params, status, dependant_on, output_location, error_message, error_class,
                            created_at, updated_at, generation_started_at, generation_processed_at, project_id)
-        SELECT CAST(id AS TEXT), {old("task_type", "'standard_wgp_task'")}, CAST({old("params", "'{}'")} AS TEXT),
+        SELECT CAST(id AS TEXT), {task_type}, {old("params", "'{}'")},
                {status}, {old("dependant_on")},
                CASE WHEN {failed} THEN NULL ELSE {old("output_location")} END,
                CASE WHEN {failed} THEN {old("output_location")} END,

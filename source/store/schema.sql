@@ -1,12 +1,13 @@
 -- The tables of the SQLite store: step 1 of migrations.py. Once released, change them by a new step, not here.
 --
 -- A front end may write with plain SQL: INSERT INTO tasks (id, task_type, params) is enough. Triggers derive the rest.
--- Times are UTC text, YYYY-MM-DDTHH:MM:SS.mmmZ, always by this database's clock.
+-- Times are UTC text, YYYY-MM-DDTHH:MM:SS.mmmZ, always by this database's clock. The tables are STRICT: one value of a
+-- wrong type (a priority 'high') would otherwise stop every worker that reads it.
 
 CREATE TABLE tasks (
-    id TEXT PRIMARY KEY NOT NULL CHECK (typeof(id) = 'text' AND id <> ''),
+    id TEXT PRIMARY KEY NOT NULL CHECK (id <> ''),
     task_type TEXT NOT NULL,
-    params TEXT NOT NULL CHECK (typeof(params) = 'text'),
+    params TEXT NOT NULL,
     status TEXT NOT NULL DEFAULT 'Queued'
         CHECK (status IN ('Queued', 'In Progress', 'Complete', 'Failed', 'Cancelled')),
     dependant_on TEXT,
@@ -21,7 +22,8 @@ CREATE TABLE tasks (
     claim_number INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     lease_expires_at TEXT,
-    run_after TEXT,
+    -- compared as text, so another spelling would run too early or never
+    run_after TEXT CHECK (run_after GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]*Z'),
     priority INTEGER NOT NULL DEFAULT 0,
     waiting INTEGER NOT NULL DEFAULT 0 CHECK (waiting IN (0, 1)),
     paused INTEGER NOT NULL DEFAULT 0 CHECK (paused IN (0, 1)),
@@ -36,7 +38,7 @@ CREATE TABLE tasks (
     -- nobody can be "In Progress" without a worker and something that ends it: a lease, or the last child
     CHECK (status <> 'In Progress' OR (worker_id IS NOT NULL AND claimed_at IS NOT NULL
                                        AND (lease_expires_at IS NOT NULL OR waiting = 1)))
-);
+) STRICT;
 
 -- What claims read: queued rows only, so that a long history costs nothing.
 CREATE INDEX tasks_claim ON tasks (status, priority DESC, created_at) WHERE status = 'Queued' AND paused = 0;
@@ -56,7 +58,7 @@ CREATE TABLE task_dependencies (
     depends_on TEXT NOT NULL,
     position INTEGER NOT NULL,
     PRIMARY KEY (task_id, depends_on)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX task_dependencies_dependants ON task_dependencies (depends_on);
 
 CREATE TABLE task_events (
@@ -67,7 +69,7 @@ CREATE TABLE task_events (
     worker_id TEXT,
     claim_number INTEGER,
     detail TEXT
-);
+) STRICT;
 CREATE INDEX task_events_by_task ON task_events (task_id);
 
 CREATE TABLE workers (
@@ -76,7 +78,7 @@ CREATE TABLE workers (
     last_heartbeat TEXT,
     current_model TEXT,
     created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-);
+) STRICT;
 
 CREATE TRIGGER tasks_queued AFTER INSERT ON tasks WHEN NEW.status = 'Queued'
 BEGIN

@@ -27,6 +27,18 @@ UPDATE tasks SET lease_expires_at = {LATER}, updated_at = {NOW} WHERE {_HELD} RE
 
 _WAIT = f"UPDATE tasks SET waiting = 1, lease_expires_at = NULL, result_data = ?, updated_at = {NOW} WHERE id = ?"
 
+# Held up: paused rows, what depends on them, and the waiting parents of both.
+_OPEN = """
+WITH RECURSIVE held (id) AS (
+    SELECT id FROM tasks WHERE status = 'Queued' AND paused = 1
+    UNION SELECT task.id FROM held CROSS JOIN task_dependencies AS edge ON edge.depends_on = held.id
+    CROSS JOIN tasks AS task ON task.id = edge.task_id WHERE +task.status = 'Queued'
+    UNION SELECT parent.id FROM held CROSS JOIN tasks AS child ON child.id = held.id
+    CROSS JOIN tasks AS parent ON parent.id = child.parent_id WHERE parent.waiting = 1)
+SELECT count(*) FROM tasks INDEXED BY tasks_by_status
+WHERE status IN ('Queued', 'In Progress') AND id NOT IN held
+"""
+
 _SEEN = f"""
 INSERT INTO workers (id, status, last_heartbeat, current_model) VALUES (:id, :status, {NOW}, :current_model)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, last_heartbeat = excluded.last_heartbeat,
@@ -99,9 +111,8 @@ class SqliteStore(TaskStore):
             return [WorkerRow(*row) for row in rows]
 
     def open_tasks(self) -> int:
-        counted = "SELECT count(*) FROM tasks WHERE status = 'In Progress' OR (status = 'Queued' AND paused = 0)"
         with self._reading() as db:
-            return int(db.execute(counted).fetchone()[0])
+            return int(db.execute(_OPEN).fetchone()[0])
 
     # -- claiming ---------------------------------------------------------------------------------------------------
 

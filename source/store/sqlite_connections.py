@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from source.errors import StoreError
+from source.errors import RefusedWrite, StoreError
 
 #: how long a write waits for the writers of other processes
 BUSY_TIMEOUT_S = 30.0
@@ -55,8 +55,8 @@ class SqliteConnections:
         # Threads of one process queue up here, fairly, rather than polling for the lock of the file.
         self._writer = threading.Lock()
         self._closed = threading.Event()
-        if sqlite3.sqlite_version_info < (3, 35):
-            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is needed: use a newer Python")
+        if sqlite3.sqlite_version_info < (3, 37):
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, 3.37 is needed: use a newer Python")
         if not self.path.parent.is_dir():
             raise StoreError(f"{self.path}: its folder does not exist; create it first")
 
@@ -163,6 +163,8 @@ class SqliteConnections:
         self._opened = [opened for opened in self._opened if opened.thread.is_alive()]
 
     def _explained(self, error: sqlite3.Error) -> StoreError:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError):
+            return RefusedWrite(f"{self.path}: {error}")
         name = getattr(error, "sqlite_errorname", "")
         advice = next((text for code, text in _ADVICE.items() if name.startswith(code)), None)
         return StoreError(f"{self.path}: {advice} ({error})" if advice else f"{self.path}: {error}")

@@ -77,6 +77,13 @@ SELECT count(*) FROM task_events WHERE task_id = :id AND name = 'rescued'
 AND id > (SELECT coalesce(max(id), 0) FROM task_events WHERE task_id = :id AND name = 'queued')
 """
 
+# By rowid: no text finds this id again, so nothing else about the row can be written either.
+_UNNAMED = f"""
+UPDATE tasks SET status = 'Failed', error_message = 'id: must be UTF-8 text', error_class = 'bad_input',
+    lease_expires_at = NULL, generation_processed_at = {NOW}, updated_at = {NOW}
+WHERE rowid = ?
+"""
+
 # -- claiming -------------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +107,9 @@ def _place(row: sqlite3.Row, loaded_model: str | None) -> tuple[int, bool, str, 
 
 
 def _readable(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
+    if "\ufffd" in row["id"]:
+        db.execute(_UNNAMED, (row["rowid"],))
+        return False
     record(db, row["id"], "claimed", worker_id=row["worker_id"], claim_number=row["claim_number"])
     if json_object(row["params"]) is not None:
         return True

@@ -30,8 +30,15 @@ def new_id() -> str:
 
 
 def child_id(parent_id: str, child_key: str) -> str:
-    """The derived id of a child (`child_key` is "role:index"), so that a repeated fan-out adds nothing."""
-    return str(uuid.uuid5(uuid.UUID(parent_id), child_key))
+    """The derived id of a child (`child_key` is "role:index"), so that a repeated fan-out adds nothing.
+
+    A parent's id that is no UUID (a front end chose it) is made one first.
+    """
+    try:
+        namespace = uuid.UUID(parent_id)
+    except ValueError:
+        namespace = uuid.uuid5(uuid.NAMESPACE_OID, parent_id)
+    return str(uuid.uuid5(namespace, child_key))
 
 
 def model_of(params: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from source.task_registry import Done, Spawned, TaskContext, task
 NEEDS = {"vace": ("control_video", "mask"), "i2v": ("image_start",)}
 
 
-@task("travel_orchestrator")
+@task("travel_orchestrator", uses_gpu=False)
 def travel_orchestrator(params: TravelParams, context: TaskContext) -> Done | Spawned:
     """Travel between images: one generated segment from each image to the next, stitched to one video."""
     if params.num_segments <= 0:

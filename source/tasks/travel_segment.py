@@ -1,22 +1,23 @@
-"""travel_segment and individual_travel_segment: generate the frames from one image to the next."""
+"""travel_segment and individual_travel_segment: generate the frames from one image to the next.
+
+The steps import the media libraries themselves: add_task only needs the declarations, and should start at once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from headless.generation import ModelInfo
 from headless.options import GenerationOptions
 from source.errors import EngineError, InvalidInput
-from source.media.cut import cut
-from source.media.guides import ContextTreatment, GuidePlan, tail_frames, write_guide, write_mask
-from source.media.images import load_fitted
-from source.params.travel import SegmentParams
+from source.params.travel import DEFAULT_SEED, SegmentParams
 from source.planning.frames import context_for, quantise, snap_size
 from source.task_registry import Done, TaskContext, task
-from Wan2GP.media import probe_video
+
+if TYPE_CHECKING:
+    from Wan2GP.media import Frame
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class TravelSegmentProcessor:
 
     def options(self, context: TaskContext) -> GenerationOptions:
         """The engine's knobs: sizes and lengths of the plan, and the media that hold the segment in place."""
+        seed = self.params.options.seed
         options = self.params.options.replace(
+            seed=DEFAULT_SEED if seed is None else seed,
             prompt=self.params.options.prompt or " ",
             negative_prompt=self.params.options.negative_prompt or " ",
             resolution=f"{self.size[0]}x{self.size[1]}",
@@ -82,6 +85,8 @@ class TravelSegmentProcessor:
 
     def _guide_options(self, context: TaskContext) -> dict[str, str]:
         """Guide and mask videos. Grey is free for the model; under black mask frames the guide is kept."""
+        from source.media.guides import GuidePlan, write_guide, write_mask
+
         kept = self.kept_frames(context)
         plan = GuidePlan(self.num_frames, self.size, self.params.fps_helpers, kept)
         options = {"video_guide": str(write_guide(plan, context.scratch / "guide.mkv")), "video_prompt_type": "V"}
@@ -89,8 +94,10 @@ class TravelSegmentProcessor:
             options |= {"video_mask": str(write_mask(plan, context.scratch / "mask.mkv")), "video_prompt_type": "VM"}
         return options
 
-    def kept_frames(self, context: TaskContext) -> dict[int, np.ndarray]:
+    def kept_frames(self, context: TaskContext) -> dict[int, Frame]:
         """Frame index -> the picture that must be there: the predecessor's tail or the start image, the end image."""
+        from source.media.images import load_fitted
+
         if self.context_frames:
             kept = dict(enumerate(self._predecessor_tail(context)))
         elif self.start_image:
@@ -101,7 +108,9 @@ class TravelSegmentProcessor:
             kept[self.num_frames - 1] = load_fitted(self.end_image, self.size)
         return kept
 
-    def _predecessor_tail(self, context: TaskContext) -> list[np.ndarray]:
+    def _predecessor_tail(self, context: TaskContext) -> list[Frame]:
+        from source.media.guides import ContextTreatment, tail_frames
+
         before = context.dependencies()
         if not before:
             raise InvalidInput("the segment continues another one but depends on none", field="dependant_on")
@@ -132,6 +141,9 @@ def _image(context: TaskContext, reference: str | None, field: str) -> Path | No
 
 
 def run_segment(params: SegmentParams, context: TaskContext, *, standalone: bool) -> Done:
+    from source.media.cut import cut
+    from Wan2GP.media import probe_video
+
     context.report("preparing")
     segment = TravelSegmentProcessor.resolve(params, context, standalone=standalone)
     result = context.generate(segment.model.name, segment.options(context))

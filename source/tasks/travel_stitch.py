@@ -1,4 +1,7 @@
-"""travel_stitch: join the segments of a travel to one video."""
+"""travel_stitch: join the segments of a travel to one video.
+
+The steps import the media libraries themselves: add_task only needs the declarations, and should start at once.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from source.errors import InvalidInput, InvalidMedia
-from source.media.analysis import debug_video_analysis
-from source.media.stitch import stitch
 from source.params.travel import StitchParams
 from source.planning.frames import FramePlan, plan_frames
 from source.task_registry import Dependency, Done, TaskContext, task
-from Wan2GP.media import probe_video
 
 log = logging.getLogger(__name__)
 
 
-@task("travel_stitch")
+@task("travel_stitch", uses_gpu=False)
 def travel_stitch(params: StitchParams, context: TaskContext) -> Done:
     """Join the segments of a travel, created by travel_orchestrator."""
+    from source.media.analysis import debug_video_analysis
+    from source.media.stitch import stitch
+
     plan = plan_frames(params.segment_frames_expanded, params.frame_overlap_settings_expanded, chained=params.chained)
     clips = ordered_segments(context.dependencies(), params.num_total_segments_generated)
     check_lengths(clips, plan)
@@ -56,6 +59,8 @@ def ordered_segments(segments: Sequence[Dependency], expected: int) -> list[Path
 
 def check_lengths(clips: Sequence[Path], plan: FramePlan) -> None:
     """Raises InvalidMedia when a segment is not as long as the plan says."""
+    from Wan2GP.media import probe_video
+
     for segment, clip in zip(plan.segments, clips, strict=True):
         found = probe_video(clip).num_frames
         if found != segment.output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -99,6 +100,7 @@ def test_add_task_takes_dependencies_priority_and_project(shell: Shell) -> None:
         ("t2v", "{prompt}", "JSON"),
         ("t2v", "@nowhere.json", "nowhere.json"),
         ("t2v", '{"prompt": "x", "seed": NaN}', "NaN"),
+        ("t2v", "[" * 50_000, "nested"),
     ],
 )
 def test_add_task_refuses_bad_input_and_adds_nothing(shell: Shell, task_type: str, params: str, said: str) -> None:
@@ -128,6 +130,26 @@ def test_add_task_refuses_a_dependency_that_does_not_exist(shell: Shell) -> None
     assert "nobody" in answer.stderr
 
 
+def test_add_task_refuses_a_priority_that_no_database_holds(shell: Shell) -> None:
+    answer = shell.add("t2v", {"prompt": "x"}, "--priority", "99999999999999999999")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "priority" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_add_task_reads_a_file_of_an_editor_that_marks_utf_8(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text('{"prompt": "猫"}', encoding="utf-8-sig")
+    answer = shell.run("add_task.py", "--type", "t2v", "--params", f"@{tmp_path / 'params.json'}")
+    assert shell.view(answer.stdout.strip())["params"] == {"prompt": "猫"}
+
+
+def test_add_task_starts_without_the_media_libraries(root: Path) -> None:
+    """They take as long to import as everything else together, and a row is checked without them."""
+    program = "import sys, add_task; add_task.registry(); print(*({'numpy', 'cv2', 'av', 'torch'} & set(sys.modules)))"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=root, text=True, capture_output=True, check=True).stdout.strip() == ""
+
+
 def test_add_task_says_when_the_database_fails(shell: Shell) -> None:
     shell.database.write_text("this is no database " * 100)
     answer = shell.add("t2v", {"prompt": "x"})
@@ -146,6 +168,64 @@ def test_debug_never_creates_a_database(shell: Shell) -> None:
         assert answer.returncode == 2
         assert str(shell.database) in answer.stderr
     assert not shell.database.exists()
+
+
+@pytest.mark.parametrize("table", ["notes", "tasks"])
+def test_debug_leaves_a_foreign_database_as_it_is(shell: Shell, table: str) -> None:
+    """Looking changes nothing: neither in another program's file nor in the predecessor's, which has `tasks` too."""
+    connection = sqlite3.connect(shell.database)
+    connection.execute(f"CREATE TABLE {table} (id TEXT, task_type TEXT, params TEXT, status TEXT)")
+    connection.commit()
+    connection.close()
+    before = shell.database.read_bytes()
+    for arguments in (("tasks",), ("task", "x"), ("cancel", "x"), ("retry", "x")):
+        answer = shell.run("debug.py", *arguments)
+        assert answer.returncode == 2
+        assert "--migrate-only" in answer.stderr
+    assert shell.database.read_bytes() == before
+
+
+def test_debug_opens_a_database_whose_newest_state_is_still_in_the_log(shell: Shell) -> None:
+    store = shell.store()
+    task = store.add(NewTask(task_type="t2v", params={"prompt": "x"}))
+    assert shell.view(task)["status"] == "Queued"
+    store.close()
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_debug_minds_no_reader_that_stops_early(shell: Shell, form: tuple[str, ...]) -> None:
+    store = shell.store()
+    store.add_many([NewTask(task_type="t2v", params={"prompt": "x"}) for _ in range(1000)])
+    store.close()
+    process = shell.start("debug.py", "tasks", "--limit", "1000", *form)
+    assert process.stdout and process.stderr
+    with process.stderr as err, process.stdout as out:
+        out.readline()
+        out.close()
+        assert err.read() == ""
+    process.wait(timeout=60)
+
+
+def test_json_is_exact_whatever_the_values(shell: Shell) -> None:
+    params = {"prompt": f"[bold]{'long ' * 100}\n猫 🐈 :smile:"}
+    assert shell.view(shell.add("t2v", params).stdout.strip())["params"] == params
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tasks", "--status", "Queue"), "'In Progress'"),
+        (("tasks", "--limit", "-5"), "limit"),
+        (("tasks", "--limit", "99999999999999999999"), "limit"),
+        ((), "COMMAND"),
+    ],
+)
+def test_debug_says_which_argument_is_wrong(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+    shell.run("worker.py", "--migrate-only")
+    answer = shell.run("debug.py", *arguments) if arguments else shell.run("debug.py")
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_debug_says_when_a_task_is_not_there(shell: Shell) -> None:

@@ -131,3 +131,19 @@ class AddingContract:
         assert not store.idle()
         store.complete(claimed, None)
         assert store.idle()
+
+    def test_what_waits_for_a_paused_row_is_held_up_too(self, store: TaskStore, front_end: FrontEnd) -> None:
+        """A worker that leaves when nothing is left to do would never leave otherwise."""
+        paused = store.add(a_task())
+        front_end.update(paused, paused=True)
+        dependant = store.add(a_task(dependant_on=(paused,)))
+        store.add(a_task(dependant_on=(dependant,)))
+        assert store.idle()
+        parent = store.add(a_task())
+        children = [a_child(parent, "segment:0"), a_child(parent, "segment:1")]
+        store.fan_out(claim(store).claim, children, final_child=children[1].id)
+        assert store.open_tasks() == 3
+        front_end.update(children[0].id, paused=True)
+        assert store.open_tasks() == 1
+        front_end.update(paused, paused=False)
+        assert store.open_tasks() == 4

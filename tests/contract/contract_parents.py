@@ -164,6 +164,14 @@ class ParentContract:
         with pytest.raises(InvalidInput, match="exists already and belongs to no parent"):
             store.fan_out(used, [taken], final_child=taken.id)
 
+    def test_a_parent_may_have_any_id(self, store: TaskStore) -> None:
+        parents = store.add_many([a_task(id="my-id"), a_task(id="ein Gruß")])
+        for parent in parents:
+            child = a_child(parent, "segment:0")
+            assert child.id == child_id(parent, "segment:0")
+            store.fan_out(claim_that(store, parent), [child], final_child=child.id)
+        assert len({child.id for parent in parents for child in store.children(parent)}) == 2
+
     def test_the_final_child_must_be_a_child(self, store: TaskStore) -> None:
         parent = store.add(a_task())
         used = claim(store).claim

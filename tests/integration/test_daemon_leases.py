@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from worker_floor import DEADLINE_S, Floor
+from worker_floor import DEADLINE_S, Floor, draw
 
 from headless.testing import FakeOrchestrator, Gate
 from source.daemon import new_worker_id
 from source.diagnostics.views import seconds_between
 from source.errors import StoreError
+from source.leases import Changes, Leases
 from source.params.base import TaskParams
 from source.store.sqlite import SqliteStore
-from source.store.types import NewTask, Status
+from source.store.types import NewTask, Status, Task
 from source.task_registry import Done, TaskContext
 
 #: a lease that ends within a test, renewed four times in that time
@@ -79,6 +80,42 @@ def test_a_task_that_waits_for_the_gpu_is_cancelled_too(tmp_path: Path) -> None:
             assert floor.store.get(running).status is Status.IN_PROGRESS
             gate.open()
             floor.wait_for(running, Status.COMPLETE)
+
+
+def test_one_generation_is_prepared_ahead_and_the_others_are_left_to_other_workers(tmp_path: Path) -> None:
+    with gated(tmp_path) as (floor, gate):
+        tasks = [floor.add() for _ in range(4)]
+        with floor.working():
+            gate.wait_until_held()
+            floor.wait_until(lambda: len(floor.claimed()) == 2)
+            assert len(floor.store.claim("another", lease_s=60, limit=9)) == 2
+            gate.open()
+            for task in tasks[:2]:
+                floor.wait_for(task, Status.COMPLETE)
+
+
+def test_nothing_is_claimed_ahead_before_the_generation_has_begun(tmp_path: Path) -> None:
+    """While a worker still prepares its first generation, an idle worker may take the next one."""
+    floor = Floor(tmp_path)
+    preparing, go_on = threading.Event(), threading.Event()
+
+    def prepare(params: TaskParams, context: TaskContext) -> Done:
+        preparing.set()
+        assert go_on.wait(30)
+        return draw(params, context)
+
+    floor.register("prepare", prepare, uses_gpu=True)
+    first = floor.add("prepare", prompt="a ball")
+    second = floor.add()
+    with floor.working():
+        assert preparing.wait(30)
+        cpu = floor.add("nothing")
+        floor.wait_for(cpu, Status.COMPLETE)
+        assert floor.store.get(second).status is Status.QUEUED
+        go_on.set()
+        floor.wait_for(first, Status.COMPLETE)
+        floor.wait_for(second, Status.COMPLETE)
+    floor.close()
 
 
 def test_a_run_that_lost_its_claim_stops_and_publishes_nothing(tmp_path: Path) -> None:
@@ -319,3 +356,60 @@ def seconds(start: str, end: str) -> float:
     between = seconds_between(start, end)
     assert between is not None
     return between
+
+
+class Stood:
+    """A run, as far as leases see it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.claim, self.lost = task, task.claim, False
+
+    def lose(self) -> None:
+        self.lost = True
+
+
+def test_a_worker_that_stood_still_renews_its_leases_before_it_rescues(tmp_path: Path) -> None:
+    """After a sleep, or an outage longer than the lease: nobody took the rows, so their runs go on."""
+    floor = Floor(tmp_path, heartbeat_s=1e-9)
+    taken, kept = floor.add("nothing"), floor.add("nothing")
+    runs = [Stood(task) for task in floor.store.claim("worker", lease_s=60, limit=2)]
+    expire(floor, taken)
+    [other] = floor.store.claim("other", lease_s=60)
+    leases = Leases(floor.store, "worker", floor.settings, lambda: runs, lambda: None)  # type: ignore[return-value, arg-type]
+    expire(floor, kept)
+    leases.catch_up()
+    assert other.id == taken
+    assert {run.task.id: run.lost for run in runs} == {taken: True, kept: False}
+    assert floor.store.rescue() == 0
+    floor.close()
+
+
+def test_a_deleted_row_stops_its_run_and_hides_no_other(tmp_path: Path) -> None:
+    floor = Floor(tmp_path)
+    gone, other = floor.add("nothing"), floor.add("nothing")
+    runs = [Stood(task) for task in floor.store.claim("worker", lease_s=60, limit=2)]
+    connection = sqlite3.connect(floor.settings.db_file, isolation_level=None)
+    connection.execute("DELETE FROM tasks WHERE id = ?", (gone,))
+    connection.execute("UPDATE tasks SET claim_number = 2 WHERE id = ?", (other,))
+    connection.close()
+    Changes(floor.store, lambda: runs, lambda: None).look_at_claims()  # type: ignore[return-value, arg-type]
+    assert [run.lost for run in runs] == [True, True]
+    floor.close()
+
+
+def test_a_write_that_the_database_refuses_fails_the_task_and_is_not_repeated_for_ever(tmp_path: Path) -> None:
+    floor = Floor(tmp_path)
+    connection = sqlite3.connect(floor.settings.db_file, isolation_level=None)
+    connection.execute(
+        "CREATE TRIGGER mine BEFORE UPDATE OF output_location ON tasks WHEN NEW.output_location IS NOT NULL"
+        " BEGIN SELECT RAISE(ABORT, 'no room in the gallery'); END"
+    )
+    connection.close()
+    refused, fine = floor.add(), floor.add("nothing")
+    assert floor.work() == 0
+    row = floor.store.get(refused)
+    assert (row.status, row.error_class) == (Status.FAILED, "database")
+    assert row.error_message is not None and "no room in the gallery" in row.error_message
+    assert floor.store.get(fine).status is Status.COMPLETE
+    assert not floor.published()
+    floor.close()

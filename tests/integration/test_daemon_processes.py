@@ -120,3 +120,14 @@ def test_a_task_that_kills_its_worker_each_time_is_given_up(floor: Floor, tmp_pa
     row = floor.store.get(task)
     assert (row.status, row.error_class) == (Status.FAILED, "poison")
     assert not floor.published()
+
+
+def test_a_worker_without_any_grace_still_waits_for_its_engine(tmp_path: Path, root: Path) -> None:
+    """Torch aborts a process (exit code -6) that ends while another of its threads is at work."""
+    command = [sys.executable, str(root / "worker.py"), "--until-idle", "--preload-model", "draft"]
+    places = ["--db-file", str(tmp_path / "tasks.db"), "--main-output-dir", str(tmp_path / "outputs")]
+    ended = subprocess.run(
+        command + places, cwd=root, env=os.environ | {"SHUTDOWN_GRACE_S": "0"}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "left behind" not in ended.stderr

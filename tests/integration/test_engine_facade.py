@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -167,3 +168,27 @@ def test_model_functions_answer_from_the_definitions():
     assert wgp.get_default_settings("t2v_2_2")["flow_shift"] == 12
     assert wgp.get_default_settings("t2v_2_2")["batch_size"] == 1
     assert wgp.models_def["vace_1.3B"]["vace_class"] is True
+
+
+def test_the_record_of_a_file_holds_the_seed_it_was_made_with():
+    state = {"gen": {}}
+    wgp.generate_media(state=state, **DRAFT | {"seed": -1}, repeat_generation=2)
+    named = [int(re.search(r"seed(\d+)", file)[1]) for file in state["gen"]["file_list"]]
+    assert [record["seed"] for record in state["gen"]["file_settings_list"]] == named
+
+
+def test_a_dissolve_is_told_as_info(samples: Path):
+    photos = {"image_start": str(samples / "coffee.jpg"), "image_end": str(samples / "rocket.jpg")}
+    run = run_engine(**DRAFT | photos | {"resolution": "208x112"})
+    assert "frames 1-7: the pictures show different scenes; dissolved" in run.data("info")
+
+
+def test_what_callers_do_to_a_definition_harms_no_later_run(tmp_path: Path):
+    (tmp_path / "rows").mkdir()
+    row = {"model": {"name": "Mine", "architecture": "draft", "resolutions": ["64x48"]}, "slg_layers": [9]}
+    (tmp_path / "rows" / "mine.json").write_text(json.dumps(row))
+    wgp.configure(definitions=[tmp_path / "rows"])
+    wgp.get_model_def("mine")["resolutions"].clear()
+    wgp.get_default_settings("mine")["slg_layers"].append(4)
+    assert wgp.get_model_def("mine")["resolutions"] == ["64x48"]
+    assert wgp.get_default_settings("mine")["slg_layers"] == [9]

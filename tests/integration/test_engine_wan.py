@@ -153,6 +153,26 @@ def test_damaged_weights_are_an_error_that_names_the_model(weights: Path, tmp_pa
     assert wgp.wan_model is None
 
 
+def cut_short(folder: Path) -> None:
+    weights = next(folder.glob("transformer/*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def one_layer_more(folder: Path) -> None:
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 3}))
+
+
+@pytest.mark.parametrize("harm", [cut_short, one_layer_more])
+def test_weights_that_do_not_load_say_what_to_do(weights: Path, tmp_path: Path, harm):
+    copy = shutil.copytree(weights, tmp_path / "damaged")
+    harm(copy)
+    wgp.configure(definitions=[write_definition(tmp_path / "more", "damaged", "t2v", copy)])
+    with pytest.raises(ModelUnavailable, match="put a whole diffusers folder there"):
+        run_engine(**CLIP | {"model_type": "damaged"})
+    assert wgp.wan_model is None
+
+
 def test_a_missing_part_is_found_before_anything_is_loaded(weights: Path, tmp_path: Path):
     copy = tmp_path / "partial"
     copy.mkdir()

@@ -20,7 +20,9 @@ from Wan2GP.errors import (
     InvalidInput,
     InvalidMedia,
     ModelUnavailable,
+    OutOfMemory,
     Unsupported,
+    WanError,
 )
 from Wan2GP.media import Frame, probe_video, read_frames, read_image, resize, write_video
 
@@ -193,3 +195,23 @@ def test_describing_the_models_imports_no_torch(tmp_path: Path, root: Path) -> N
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [GenerationCancelled("enough"), OutOfMemory("no room"), InvalidInput("not like this")]
+)
+def test_what_the_listener_raises_ends_the_run_as_it_is(
+    queue: HeadlessTaskQueue, make_task: TaskFactory, photos: list[str], error: WanError
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.phase == "decoding":
+            raise error
+
+    future = queue.submit(make_task("a", image_start=photos[0], image_end=photos[1]), on_progress=stop)
+    failure = future.exception(timeout=60)
+    assert (type(failure), str(failure)) == (type(error), str(error))
+
+
+def test_a_frame_rate_may_be_a_number(queue: HeadlessTaskQueue, make_task: TaskFactory, photos: list[str]) -> None:
+    result = result_of(queue.submit(make_task("a", image_start=photos[0], force_fps=24)))
+    assert probe_video(result.output).fps == 24

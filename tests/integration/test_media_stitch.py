@@ -189,6 +189,15 @@ def test_the_result_decodes_in_another_decoder_without_complaint(tmp_path: Path,
     assert done.stderr == ""
 
 
+def test_clips_of_one_and_two_frames_join_like_any_other(tmp_path: Path) -> None:
+    paths = [clip(tmp_path / f"{i}.mp4", n, first=20 * i) for i, n in enumerate([1, 33, 1, 2, 40])]
+    report = stitch(paths, [0, 1, 0, 1], out := tmp_path / "out.mp4")
+    assert (report.method, report.num_frames) == ("smart", 75)
+    assert index_video(out).has_constant_rate
+    wanted = expected([yuv(path) for path in paths], [0, 1, 0, 1])
+    assert min(psnr(a, b) for a, b in zip(yuv(out), wanted, strict=True)) > 36
+
+
 def test_foreign_clips_are_streamed_with_the_same_exactness(tmp_path: Path, clips: list[Path]) -> None:
     others = [foreign(tmp_path / f"f{i}.mp4", path, "-crf", "12", "-bf", "4") for i, path in enumerate(clips[:3])]
     report = stitch(others, [12, 8], tmp_path / "out.mp4")

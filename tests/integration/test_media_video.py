@@ -403,3 +403,10 @@ def test_whole_gops_are_joined_without_a_change(tmp_path: Path, clip: Path) -> N
 def test_half_gops_cannot_be_copied(clip: Path) -> None:
     with pytest.raises(InvalidInput, match="not whole GOPs"):
         PacketRange(index_video(clip), 3, 16)
+
+
+def test_any_frame_of_an_open_gop_video_can_be_read(tmp_path: Path, clip: Path) -> None:
+    path = tmp_path / "open.mp4"
+    run_ffmpeg("-i", str(clip), "-x264-params", "open-gop=1:bframes=5:keyint=6:scenecut=0", "-crf", "10", str(path))
+    num_frames = check_video(path).num_frames
+    assert [number_of(read_frame(path, index)) for index in range(num_frames)] == list(range(num_frames))

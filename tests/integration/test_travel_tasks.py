@@ -203,6 +203,62 @@ def test_segments_have_their_own_prompts_and_seeds(shop: Workshop, images: list[
     assert calls == [("one", 7, 3.5), ("two", 8, 3.5)]
 
 
+FRONT_END_ROW = {
+    "run_id": "20260101120000", "num_new_segments_to_generate": 2, "base_prompts_expanded": ["one", "two"],
+    "negative_prompts_expanded": ["", ""], "segment_frames_expanded": [17, 17], "frame_overlap_expanded": [6],
+    "parsed_resolution_wh": "70x50", "model_name": "fake_vace", "model_type": "vace", "chain_segments": True,
+    "independent_segments": False, "use_svi": False, "svi_strength": None, "svi_strength_1": None,
+    "svi_strength_2": None, "svi_predecessor_video_url": None, "continue_from_video_resolved_path": None,
+    "seed_base": 12345, "fps_helpers": 16, "base_prompt": "", "negative_prompt": "", "text_before_prompts": "",
+    "text_after_prompts": "", "enhance_prompt": False, "enhanced_prompts_expanded": [], "vlm_device": "cuda",
+    "shot_id": None, "phase_config": None, "num_inference_steps": 6, "guidance_scale": 3.0, "guidance2_scale": 1.0,
+    "guidance3_scale": 1.0, "flow_shift": 5.0, "steps": 20, "vace_image_refs_to_prepare_by_worker": [],
+    "structure_guidance": {"target": "vace", "videos": [], "strength": 1.0}, "structure_type": "flow",
+    "structure_video_path": None, "structure_video_treatment": "adjust", "structure_video_motion_strength": 1.0,
+    "use_uni3c": False, "uni3c_strength": 1.0, "uni3c_start_percent": 0, "uni3c_end_percent": 1.0,
+    "cfg_star_switch": 0, "cfg_zero_step": -1, "params_json_str_override": None,
+    "subsequent_starting_strength_adjustment": 0, "desaturate_subsequent_starting_frames": 0,
+    "adjust_brightness_subsequent_starting_frames": 0, "after_first_post_generation_saturation": 1,
+    "after_first_post_generation_brightness": 0, "crossfade_sharp_amt": 0.3, "regenerate_anchors": False,
+    "upscale_factor": 0, "upscale_model_name": None, "show_input_images": False, "debug_mode_enabled": False,
+    "skip_cleanup_enabled": False, "main_output_dir_for_run": "./outputs",
+    "original_common_args": {"poll_interval": 15, "poll_timeout": 1800}, "parent_generation_id": None,
+    "additional_loras": {}, "amount_of_motion": 0.5, "advanced_mode": False, "motion_mode": "basic",
+}  # fmt: skip
+
+
+def test_a_row_with_every_key_of_a_front_end_runs(shop: Workshop, images: list[str]) -> None:
+    raw = {
+        "orchestrator_details": FRONT_END_ROW | {"input_image_paths_resolved": images},
+        "tool_type": "travel-between-images",
+        "parent_generation_id": "generation",
+    }
+    assert registry().get("travel_orchestrator").parse(raw, strict=True).unknown == ()
+    made = probe_video(shop.video(shop.run("travel_orchestrator", raw)))
+    assert (made.num_frames, made.width, made.height) == (34, 64, 48)
+    assert {call.get("num_inference_steps") for call in shop.engine.calls} == {6}
+
+
+def test_the_rows_own_level_decides_for_the_children_too(shop: Workshop, images: list[str]) -> None:
+    row = shop.run("travel_orchestrator", travel(images) | {"chain_segments": False})
+    assert_colour(shop.video(shop.store.children(row.id)[1]), 0, COLOURS[1])
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, 12345), ({"seed_to_use": 0}, 0), ({"seed_to_use": -1}, -1)])
+def test_a_segment_without_a_seed_is_repeatable(
+    shop: Workshop, images: list[str], given: dict[str, int], used: int
+) -> None:
+    segment = {"model_name": "fake_vace", "parsed_resolution_wh": "64x48", "num_frames": 17}
+    shop.run("individual_travel_segment", segment | given | {"input_image_paths_resolved": images[:2]})
+    assert shop.engine.calls[0]["seed"] == used
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", "一只猫 🐈 chat « noir » \u202e", "x" * 20_000])
+def test_any_text_is_a_prompt_of_a_travel(shop: Workshop, images: list[str], prompt: str) -> None:
+    shop.run("travel_orchestrator", travel(images[:2], segment_frames_expanded=[17], base_prompts_expanded=[prompt]))
+    assert [call["prompt"] for call in shop.engine.calls] == [prompt.strip() or " "]
+
+
 def test_a_travel_of_no_segments_is_done_at_once(shop: Workshop) -> None:
     row = shop.run("travel_orchestrator", travel([], segment_frames_expanded=[], num_new_segments_to_generate=0))
     assert (row.status, row.output_location) == (Status.COMPLETE, None)
@@ -221,6 +277,12 @@ def test_a_failed_segment_fails_the_travel_with_its_reason_and_no_stitch_runs(
 def test_one_frame_becomes_a_picture(shop: Workshop) -> None:
     row = shop.run("generate_video", {"model": "fake_t2v", "prompt": "x", "resolution": "64x48", "video_length": 1})
     assert shop.video(row).suffix == ".png"
+
+
+@pytest.mark.parametrize(("asked", "made"), [(20, 21), (17, 17), (2, 5)])
+def test_a_direct_tasks_length_follows_the_rule_of_travels(shop: Workshop, asked: int, made: int) -> None:
+    params = {"model": "fake_t2v", "prompt": "x", "resolution": "64x48", "video_length": asked}
+    assert probe_video(shop.video(shop.run("generate_video", params))).num_frames == made
 
 
 BAD = {

@@ -35,3 +35,12 @@ def test_a_terminal_shows_a_bar_for_each_running_task() -> None:
 
 def test_elsewhere_nothing_is_drawn() -> None:
     assert shown(terminal=False) == ""
+
+
+def test_square_brackets_are_text() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system=None, width=120)
+    with ProgressDisplay(console) as display:
+        display(row("[/b]1234"), Progress("loading", text="[/red]"))
+    assert "travel_segment [/b]1234  loading" in stream.getvalue()
+    assert "[/red]" in stream.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headless.generation import CancelToken, Progress
-from source.errors import InvalidInput, StaleClaim, StoreError
+from source.errors import InvalidInput, RefusedWrite, StaleClaim, StoreError
 from source.reporting import LostClaim, ProgressReport, as_json, persist
 from source.running import MAX_RETRY_DELAY_S, retry_delay_s
 from source.store.sqlite import SqliteStore
@@ -93,7 +94,21 @@ def test_a_write_is_repeated_until_the_database_answers() -> None:
     assert persist(write, threading.Event()) == "written"
 
 
-@pytest.mark.parametrize("error", [StaleClaim(), InvalidInput("wrong"), ValueError("a bug")])
+def test_a_result_waits_for_room_on_the_disk() -> None:
+    failures = [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Quota exceeded")]
+
+    def stage() -> str:
+        if failures:
+            raise failures.pop()
+        return "staged"
+
+    assert persist(stage, threading.Event()) == "staged"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EROFS, "read-only"), StaleClaim(), RefusedWrite(), InvalidInput("wrong"), ValueError("a bug")],
+)
 def test_a_refusal_is_not_repeated(error: Exception) -> None:
     calls = []
 
@@ -117,7 +132,9 @@ def test_nothing_is_repeated_at_closing_time() -> None:
         persist(write, closing)
 
 
-@pytest.mark.parametrize(("attempts", "expected_s"), [(0, 10), (1, 20), (2, 40), (30, MAX_RETRY_DELAY_S)])
+@pytest.mark.parametrize(
+    ("attempts", "expected_s"), [(0, 10), (1, 20), (2, 40), (30, MAX_RETRY_DELAY_S), (5000, MAX_RETRY_DELAY_S)]
+)
 def test_retries_wait_longer_each_time(attempts: int, expected_s: float) -> None:
     delays = [retry_delay_s(10, attempts) for _ in range(50)]
     assert all(0.75 * expected_s <= delay <= 1.25 * expected_s for delay in delays)

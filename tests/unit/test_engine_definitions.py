@@ -78,6 +78,7 @@ def test_references_in_a_circle_are_an_error(tmp_path: Path):
         ({"model": {"name": "X", "architecture": "t2w"}}, r"model\.architecture.*'t2v'"),
         ({"model": {"name": "X", "architectur": "t2v"}}, r"model\.architectur:.*'architecture'"),
         ({"model": {"name": 3, "architecture": "t2v"}}, r"model\.name: must be str"),
+        ({"model": {"name": "X", "architecture": "t2v", "fps": 0}}, r"model\.fps: must be a whole number from 1"),
         ({"model": {"name": "X", "architecture": "t2v", "URLs": "nowhere"}}, r"model\.URLs.*'nowhere'"),
         ({"model": {"name": "X", "architecture": "t2v"}, "flow_shfit": 3}, r"flow_shfit.*'flow_shift'"),
         ({"model": {"name": "X", "architecture": "t2v"}, "flow_shift": "3"}, "flow_shift: must be a number"),
@@ -114,7 +115,39 @@ def test_a_half_fetched_folder_is_not_whole(tmp_path: Path):
     write(folder, "model_index", {"_class_name": "X", "vae": ["diffusers", "V"], "transformer_2": [None, None]})
     assert f"{folder / 'vae'} is missing" in availability(definition, tmp_path)
     (folder / "vae").mkdir()
+    assert f"{folder / 'vae'} is missing" in availability(definition, tmp_path)
+    (folder / "vae" / "model.safetensors").write_bytes(b"weights")
     assert availability(definition, tmp_path) is None
     index = {"weight_map": {"a": "model-1-of-2.safetensors"}}
     (folder / "vae" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "model-1-of-2.safetensors is missing" in availability(definition, tmp_path)
+
+
+def test_a_row_may_differ_from_its_architecture(tmp_path: Path):
+    model = {"name": "Fast", "architecture": "t2v", "fps": 24, "frames_minimum": 9, "frames_steps": 8}
+    fast = load_definitions([write(tmp_path, "fast", {"model": model})])["fast"].architecture
+    assert (fast.fps, fast.min_frames, fast.frame_step) == (24, 9, 8)
+    assert fast.inputs == ARCHITECTURES["t2v"].inputs
+
+
+@pytest.mark.parametrize("field", ["URLs", "modules", "VAE_URLs"])
+def test_weights_that_would_be_passed_over_are_refused(tmp_path: Path, field):
+    folder = write(tmp_path / "rows", "t2v", {"model": {field: ["https://example.org/mine.safetensors"]}})
+    message = load_definitions([folder]).unavailable("t2v", tmp_path)
+    assert f"cannot use model.{field}" in message and "model.source" in message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_damaged_index_counts_as_missing_and_harms_no_other_model(tmp_path: Path, content):
+    folder = tmp_path / "t2v_1.3B"
+    write(folder, "model_index", content)
+    known = load_definitions()
+    assert f"{folder / 'model_index.json'} is missing or damaged. Fetch" in known.unavailable("t2v_1.3B", tmp_path)
+    assert known.unavailable("t2v", tmp_path).endswith("(models that work here: draft)")
+
+
+def test_a_part_without_its_weights_is_not_whole(tmp_path: Path):
+    folder = write(tmp_path / "t2v_1.3B", "model_index", {"vae": ["diffusers", "AutoencoderKLWan"]})
+    write(folder / "vae", "config", {})
+    message = availability(load_definitions()["t2v_1.3B"], tmp_path)
+    assert f"{folder / 'vae'}/*.safetensors is missing" in message and "hf download" in message

@@ -164,3 +164,19 @@ def test_cancel_stops_it_between_frames(draft):
 def test_the_same_call_gives_the_same_frames(draft):
     first, again = (drawn(draft, image_start=START, image_end=END, video_length=29) for _ in range(2))
     assert np.array_equal(first, again)
+
+
+def test_it_says_where_it_dissolved_between_different_scenes(draft, samples: Path):
+    photos = {"image_start": str(samples / "coffee.jpg"), "image_end": str(samples / "rocket.jpg")}
+    drawn(draft, **photos, resolution="208x112", video_length=49)
+    assert draft.remarks == ("frames 1-47: the pictures show different scenes; dissolved",)
+    drawn(draft, image_start=START, image_end=START, video_length=9)
+    assert draft.remarks == ()
+
+
+def test_neighbouring_kept_frames_need_no_remark(draft, tmp_path):
+    guide = tmp_path / "scenes.mkv"
+    write_video(guide, [picture(seed) for seed in range(5)], fps=16, codec="ffv1")
+    mask = grey_video(tmp_path / "mask.mkv", [0] * 5)
+    drawn(draft, video_guide=str(guide), video_mask=str(mask), video_length=5)
+    assert draft.remarks == ()

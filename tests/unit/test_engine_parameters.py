@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_what_equals_the_default_or_is_none_was_not_asked_for():
 @pytest.mark.parametrize(("given", "made"), [(5, 5), (8, 5), (9, 9), (48, 45), (49, 49), (52, 49), (81, 81)])
 def test_lengths_are_floored_to_four_k_plus_one(given, made):
     request = parsed(video_length=given)
-    assert request.num_frames == made and request.notes == ()
+    assert request.num_frames == made
+    assert bool(request.notes) == (given != made)
 
 
 def test_a_length_below_the_least_is_raised_with_a_note():
@@ -115,3 +117,24 @@ def test_fps_follows_the_control_video_when_asked(tmp_path: Path):
     assert parse_request(values | {"force_fps": "control"}, definition, reads).fps == 16
     assert parse_request(values | {"force_fps": "24"}, definition, reads).fps == 24
     assert parse_request({"force_fps": "auto"}, definition, reads).fps == definition.architecture.fps
+
+
+def test_a_batch_of_videos_is_noted_as_ignored():
+    reads = READS | {"batch_size"}
+    definition = load_definitions()["draft"]
+    assert parse_request({"batch_size": 3}, definition, reads).notes == ("ignored by draft: batch_size",)
+    assert parse_request({"batch_size": 3, "image_mode": 1}, definition, reads).notes == ()
+
+
+def test_inpainting_is_refused_rather_than_done_without_a_mask():
+    with pytest.raises(Unsupported, match="image_mode: 2, image inpainting"):
+        parsed(image_mode=2)
+
+
+def test_what_a_row_asks_for_is_ignored_or_refused_as_openly_as_what_the_caller_does(tmp_path: Path):
+    row = {"model": {"name": "Mine", "architecture": "draft"}, "NAG_scale": 4}
+    (tmp_path / "mine.json").write_text(json.dumps(row))
+    assert parse_request({}, load_definitions([tmp_path])["mine"], READS).notes == ("ignored by mine: NAG_scale",)
+    (tmp_path / "mine.json").write_text(json.dumps(row | {"activated_loras": ["style.safetensors"]}))
+    with pytest.raises(Unsupported, match="activated_loras"):
+        parse_request({}, load_definitions([tmp_path])["mine"], READS)

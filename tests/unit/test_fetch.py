@@ -42,6 +42,8 @@ class Page(BaseHTTPRequestHandler):
             self._redirect("/cat.png")
         elif path == "/to-a-file":
             self._redirect("file:///etc/hostname")
+        elif path == "/to-nonsense":
+            self._redirect("http://[nonsense/")
         elif path == "/cut-short":
             self._body(b"half of it", announced=1000)
         elif path == "/silent":
@@ -153,6 +155,7 @@ def test_redirects_are_followed(fetcher: MediaFetcher, site: Site) -> None:
         ("/status/403", "403"),
         ("/loop", "redirects"),
         ("/to-a-file", "http"),
+        ("/to-nonsense", "http"),
         ("/endless", "larger than 1 MB"),
         ("/note.txt", "text"),
         ("/empty.png", "empty"),
@@ -188,7 +191,19 @@ def test_other_schemes_are_refused(fetcher: MediaFetcher, reference: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "reference", ["", "  ", "nowhere.png", "a" * 400, "a\0b", "files/../../tasks.db", "http://", "http://h:x/"]
+    "reference",
+    [
+        "",
+        "  ",
+        "nowhere.png",
+        "~nobody-of-that-name/x.png",
+        "a" * 400,
+        "a\0b",
+        "files/../../tasks.db",
+        "http://",
+        "http://h:x/",
+        "http://[::1/x.png",
+    ],
 )
 def test_references_that_lead_nowhere_are_named(fetcher: MediaFetcher, reference: str) -> None:
     with pytest.raises((InvalidMedia, Transient), match=r"^image_start: "):
@@ -237,4 +252,8 @@ def test_secrets_in_a_url_do_not_reach_the_message(fetcher: MediaFetcher, site: 
         picture(fetcher, url)
     assert "swordfish" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(InvalidMedia) as malformed:
+        picture(fetcher, "http://user:hunter2@[nonsense/?token=swordfish")
+    assert "swordfish" not in str(malformed.value)
+    assert "hunter2" not in str(malformed.value)
     assert shown("https://u:p@host:81/a/b.png?x=1") == "https://host:81/a/b.png"

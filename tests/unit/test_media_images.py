@@ -158,3 +158,20 @@ def test_sizes_snap_down_to_the_block() -> None:
 
 def test_load_fitted_gives_the_photo_at_the_size() -> None:
     assert load_fitted(SAMPLES / "chelsea.jpg", (208, 112)).shape == (112, 208, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.7])
+def test_truncated_images_of_any_kind_are_refused(tmp_path: Path, kind: str, share: float) -> None:
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.fromarray(gradient()).save(path, format=kind)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(InvalidMedia, match=path.name):
+        read_image(path)
+
+
+def test_a_damaged_orientation_mark_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(gradient()).save(path, exif=b"no such header")
+    assert read_image(path).shape == (48, 64, 3)
+    assert probe_image(path).width == 64

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from headless.options import GenerationOptions
 from source.errors import InvalidInput
 from source.params.base import TaskParams, parse_params
-from source.params.travel import SegmentParams, TravelParams
+from source.params.travel import SegmentParams, StitchParams, TravelParams
 from source.tasks.generate import GenerateParams
 
 
@@ -63,6 +63,22 @@ def test_unknown_names_are_reported_and_refused_when_strict() -> None:
         parse_params(GenerateParams, raw, strict=True)
 
 
+def test_an_orchestrators_details_are_its_own_and_a_childs_are_its_parents() -> None:
+    raw = travel(frame_overlap_expandet=4)
+    assert parse_params(TravelParams, raw).unknown == ("frame_overlap_expandet",)
+    assert parse_params(SegmentParams, raw).unknown == ()
+
+
+def test_a_prompt_that_is_null_is_an_empty_one() -> None:
+    params = parse_params(TravelParams, travel(base_prompts_expanded=[None, "two"])).params
+    assert params.base_prompts_expanded == ["", "two"]
+
+
+def test_a_stitch_takes_one_overlap_for_every_join() -> None:
+    raw = travel() | {"num_total_segments_generated": 2}
+    assert parse_params(StitchParams, raw).params.frame_overlap_settings_expanded == 4
+
+
 def test_strict_parsing_looks_into_orchestrator_details() -> None:
     with pytest.raises(InvalidInput, match="frame_overlap_expandet"):
         parse_params(TravelParams, travel(frame_overlap_expandet=4), strict=True)
@@ -78,6 +94,11 @@ def test_strict_parsing_looks_into_orchestrator_details() -> None:
         ("phase_config", {"num_phases": 2}),
         ("continue_from_video_resolved_path", "x.mp4"),
         ("additional_loras", {"https://example.com/a.safetensors": 1.0}),
+        ("upscale_factor", 2),
+        ("after_first_post_generation_saturation", 0.8),
+        ("structure_guidance", {"_guidance_video_url": "x.mp4"}),
+        ("show_input_images", True),
+        ("regenerate_anchors", True),
     ],
 )
 def test_features_of_later_versions_are_refused_not_dropped(name: str, value: Any) -> None:
@@ -94,6 +115,15 @@ def test_features_of_later_versions_are_refused_not_dropped(name: str, value: An
         ("structure_video_path", ""),
         ("additional_loras", {}),
         ("upscale_factor", 0),
+        ("upscale_factor", 1.0),
+        ("upscale_model_name", "x4"),
+        ("after_first_post_generation_saturation", 1),
+        ("after_first_post_generation_brightness", 0.0),
+        ("structure_guidance", {"target": "vace", "strength": 1.0}),
+        ("structure_type", "flow"),
+        ("structure_video_motion_strength", 1.0),
+        ("uni3c_strength", 1.0),
+        ("svi_strength_1", 0.5),
     ],
 )
 def test_a_feature_that_is_switched_off_is_no_matter(name: str, value: Any) -> None:

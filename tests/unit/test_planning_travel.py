@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from source.params.base import parse_params
 from source.params.travel import SegmentParams, StitchParams, TravelParams
+from source.planning.frames import plan_frames
 from source.planning.travel import TravelPlan, plan_travel
 from source.store.types import Status, Task
 
@@ -29,7 +32,18 @@ def plan(**changes: Any) -> TravelPlan:
         id=PARENT, task_type="travel_orchestrator", params={"orchestrator_details": details},
         status=Status.IN_PROGRESS, created_at="2026-01-01T00:00:00.000Z", project_id="p", priority=3,
     )  # fmt: skip
-    return plan_travel(parse_params(TravelParams, row.params).params, row, min_frames=5, step=4)
+    return planned(row)
+
+
+def planned(row: Task, step: int = 4) -> TravelPlan:
+    return plan_travel(parse_params(TravelParams, row.params).params, row, min_frames=5, step=step)
+
+
+def row_of(params: dict[str, Any]) -> Task:
+    return Task(
+        id=PARENT, task_type="travel_orchestrator", params=params, status=Status.IN_PROGRESS,
+        created_at="2026-01-01T00:00:00.000Z",
+    )  # fmt: skip
 
 
 def test_a_chained_travel_has_segments_in_a_row_and_a_stitch_that_waits_for_all() -> None:
@@ -91,6 +105,45 @@ def test_the_stitch_parses_back_to_what_was_planned() -> None:
     assert params.num_total_segments_generated == 2
     assert params.frame_overlap_settings_expanded == [8]
     assert params.segment_frames_expanded == [33, 33]
+
+
+def test_children_read_what_the_travel_was_planned_with_whichever_level_said_it() -> None:
+    raw = {
+        "full_orchestrator_payload": {"model_name": "draft", "parent_generation_id": "g", "fps_helpers": 8},
+        "orchestrator_details": {
+            "segment_frames_expanded": [81, 81],
+            "frame_overlap_expanded": [8],
+            "input_image_paths_resolved": ["0.png", "1.png", "2.png"],
+            "parsed_resolution_wh": "384x256",
+            "chain_segments": True,
+        },
+        "segment_frames_expanded": [33, 33],
+        "chain_segments": False,
+        "stitch": True,
+    }
+    _, second, stitch = planned(row_of(raw)).children
+    segment = parse_params(SegmentParams, second.params, strict=True).params
+    assert not segment.chained
+    assert (segment.model, segment.fps_helpers, segment.start_image) == ("draft", 8, "1.png")
+    assert second.params["parent_generation_id"] == "g"
+    joined = parse_params(StitchParams, stitch.params, strict=True).params
+    assert (joined.chained, joined.segment_frames_expanded) == (False, [33, 33])
+
+
+@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize("wish", [80, 84, 88])
+def test_the_stitch_of_a_model_of_other_lengths_expects_what_was_planned(wish: int, chained: bool) -> None:
+    """A model whose lengths are 8k + 1: 84 frames are 81, where 4k + 1 would make them 85."""
+    raw = plan().children[0].params["orchestrator_details"] | {
+        "segment_frames_expanded": [wish, wish],
+        "chain_segments": chained,
+        "stitch": True,
+    }
+    made = planned(row_of(raw), step=8)
+    params = parse_params(StitchParams, made.children[-1].params).params
+    joined = plan_frames(params.segment_frames_expanded, params.frame_overlap_settings_expanded, chained=params.chained)
+    assert joined.total_frames == made.frames.total_frames
+    assert [each.output for each in joined.segments] == [each.output for each in made.frames.segments]
 
 
 def test_the_names_that_servers_read_are_there() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,12 @@ def test_a_result_is_invisible_until_it_is_published(storage: LocalStorage, sett
     assert final.read_bytes() == b"video"
 
 
+def test_a_place_that_takes_no_results_is_found_out_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "public").write_text("a file where a folder is needed")
+    with pytest.raises(OSError, match="public"):
+        LocalStorage(load_settings(db_file=tmp_path / "tasks.db", main_output_dir=tmp_path / "outputs")).prepare()
+
+
 def test_publishing_twice_does_nothing_more(storage: LocalStorage, settings: Settings) -> None:
     staged = storage.stage(row(), result(settings))
     staged.publish()
@@ -152,3 +160,35 @@ def test_locations_outside_the_public_folder_are_refused(
 def test_a_location_whose_file_is_gone_says_so(storage: LocalStorage) -> None:
     with pytest.raises(InvalidMedia, match=r"gone.mp4 does not exist"):
         storage.resolve("files/gone.mp4")
+
+
+def test_results_of_different_tasks_never_share_a_name(storage: LocalStorage, settings: Settings) -> None:
+    ids = ["a:b", "ab", "a?b", "x" * 100, "x" * 101, "x" * 5000, "\u597d" * 100]
+    locations = {upload_and_get_final_output_location(storage, row(each), result(settings)) for each in ids}
+    assert len(locations) == len(ids)
+    long_name = "y" * 400 + ".mp4"
+    final, _ = prepare_output_path_with_upload(storage, row("\u597d" * 5000), long_name)
+    assert len(final.name.encode()) <= 255
+
+
+def test_an_id_that_only_begins_a_name_is_put_before_it(storage: LocalStorage, settings: Settings) -> None:
+    _, location = prepare_output_path_with_upload(storage, row("t"), "t2v.mp4")
+    assert location == "files/t_t2v.mp4"
+
+
+def test_a_result_that_could_not_be_copied_leaves_nothing(
+    storage: LocalStorage, settings: Settings, tmp_path: Path
+) -> None:
+    """The disk is full: here, files may not grow beyond 64 KiB."""
+    own = tmp_path / "own.mp4"
+    own.write_bytes(b"x" * 200_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            storage.stage(row(), own)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not [path for path in settings.public_dir.rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from source.errors import InvalidInput, StoreError
+from source.errors import InvalidInput, RefusedWrite, StoreError
 from source.store import NewTask, Status, sqlite_dependencies, sqlite_endings, sqlite_queueing
 from source.store import sqlite as sqlite_store
 from source.store.migrations import STEPS
@@ -89,6 +89,36 @@ class TestSchema:
         assert store.get("bad").status == Status.FAILED
         assert store.get("bad").params == {"unreadable": "{\ufffd}"}
 
+    def test_an_id_that_is_no_text_does_not_block_the_queue(self, store: SqliteStore, sql: sqlite3.Connection) -> None:
+        sql.execute("INSERT INTO tasks (id, task_type, params) VALUES (CAST(x'ff' AS TEXT), 't2v', '{}')")
+        store.add(a_task(id="good"))
+        assert [task.id for task in store.claim("w", lease_s=LEASE_S, limit=2)] == ["good"]
+        assert [task.error_message for task in store.tasks(status=Status.FAILED)] == ["id: must be UTF-8 text"]
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("priority", "high"), ("attempts", "lots"), ("claim_number", 0.5), ("task_type", b"\xff"), ("id", b"id"),
+            ("created_at", b"\xff"), ("params", b"{}"), ("run_after", "tomorrow"), ("run_after", "2030-01-01 00:00:00"),
+        ],
+    )  # fmt: skip
+    def test_a_value_of_a_wrong_type_is_refused_to_whoever_writes_it(
+        self, sql: sqlite3.Connection, column: str, value: object
+    ) -> None:
+        """A worker that read a priority of "high" could not order it, and every worker would stop at that row."""
+        row = {"id": "a", "task_type": "t2v", "params": "{}"} | {column: value}
+        insert = f"INSERT INTO tasks ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+        with pytest.raises(sqlite3.IntegrityError, match=column):
+            sql.execute(insert, tuple(row.values()))
+
+    def test_a_row_may_be_put_off_with_plain_sql(self, store: SqliteStore, sql: sqlite3.Connection) -> None:
+        sql.execute(
+            "INSERT INTO tasks (id, task_type, params, run_after, priority)"
+            " VALUES ('a', 't2v', '{}', '2100-01-01T00:00:00.000Z', '5')"
+        )
+        assert store.claim("w", lease_s=LEASE_S) == []
+        assert store.get("a").priority == 5
+
 
 class TestMigrations:
     def test_opening_twice_changes_nothing(self, store: SqliteStore, path: Path) -> None:
@@ -129,8 +159,28 @@ class TestMigrations:
                 ("running", "wan", "p"), ("next", "wan", "p"),
             ]  # fmt: skip
 
+    def test_task_types_of_the_predecessor_are_found_in_the_params(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as sql, sql:
+            sql.execute("CREATE TABLE tasks (id TEXT PRIMARY KEY, params TEXT, status TEXT, created_at BLOB)")
+            rows = [("a", '{"task_type": "vace"}'), ("b", "{}"), ("c", b"no json")]
+            sql.executemany("INSERT INTO tasks VALUES (?, ?, 'Complete', x'32')", rows)
+        with closing(SqliteStore(path)) as store:
+            types = {task.id: task.task_type for task in store.tasks()}
+        assert types == {"a": "vace", "b": "standard_wgp_task", "c": "standard_wgp_task"}
+
 
 class TestErrors:
+    def test_a_write_that_can_never_succeed_is_told_from_an_outage(
+        self, store: SqliteStore, sql: sqlite3.Connection
+    ) -> None:
+        store.add(a_task(id="a"))
+        sql.execute(
+            "CREATE TRIGGER mine BEFORE UPDATE OF output_location ON tasks BEGIN SELECT RAISE(ABORT, 'not so'); END"
+        )
+        [task] = store.claim("w", lease_s=LEASE_S)
+        with pytest.raises(RefusedWrite, match="not so"):
+            store.complete(task.claim, "files/a.mp4")
+
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"nowhere/tasks\.db: its folder does not exist"):
             SqliteStore(tmp_path / "nowhere" / "tasks.db")

@@ -1,0 +1,92 @@
+"""What debug.py shows people, at the widths of their terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from source.diagnostics.rendering import rendered_task, rendered_tasks
+from source.diagnostics.views import task_view, tasks_view
+from source.store.sqlite import SqliteStore
+from source.store.types import NewTask
+
+LONG = "the picture cannot be read; " * 40
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "tasks.db")
+    yield store
+    store.close()
+
+
+def shown(renderable: RenderableType, width: int) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get()
+
+
+def failed(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "8f1f2f3e-0c5e-4b57-9a39-0f6a3c7f4a11", "task_type": "individual_travel_segment", "status": "Failed",
+        "attempts": 1, "worker_id": "w", "model": None, "output_location": None, "error_message": LONG,
+        "progress": None, "parent_id": None, "created_at": "2026-01-02T03:04:05.678Z",
+        "generation_started_at": "2026-01-02T03:04:06.000Z", "generation_processed_at": "2026-01-02T03:05:07.500Z",
+    } | changes  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_long_failure_leaves_the_other_columns_readable(width: int) -> None:
+    lines = shown(rendered_tasks([failed()]), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[1].startswith("8f1f2f3e-0c5e-4b57-9a39-0f6a3c7f4a11  Failed       01-02 03:04:05  61.5")
+    assert lines[2].strip().startswith("the picture cannot be read")
+    assert lines[3] == "1 Failed"
+
+
+def test_lines_of_a_message_and_markup_stay_one_plain_line() -> None:
+    lines = shown(rendered_tasks([failed(error_message="[red]first[/red]\nsecond")]), 100).splitlines()
+    assert lines[2].strip() == "[red]first[/red] second"
+
+
+def test_a_running_task_shows_how_far_it_is() -> None:
+    running = failed(status="In Progress", error_message=None, progress={"phase": "generating", "step": 3, "total": 9})
+    assert "generating 3/9" in shown(rendered_tasks([running]), 100)
+
+
+def test_an_empty_table_says_so() -> None:
+    assert shown(rendered_tasks([]), 100).strip() == "no tasks"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_task_is_shown_with_its_children_and_without_secrets(store: SqliteStore, width: int) -> None:
+    parent = store.add(
+        NewTask(
+            task_type="travel_orchestrator",
+            params={"prompt": "[bold]x", "api_key": "swordfish", "nested": [{"url": "https://u:hunter2@h/?sig=abc"}]},
+        )
+    )
+    text = shown(rendered_task(task_view(store, parent)), width)
+    assert parent in text
+    assert "[bold]x" in text
+    for secret in ("swordfish", "hunter2", "abc"):
+        assert secret not in text
+
+
+def test_a_childs_failure_is_told_below_its_parent(store: SqliteStore) -> None:
+    view = task_view(store, store.add(NewTask(task_type="travel_orchestrator", params={})))
+    view["children"] = [failed(child_key="travel_segment:0")]
+    lines = shown(rendered_task(view), 100).splitlines()
+    position = next(index for index, line in enumerate(lines) if line.startswith("8f1f2f3e"))
+    assert "travel_segment:0" in lines[position]
+    assert "the picture cannot be read" in lines[position + 1]
+
+
+def test_the_newest_tasks_come_first(store: SqliteStore) -> None:
+    ids = [store.add(NewTask(task_type="t2v", params={"prompt": "x"})) for _ in range(3)]
+    assert [view["id"] for view in tasks_view(store)] == ids[::-1]
