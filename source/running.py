@@ -7,12 +7,13 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from headless.generation import CancelToken, GenerationResult, GenerationTask, ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
@@ -25,6 +26,7 @@ from source.errors import (
     Outcome,
     StaleClaim,
     StoreError,
+    TaskNotFound,
     Verdict,
     verdict,
 )
@@ -234,7 +236,7 @@ class Run:
         if self._after is not None:
             self._after.ended.wait()
         kind = self._workplace.registry.get(self.task.task_type)
-        parsed = kind.parse(self.task.params, self._workplace.options_class)
+        parsed = kind.parse(self._params(), self._workplace.options_class)
         if parsed.unknown:
             log.warning("ignored parameters that nothing knows: %s", ", ".join(parsed.unknown))
         result = kind.run(parsed.params, self._context)
@@ -243,6 +245,20 @@ class Run:
             self._write(lambda: self._store.fan_out(self.claim, result.children, final_child=result.final_child))
             return f"created {len(result.children)} tasks"
         return self._deliver(result)
+
+    def _params(self) -> Mapping[str, Any]:
+        """The row's parameters. A child without its orchestrator's details gets them from its orchestrator's row."""
+        raw = self.task.params
+        parent = raw.get("orchestrator_task_id_ref")
+        if not isinstance(parent, str) or "orchestrator_details" in raw or "full_orchestrator_payload" in raw:
+            return raw
+        try:
+            details = persist(lambda: self._store.get(parent), self._workplace.closing).params.get(
+                "orchestrator_details"
+            )
+        except TaskNotFound:
+            return raw
+        return {**raw, "orchestrator_details": details} if details else raw
 
     def _deliver(self, done: Done) -> str:
         output = done.output

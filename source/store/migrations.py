@@ -38,8 +38,13 @@ def migrate(db: sqlite3.Connection) -> None:
 
 @step
 def m001_tasks(db: sqlite3.Connection) -> None:
-    """The first schema. A `tasks` table of the predecessor is taken over."""
-    older = db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tasks'").fetchone()
+    """The first schema. A `tasks` table of the predecessor is taken over; another program's file is refused."""
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    older = "tasks" in tables
+    if not older and any(not name.startswith("sqlite_") for name in tables):
+        raise StoreError(
+            f"the file belongs to another program (it holds {', '.join(sorted(tables))}); name another one"
+        )
     if older:
         db.execute("ALTER TABLE tasks RENAME TO tasks_older")
     for statement in _statements(_SCHEMA.read_text(encoding="utf-8")):

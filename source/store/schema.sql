@@ -97,6 +97,13 @@ BEGIN
     ) WHERE id = NEW.id;
 END;
 
+-- Front ends may write the priority into the params.
+CREATE TRIGGER tasks_priority AFTER INSERT ON tasks
+WHEN NEW.priority = 0 AND json_valid(NEW.params) AND json_type(NEW.params, '$.priority') = 'integer'
+BEGIN
+    UPDATE tasks SET priority = json_extract(NEW.params, '$.priority') WHERE id = NEW.id;
+END;
+
 -- A JSON array of ids, or one bare id.
 CREATE VIEW task_dependency_lists AS
 SELECT id,

@@ -13,7 +13,7 @@ from pathlib import Path
 from source.errors import RefusedWrite, StoreError
 
 #: how long a write waits for the writers of other processes
-BUSY_TIMEOUT_S = 30.0
+BUSY_TIMEOUT_S = 10.0
 #: how often wait_for_change looks, and how often a lock that SQLite does not wait for is tried again
 LOOK_EVERY_S, TRY_AGAIN_S = 0.25, 0.05
 

@@ -44,6 +44,13 @@ class AddingContract:
         front_end.insert(id="direct", task_type="t2v", params=params)
         assert store.get("direct").model == model
 
+    @pytest.mark.parametrize(("params", "priority"), [({"priority": 7}, 7), ({"priority": "high"}, 0), ({}, 0)])
+    def test_a_priority_in_the_params_counts(
+        self, store: TaskStore, front_end: FrontEnd, params: dict[str, object], priority: int
+    ) -> None:
+        front_end.insert(id="direct", task_type="t2v", params=params)
+        assert store.get("direct").priority == priority
+
     def test_a_front_end_gives_three_columns_and_the_row_runs(self, store: TaskStore, front_end: FrontEnd) -> None:
         front_end.insert(id="direct", task_type="t2v", params={"prompt": "x"})
         task = claim(store)

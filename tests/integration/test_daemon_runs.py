@@ -312,6 +312,15 @@ def test_tasks_that_need_no_gpu_run_while_it_is_busy(tmp_path: Path) -> None:
     floor.close()
 
 
+def test_a_thin_child_gets_its_details_from_its_orchestrators_row(floor: Floor) -> None:
+    parent = floor.add("nothing", orchestrator_details={"prompt": "a lake", "seed": 5})
+    child = floor.add("draw", orchestrator_task_id_ref=parent, prompt=None)
+    orphan = floor.add("draw", orchestrator_task_id_ref="nobody")
+    floor.work()
+    assert {floor.store.get(each).status for each in (child, orphan)} == {Status.COMPLETE}
+    assert {"prompt": "a lake", "seed": 5} in floor.engine.calls
+
+
 def test_a_damaged_medium_is_named_by_its_field(floor: Floor, tmp_path: Path) -> None:
     note = tmp_path / "cat.png"
     note.write_text("I am no picture")
