@@ -20,7 +20,8 @@ _task_id: ContextVar[str] = ContextVar("task_id", default="-")
 
 REDACTED = "***"
 LINE = "%(asctime)s %(levelname)-7s [%(task)s] %(message)s"
-RICH_LINE = "[%(task)s] %(message)s"
+#: on a terminal the first eight characters tell tasks apart, as its progress bars do
+RICH_LINE = "[%(task).8s] %(message)s"
 
 _SECRET_NAMES = (
     r"(?:access_?|refresh_?|auth_?|id_?|session_?)?token|api_?key|anon_?key|service_?(?:role_?)?key|secret\w*|"
