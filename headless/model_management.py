@@ -18,7 +18,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Self, TypeVar
 
 from headless.generation import (
@@ -141,9 +140,7 @@ class HeadlessTaskQueue:
             self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # ---- tasks
@@ -182,6 +179,11 @@ class HeadlessTaskQueue:
         return True
 
     # ---- what others may see
+
+    @property
+    def alive(self) -> bool:
+        """Whether the queue's thread still runs. After `stop` it does only when the engine hangs, or still loads."""
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def loaded_model(self) -> str | None:

@@ -103,6 +103,10 @@ class Worker:
         self._stops += 1
         self._wake()
 
+    @property
+    def told_to_stop(self) -> bool:
+        return self._stops > 0
+
     def runs(self) -> list[Run]:
         """What runs now."""
         with self._lock:

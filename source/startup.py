@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 
 from rich.console import Console
 
@@ -23,8 +22,8 @@ from source.task_registry import registry
 
 log = logging.getLogger(__name__)
 
-#: what HeadlessTaskQueue calls its thread
-GPU_THREAD = "gpu"
+#: how long a worker that nobody told to stop waits for its engine
+UNHURRIED_S = 60.0
 
 
 def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bool = False) -> int:
@@ -51,16 +50,12 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
         _stop_on_signals(worker)
         queue.start(settings.preload_model or None)
         code = worker.run(until_idle=until_idle)
-    queue.stop(timeout_s=max(settings.shutdown_grace_s, MIN_STOPPING_S), reason=ShuttingDown())
-    if worker.runs() or _engine_is_busy():
+    patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop else UNHURRIED_S
+    queue.stop(timeout_s=patience_s, reason=ShuttingDown())
+    if worker.runs() or queue.alive:
         _leave_now(code)
     store.close()
     return code
-
-
-def _engine_is_busy() -> bool:
-    """A thread that is still in the engine (it loads a model, say) would abort the process at its regular end."""
-    return any(thread.name == GPU_THREAD for thread in threading.enumerate())
 
 
 def _stop_on_signals(worker: Worker) -> None:
@@ -70,7 +65,10 @@ def _stop_on_signals(worker: Worker) -> None:
 
 
 def _leave_now(code: int) -> None:
-    """Something hangs in the engine. Its row is back in the queue, so nothing is lost by not waiting for it."""
+    """Something hangs in the engine. Its row is back in the queue, so nothing is lost by not waiting for it.
+
+    A regular end would be none: torch aborts a process whose other threads are still at work.
+    """
     log.warning("leaving although the engine has not stopped")
     logging.shutdown()
     sys.stderr.flush()
