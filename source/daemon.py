@@ -21,7 +21,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.leases import Changes, Leases
-from source.running import Run, Watch, Workplace
+from source.running import Run, Stage, Watch, Workplace
 from source.settings import Settings
 from source.storage import LocalStorage
 from source.store.base import TaskStore
@@ -131,14 +131,10 @@ class Worker:
                 self._wait(min(self._settings.poll_interval_s, self._settings.rescue_interval_s))
 
     def _claim(self) -> int:
-        """Fill the free slots, with one generation at most that waits for the GPU. Returns how many were started.
-
-        That one is prepared while another generates, so the GPU never waits for it; more would only be kept from
-        other workers whose GPU is idle.
-        """
+        """Fill the free slots, generations one at a time. Returns how many tasks were started."""
         started = 0
         while free := self._free_slots():
-            only = self._without_gpu if any(run.waits_for_gpu for run in self.runs()) else None
+            only = None if self._wants_generation() else self._without_gpu
             claimed = self._store.claim(
                 self.worker_id,
                 lease_s=self._settings.lease_s,
@@ -152,6 +148,16 @@ class Worker:
             if not claimed:
                 break
         return started
+
+    def _wants_generation(self) -> bool:
+        """One is prepared while another generates, so the GPU never waits; more would be kept from idle workers.
+
+        While nothing generates, one that takes long to prepare (a download, say) does not hold up the others.
+        """
+        waiting = [run for run in self.runs() if run.stage is Stage.BEFORE]
+        if any(run.stage is Stage.GENERATING for run in self.runs()):
+            return not waiting
+        return all(run.age_s >= self._settings.prepare_ahead_s for run in waiting)
 
     def _free_slots(self) -> int:
         carriers = sum(carrier.is_alive() for carrier in self._carriers)

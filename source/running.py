@@ -193,17 +193,23 @@ class Run:
         #: how it ended, when not well
         self.outcome: Outcome | None = None
         self._after = after
+        self._claimed_at = time.monotonic()
         self._reporting = False
         self._workplace = workplace
         self._store = workplace.store
         self._context = RunContext(workplace, task, self.token)
 
     @property
-    def waits_for_gpu(self) -> bool:
-        """Whether it is still to come to the GPU: a generation that is being prepared, or stands in the queue."""
+    def stage(self) -> Stage:
+        """A task that uses no GPU has it behind it from the start."""
         registry = self._workplace.registry
         uses_gpu = self.task.task_type in registry and registry.get(self.task.task_type).uses_gpu
-        return uses_gpu and self._context.stage is Stage.BEFORE
+        return self._context.stage if uses_gpu else Stage.AFTER
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the claim."""
+        return time.monotonic() - self._claimed_at
 
     def __call__(self) -> None:
         started_at = time.monotonic()

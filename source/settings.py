@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         3, ge=1, le=16, description="tasks claimed at once: one on the GPU, others being prepared or finished"
     )
+    prepare_ahead_s: float = Field(
+        5, ge=0, description="seconds after which a generation is claimed although another is still being prepared"
+    )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
     progress_interval_s: float = Field(1, ge=0, description="shortest time between two stored progress reports")
 

@@ -96,7 +96,7 @@ def test_one_generation_is_prepared_ahead_and_the_others_are_left_to_other_worke
 
 def test_nothing_is_claimed_ahead_before_the_generation_has_begun(tmp_path: Path) -> None:
     """While a worker still prepares its first generation, an idle worker may take the next one."""
-    floor = Floor(tmp_path)
+    floor = Floor(tmp_path, prepare_ahead_s=600)
     preparing, go_on = threading.Event(), threading.Event()
 
     def prepare(params: TaskParams, context: TaskContext) -> Done:
@@ -115,6 +115,25 @@ def test_nothing_is_claimed_ahead_before_the_generation_has_begun(tmp_path: Path
         go_on.set()
         floor.wait_for(first, Status.COMPLETE)
         floor.wait_for(second, Status.COMPLETE)
+    floor.close()
+
+
+def test_a_generation_that_takes_long_to_prepare_does_not_keep_the_gpu_idle(tmp_path: Path) -> None:
+    floor = Floor(tmp_path, prepare_ahead_s=0)
+    go_on = threading.Event()
+
+    def prepare(params: TaskParams, context: TaskContext) -> Done:
+        assert go_on.wait(30)
+        return draw(params, context)
+
+    floor.register("prepare", prepare, uses_gpu=True)
+    slow = floor.add("prepare", prompt="a ball")
+    quick = floor.add()
+    with floor.working():
+        floor.wait_for(quick, Status.COMPLETE)
+        assert floor.store.get(slow).status is Status.IN_PROGRESS
+        go_on.set()
+        floor.wait_for(slow, Status.COMPLETE)
     floor.close()
 
 
