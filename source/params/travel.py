@@ -13,6 +13,9 @@ from source.params.base import LEVELS, TaskParams
 #: written by front ends for the worker's bookkeeping or for features of theirs; without meaning to these tasks
 _CARRIED = frozenset(
     [
+        "is_last_segment",
+        "frame_overlap_with_next",
+        "fps_final_video",
         "main_output_dir_for_run",
         "original_common_args",
         "current_run_base_output_dir",
@@ -145,10 +148,8 @@ class SegmentParams(TravelMode):
     )
 
     segment_index: int = Field(0, ge=0, description="which segment of the travel this is")
-    is_first_segment: bool | None = Field(None, description="nothing to continue from")
-    is_last_segment: bool | None = Field(None, description="nothing follows")
+    is_first_segment: bool | None = Field(None, description="nothing to continue from (default: segment_index is 0)")
     frame_overlap_from_previous: int = Field(0, ge=0, description="frames shared with the predecessor")
-    frame_overlap_with_next: int = Field(0, ge=0, description="frames shared with the next segment")
     start_image_url: ImageRef | None = Field(None, description="first frame")
     end_image_url: ImageRef | None = Field(None, description="last frame")
     segment_frames_expanded: list[int] = Field([], description="lengths of the travel's segments")
@@ -157,6 +158,12 @@ class SegmentParams(TravelMode):
     adjust_brightness_subsequent_starting_frames: float = Field(
         0, ge=-1, le=1, description="brighten (> 0) or darken continued frames"
     )
+
+    @property
+    def continues(self) -> bool:
+        """Whether a predecessor's last frames come before its own."""
+        first = self.segment_index == 0 if self.is_first_segment is None else self.is_first_segment
+        return self.chained and not first
 
     @property
     def start_image(self) -> str | None:
@@ -185,5 +192,4 @@ class StitchParams(TravelMode):
         description="frames shared by neighbouring segments",
         validation_alias=AliasChoices("frame_overlap_settings_expanded", "frame_overlap_expanded"),
     )
-    fps_final_video: int | None = Field(None, ge=1, le=120, description="frames per second of the result")
     crossfade_sharp_amt: float | None = Field(None, ge=0, le=2, description="sharpen the cross-fades by this amount")

@@ -42,8 +42,7 @@ class TravelSegmentProcessor:
         model = context.model(params.model)
         if params.options.size is None:
             raise InvalidInput('is missing; give the size as "WIDTHxHEIGHT"', field="parsed_resolution_wh")
-        continues = params.chained and not standalone and params.segment_index > 0
-        overlap = params.frame_overlap_from_previous if continues else 0
+        overlap = params.frame_overlap_from_previous if params.continues and not standalone else 0
         context_frames = context_for(overlap, model.frame_step)
         return cls(
             params,

@@ -68,7 +68,11 @@ def test_a_task_is_shown_with_its_children_and_without_secrets(store: SqliteStor
     parent = store.add(
         NewTask(
             task_type="travel_orchestrator",
-            params={"prompt": "[bold]x", "api_key": "swordfish", "nested": [{"url": "https://u:hunter2@h/?sig=zyxwvut"}]},
+            params={
+                "prompt": "[bold]x",
+                "api_key": "swordfish",
+                "nested": [{"url": "https://u:hunter2@h/?sig=zyxwvut"}],
+            },
         )
     )
     text = shown(rendered_task(task_view(store, parent)), width)

@@ -157,6 +157,20 @@ def test_chaining_is_for_vace_alone_and_independent_segments_is_its_older_invers
     assert chained(independent_segments=True, chain_segments=True)
 
 
+@pytest.mark.parametrize(
+    ("raw", "continues"),
+    [
+        ({"segment_index": 0}, False),
+        ({"segment_index": 2}, True),
+        ({"segment_index": 2, "is_first_segment": True}, False),
+        ({"segment_index": 2, "chain_segments": False}, False),
+        ({"segment_index": 2, "model_type": "i2v"}, False),
+    ],
+)
+def test_a_chained_segment_continues_unless_it_is_the_first(raw: dict[str, Any], continues: bool) -> None:
+    assert parse_params(SegmentParams, raw).params.continues is continues
+
+
 def test_a_segment_finds_its_images_by_index_or_as_its_own_pair() -> None:
     def images(**raw: Any) -> tuple[str | None, str | None]:
         params = parse_params(SegmentParams, raw).params

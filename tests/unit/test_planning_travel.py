@@ -95,7 +95,7 @@ def test_a_segment_parses_back_to_what_was_planned() -> None:
     second = plan().children[1]
     params = parse_params(SegmentParams, second.params, strict=True).params
     assert params.options.video_length == 33 + 8
-    assert (params.frame_overlap_from_previous, params.frame_overlap_with_next) == (8, 0)
+    assert (params.frame_overlap_from_previous, params.continues) == (8, True)
     assert (params.options.prompt, params.options.seed, params.options.guidance_scale) == ("common", 6, 4.0)
     assert (params.start_image, params.end_image) == ("b.png", "c.png")
 
