@@ -27,7 +27,7 @@ from headless.generation import (
 )
 from headless.inputs import check_inputs, generation_size
 from Wan2GP.definitions import Definitions, load_definitions
-from Wan2GP.errors import ModelUnavailable, OutOfMemory, Unsupported
+from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported
 from Wan2GP.media import read_image, resize
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class WanOrchestrator:
         self._checkpoints = checkpoints
         self._definition_dirs = tuple(definitions)
         self._definitions: Definitions = load_definitions(definitions)
-        self._device = device or machine_device()
+        self._device = checked_device(device) if device else machine_device()
         self._import_engine = engine
         self._engine: Engine | None = None
 
@@ -245,16 +245,26 @@ def _open(file: str, size: tuple[int, int] | None) -> Image.Image:
 
 
 def machine_device() -> str:
-    """ "cuda" when the torch that is installed and the driver can use an accelerator, else "cpu".
+    """ "cuda" when this machine has an accelerator that the installed torch can use, else "cpu"."""
+    return "cuda" if accelerators() else "cpu"
 
-    Asks the driver, not torch: importing torch takes seconds.
-    """
+
+def checked_device(device: str) -> str:
+    """`device` when this machine has it. Raises InvalidInput that says which ones it has."""
+    present = ["cpu", *(["cuda"] if accelerators() else []), *(f"cuda:{index}" for index in range(accelerators()))]
+    if device not in present:
+        raise InvalidInput(f"this machine has no {device!r}; it has {', '.join(present)}", field="device")
+    return device
+
+
+def accelerators() -> int:
+    """How many accelerators torch could use. Asks the driver, not torch: importing torch takes seconds."""
     if "+cpu" in metadata.version("torch"):
-        return "cpu"
+        return 0
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
-        return "cpu"
+        return 0
     count = ctypes.c_int()
     found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return "cuda" if found and count.value > 0 else "cpu"
+    return count.value if found else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from headless.options import ImageRef
 from source.params.base import LEVELS, TaskParams
@@ -74,8 +74,8 @@ class TravelParams(TravelMode):
     not_knobs: ClassVar[frozenset[str]] = TravelMode.not_knobs | {"video_length", "num_frames"}
 
     num_new_segments_to_generate: int | None = Field(None, description="segments to create")
-    segment_frames_expanded: list[int] = Field(..., description="frames per segment, 4k+1")
-    frame_overlap_expanded: int | list[int] = Field(
+    segment_frames_expanded: list[PositiveInt] = Field(..., description="frames per segment, 4k+1")
+    frame_overlap_expanded: NonNegativeInt | list[NonNegativeInt] = Field(
         ..., description="frames shared by neighbouring segments; one number serves every join"
     )
     base_prompts_expanded: Texts = Field([], description="prompt per segment")

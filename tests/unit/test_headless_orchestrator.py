@@ -399,3 +399,9 @@ def test_describing_from_many_threads_is_safe(orchestrator: WanOrchestrator) -> 
     for thread in threads:
         thread.join()
     assert len(found) == 4 * len(orchestrator.models())
+
+
+@pytest.mark.parametrize("device", ["bogus", "cuda:77"])
+def test_a_device_that_the_machine_lacks_is_refused_at_once(tmp_path: Path, device: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"^device: this machine has no '{device}'; it has cpu"):
+        WanOrchestrator(checkpoints=tmp_path, device=device)

@@ -134,6 +134,11 @@ def test_a_feature_that_is_switched_off_is_no_matter(name: str, value: Any) -> N
     ("changes", "message"),
     [
         ({"segment_frames_expanded": [33]}, "one length a segment"),
+        (
+            {"segment_frames_expanded": [-3, 9]},
+            r"segment_frames_expanded\.0.*greater than 0",
+        ),
+        ({"frame_overlap_expanded": [-1]}, "frame_overlap_expanded.*greater than or equal to 0"),
         ({"input_image_paths_resolved": ["a.png", "b.png"]}, "2 segments need 3"),
         ({"parsed_resolution_wh": None}, "parsed_resolution_wh"),
         ({"parsed_resolution_wh": "99999x99999"}, "resolution.*too large"),
