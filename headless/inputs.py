@@ -9,7 +9,7 @@ from typing import Any
 from headless.generation import GenerationTask, ModelInfo
 from headless.options import GenerationOptions
 from Wan2GP.errors import InvalidInput, InvalidMedia, Unsupported
-from Wan2GP.media import check_video, probe_image
+from Wan2GP.media import check_video, probe_image, snap_size
 
 #: option -> the input of a model (`ModelInfo.inputs`) that it feeds; an input's own option comes first
 FEEDS = {
@@ -51,14 +51,7 @@ def generation_size(options: GenerationOptions, model: ModelInfo) -> tuple[int, 
     """(width, height) that `model` generates for the resolution asked for; None when none was asked for."""
     if options.size is None:
         return None
-    block = model.pixel_block
-    if min(options.size) < block:
-        raise InvalidInput(
-            f"{options.resolution} is too small for the model {model.name}; both sides must be at least {block} pixels",
-            field="resolution",
-        )
-    width, height = options.size
-    return width // block * block, height // block * block
+    return snap_size(*options.size, model.pixel_block)
 
 
 def _listed(value: str | list[str]) -> list[str]:

@@ -179,14 +179,15 @@ def _size(resolution: Any, definition: ModelDefinition) -> tuple[int, int]:
 
 
 def _num_frames(asked_frames: int, definition: ModelDefinition) -> tuple[int, tuple[str, ...]]:
-    """Floored to frame_step * k + 1, or raised to what the model can do at least; with a note when it changes."""
+    """The length frame_step * k + 1 that stands for the one asked for (20 -> 21, 82 -> 81), and at least what the model
+    can do; with a note when it changes."""
     step, least = definition.architecture.frame_step, definition.architecture.min_frames
     if asked_frames < least:
         return least, (f"video_length raised from {asked_frames} to {least}, the least that {definition.id} can do",)
-    made = (asked_frames - 1) // step * step + 1
+    made = asked_frames // step * step + 1
     if made == asked_frames:
         return made, ()
-    return made, (f"video_length lowered from {asked_frames} to {made}: {definition.id} makes {step} * k + 1 frames",)
+    return made, (f"video_length changed from {asked_frames} to {made}: {definition.id} makes {step} * k + 1 frames",)
 
 
 def _fps(settings: Mapping[str, Any], definition: ModelDefinition) -> float:

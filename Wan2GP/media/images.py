@@ -92,10 +92,12 @@ def resize(frame: Frame, size: tuple[int, int]) -> Frame:
 def snap_size(width: int, height: int, block: int = 16) -> tuple[int, int]:
     """Both sides floored to a multiple of `block` pixels: 902x508 -> 896x496.
 
-    Raises InvalidInput when a side is smaller than one block.
+    The one place for this rule. Raises InvalidInput when a side is smaller than one block.
     """
     if width < block or height < block:
-        raise InvalidInput(f"size {width}x{height} is too small: each side needs at least {block} pixels")
+        raise InvalidInput(
+            f"{width}x{height} is too small: each side needs at least {block} pixels", field="resolution"
+        )
     return width // block * block, height // block * block
 
 

@@ -27,14 +27,6 @@ def context_for(overlap: int, step: int = FRAME_STEP) -> int:
     return -(-overlap // step) * step
 
 
-def snap_size(size: tuple[int, int], block: int) -> tuple[int, int]:
-    """Both sides floored to multiples of `block`. Raises InvalidInput when nothing would be left."""
-    width, height = (side // block * block for side in size)
-    if not width or not height:
-        raise InvalidInput(f"{size[0]}x{size[1]} is smaller than the model's {block}-pixel block", field="resolution")
-    return width, height
-
-
 @dataclass(frozen=True)
 class SegmentPlan:
     """One segment. All numbers are frames."""

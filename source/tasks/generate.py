@@ -6,10 +6,9 @@ from typing import Self
 
 from pydantic import model_validator
 
-from headless.generation import GenerationResult, ModelInfo
+from headless.generation import GenerationResult
 from headless.options import GenerationOptions
 from source.params.base import TaskParams
-from source.planning.frames import quantise
 from source.task_registry import Done, TaskContext, task
 
 
@@ -40,17 +39,10 @@ def generate(params: GenerateParams, context: TaskContext) -> Done:
     """Run the model once on the row's options."""
     assert params.model is not None
     model = context.model(params.model)
-    options = with_valid_length(params.options, model)
+    options = params.options
     if options.video_guide and model.takes("control_video"):
         options = with_control_letters(options)
     return finished(context.generate(model.name, options))
-
-
-def with_valid_length(options: GenerationOptions, model: ModelInfo) -> GenerationOptions:
-    """The length that stands for the one asked for, by the same rule as in a travel. One frame stays a picture."""
-    if options.video_length is None or options.video_length == 1:
-        return options
-    return options.replace(video_length=max(quantise(options.video_length, model.frame_step), model.min_frames))
 
 
 def with_control_letters(options: GenerationOptions) -> GenerationOptions:

@@ -13,7 +13,7 @@ from headless.generation import ModelInfo
 from headless.options import GenerationOptions
 from source.errors import EngineError, InvalidInput
 from source.params.travel import DEFAULT_SEED, SegmentParams
-from source.planning.frames import context_for, quantise, snap_size
+from source.planning.frames import context_for, quantise
 from source.task_registry import Done, TaskContext, task
 
 if TYPE_CHECKING:
@@ -37,17 +37,20 @@ class TravelSegmentProcessor:
     @classmethod
     def resolve(cls, params: SegmentParams, context: TaskContext, *, standalone: bool) -> TravelSegmentProcessor:
         """Validate before anything is generated. Raises InvalidInput, InvalidMedia, UnknownModel, ModelUnavailable."""
+        from headless.inputs import generation_size
+
         if not params.model:
             raise InvalidInput("is missing; name the model that generates the segment", field="model_name")
         model = context.model(params.model)
-        if params.options.size is None:
+        size = generation_size(params.options, model)
+        if size is None:
             raise InvalidInput('is missing; give the size as "WIDTHxHEIGHT"', field="parsed_resolution_wh")
         overlap = params.frame_overlap_from_previous if params.continues and not standalone else 0
         context_frames = context_for(overlap, model.frame_step)
         return cls(
             params,
             model,
-            snap_size(params.options.size, model.pixel_block),
+            size,
             _length(params, model),
             context_frames,
             context_frames - overlap,

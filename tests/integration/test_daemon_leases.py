@@ -94,21 +94,27 @@ def test_one_generation_is_prepared_ahead_and_the_others_are_left_to_other_worke
                 floor.wait_for(task, Status.COMPLETE)
 
 
-def test_nothing_is_claimed_ahead_before_the_generation_has_begun(tmp_path: Path) -> None:
-    """While a worker still prepares its first generation, an idle worker may take the next one."""
-    floor = Floor(tmp_path, prepare_ahead_s=600)
+def hold_up(floor: Floor) -> tuple[threading.Event, threading.Event]:
+    """Registers `prepare`, a generation whose preparation sets the first event and waits for the second."""
     preparing, go_on = threading.Event(), threading.Event()
 
     def prepare(params: TaskParams, context: TaskContext) -> Done:
         preparing.set()
-        assert go_on.wait(30)
+        assert go_on.wait(DEADLINE_S)
         return draw(params, context)
 
     floor.register("prepare", prepare, uses_gpu=True)
+    return preparing, go_on
+
+
+def test_nothing_is_claimed_ahead_before_the_generation_has_begun(tmp_path: Path) -> None:
+    """While a worker still prepares its first generation, an idle worker may take the next one."""
+    floor = Floor(tmp_path, prepare_ahead_s=600)
+    preparing, go_on = hold_up(floor)
     first = floor.add("prepare", prompt="a ball")
     second = floor.add()
     with floor.working():
-        assert preparing.wait(30)
+        assert preparing.wait(DEADLINE_S)
         cpu = floor.add("nothing")
         floor.wait_for(cpu, Status.COMPLETE)
         assert floor.store.get(second).status is Status.QUEUED
@@ -120,13 +126,7 @@ def test_nothing_is_claimed_ahead_before_the_generation_has_begun(tmp_path: Path
 
 def test_a_generation_that_takes_long_to_prepare_does_not_keep_the_gpu_idle(tmp_path: Path) -> None:
     floor = Floor(tmp_path, prepare_ahead_s=0)
-    go_on = threading.Event()
-
-    def prepare(params: TaskParams, context: TaskContext) -> Done:
-        assert go_on.wait(30)
-        return draw(params, context)
-
-    floor.register("prepare", prepare, uses_gpu=True)
+    _, go_on = hold_up(floor)
     slow = floor.add("prepare", prompt="a ball")
     quick = floor.add()
     with floor.working():

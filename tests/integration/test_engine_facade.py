@@ -44,7 +44,7 @@ def test_photos_become_a_video_that_passes_through_them(samples: Path):
     )
     frames = run.frames()
     assert run.returned and len(run.files) == 1
-    assert frames.shape == (21, 112, 208, 3)
+    assert frames.shape == (25, 112, 208, 3)
     for frame, name in ((frames[0], "astronaut.jpg"), (frames[-1], "chelsea.jpg")):
         photo = resize(read_image(samples / name), size)
         assert structural_similarity(frame, photo, channel_axis=2) > 0.9

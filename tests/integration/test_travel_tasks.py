@@ -279,12 +279,6 @@ def test_one_frame_becomes_a_picture(shop: Workshop) -> None:
     assert shop.video(row).suffix == ".png"
 
 
-@pytest.mark.parametrize(("asked", "made"), [(20, 21), (17, 17), (2, 5)])
-def test_a_direct_tasks_length_follows_the_rule_of_travels(shop: Workshop, asked: int, made: int) -> None:
-    params = {"model": "fake_t2v", "prompt": "x", "resolution": "64x48", "video_length": asked}
-    assert probe_video(shop.video(shop.run("generate_video", params))).num_frames == made
-
-
 BAD = {
     "unknown type": ("t2w", {"prompt": "x"}, "t2v"),
     "missing prompt": ("generate_video", {"model": "fake_t2v"}, "prompt"),

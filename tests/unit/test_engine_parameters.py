@@ -53,8 +53,8 @@ def test_what_equals_the_default_or_is_none_was_not_asked_for():
     assert asked({"seed": 0, "slg_layers": [4]}) == {"seed", "slg_layers"}
 
 
-@pytest.mark.parametrize(("given", "made"), [(5, 5), (8, 5), (9, 9), (48, 45), (49, 49), (52, 49), (81, 81)])
-def test_lengths_are_floored_to_four_k_plus_one(given, made):
+@pytest.mark.parametrize(("given", "made"), [(5, 5), (8, 9), (9, 9), (20, 21), (48, 49), (49, 49), (82, 81), (84, 85)])
+def test_lengths_become_four_k_plus_one_as_in_a_travel(given, made):
     request = parsed(video_length=given)
     assert request.num_frames == made
     assert bool(request.notes) == (given != made)

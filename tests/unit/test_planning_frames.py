@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from source.errors import InvalidInput
-from source.planning.frames import context_for, plan_frames, quantise, snap_size
+from source.planning.frames import context_for, plan_frames, quantise
 
 
 @pytest.mark.parametrize(("wish", "length"), [(81, 81), (80, 81), (82, 81), (84, 85), (1, 1), (5, 5), (3, 1)])
@@ -89,9 +89,3 @@ def test_every_plan_adds_up(frames: list[int], overlaps: list[int], chained: boo
         covered |= set(range(segment.start, segment.start + segment.output))
     assert covered == set(range(plan.total_frames))
     assert plan.anchors[-1] == plan.total_frames - 1
-
-
-def test_sizes_are_floored_to_the_block() -> None:
-    assert snap_size((902, 508), 16) == (896, 496)
-    with pytest.raises(InvalidInput):
-        snap_size((10, 508), 16)
