@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,16 +16,16 @@ from source.task_registry import registry
 
 def parser() -> CommandParser:
     """The flags."""
-    flags = CommandParser("add_task.py", description=__doc__)
+    flags = CommandParser("add_task.py", description=__doc__, add_help=False)
+    flags.add_type_help()
     flags.add_argument("--type", dest="task_type", help="task type; --list-types shows them")
     flags.add_argument("--params", metavar="JSON|@FILE", help="the parameters, or a file that holds them")
-    flags.add_argument(
-        "--dependant-on", action="append", default=[], metavar="ID", help="run after this task; repeatable"
-    )
+    flags.add_argument("--dependant-on", action="append", default=[], metavar="ID", help="run after this; repeatable")
     flags.add_argument("--priority", type=int, default=0, help="larger first (default: 0)")
     flags.add_argument("--project-id", help="project of the row")
     flags.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
     flags.add_argument("--list-types", action="store_true", help="show the task types and leave")
+    flags.add_argument("--schema", metavar="TYPE", help="print a task type's parameters as JSON Schema and leave")
     flags.add_version()
     return flags
 
@@ -32,26 +33,23 @@ def parser() -> CommandParser:
 def main() -> int:
     """Parse the flags, check the task, add it."""
     flags = parser()
-    given = flags.parse_args()
-    if given.list_types:
-        for kind in registry():
-            print(f"{kind.name:28} {kind.help}")
-        return 0
-    if not given.task_type or not given.params:
-        flags.error("--type and --params are needed")
     try:
-        settings = load_settings(db_file=given.db_file)
-        params = read_params(given.params)
-        print(enqueue(
-            settings, given.task_type, params, dependant_on=given.dependant_on, priority=given.priority,
-            project_id=given.project_id,
-        ))  # fmt: skip
-    except StoreError as error:
-        print(f"add_task.py: {error}", file=sys.stderr)
-        return 2
+        given = flags.parse_args()
+        if given.list_types:
+            print("\n".join(f"{kind.name:28} {kind.help}" for kind in registry()))
+        elif given.schema:
+            print(json.dumps(registry().get(given.schema).schema(), indent=2, ensure_ascii=False))
+        elif given.task_type and given.params:
+            settings, params = load_settings(db_file=given.db_file), read_params(given.params)
+            print(enqueue(
+                settings, given.task_type, params, dependant_on=given.dependant_on, priority=given.priority,
+                project_id=given.project_id,
+            ))  # fmt: skip
+        else:
+            flags.error("--type and --params are needed")
     except WanError as error:
         print(f"add_task.py: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, StoreError) else 1
     return 0
 
 

@@ -17,8 +17,29 @@ class CommandParser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: {message}\n")
 
+    def add_type_help(self) -> None:
+        """`--help` alone shows the flags, `--help TYPE` the parameters of a task type."""
+        self.add_argument("-h", "--help", action=HelpAction)
+
     def add_version(self) -> None:
         self.add_argument("--version", action=VersionAction)
+
+
+class HelpAction(argparse.Action):
+    """`--help [TYPE]`: print the flags or a type's parameters, and leave. Raises InvalidInput for an unknown type."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        text = "show this message, or the parameters of a task type, and leave"
+        super().__init__(option_strings, dest, nargs="?", metavar="TYPE", help=text)
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, value: object, __: str | None = None) -> NoReturn:
+        if value is None:
+            parser.print_help()
+        else:
+            from source.parameter_help import print_help
+
+            print_help(str(value))
+        parser.exit(0)
 
 
 class VersionAction(argparse.Action):

@@ -70,7 +70,7 @@ class TaskContext(Protocol):
         """Raises UnknownModel, and ModelUnavailable when it cannot run on this machine."""
 
     def generate(self, model: str, options: GenerationOptions) -> GenerationResult:
-        """Run the engine; media in `options` are fetched and checked first. Raises typed errors."""
+        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors."""
 
     def fetch(self, reference: str, *, kind: str, field: str) -> Path:
         """A path or URL as a local file, checked to be an `image`, `video` or `audio`. Raises InvalidMedia."""
@@ -98,6 +98,12 @@ class TaskType:
     default_model: str | None = None
     #: False for types that plan, cut or join: they run beside a generation, however many generations wait
     uses_gpu: bool = True
+
+    def schema(self, options_class: type[GenerationOptions] = GenerationOptions) -> dict[str, Any]:
+        """Everything that a row of this type may hold, as JSON Schema."""
+        from source.params.schema import parameter_schema
+
+        return parameter_schema(self.params, self.name, self.help, options_class, self.default_model)
 
     def parse(
         self,

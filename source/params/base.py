@@ -7,11 +7,11 @@ At each level the aliases are renamed to field names first; only then are the le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from headless.options import GenerationOptions, aliases, parse_model
 from source.errors import InvalidInput
@@ -25,6 +25,10 @@ LEVELS: tuple[str | None, ...] = (
     "individual_segment_params",
 )
 CONTAINERS = frozenset(level for level in LEVELS if level)
+
+#: what a row's JSON may hold at most
+MAX_DEPTH = 64
+MAX_INTEGER = 2**64
 
 #: names that front ends and servers write into rows for themselves; they mean nothing to a task
 BOOKKEEPING = frozenset(
@@ -76,12 +80,9 @@ UNSUPPORTED = {
     "svi2pro": "SVI chaining",
     "svi_predecessor_video_url": "SVI chaining",
     "enhance_prompt": "prompt enhancement by a vision-language model",
-    "phase_config": "phase_config",
     "continue_from_video_resolved_path": "continuing from a video",
     "continue_from_video_resolved_path_for_guide": "continuing from a video",
     "initial_continued_video_path": "continuing from a video",
-    "additional_loras": "additional_loras",
-    "loras": "loras",
     "upscale_factor": "upscaling after the stitch",
     "regenerate_anchors": "regenerate_anchors",
     "show_input_images": "the banner of input images",
@@ -122,6 +123,20 @@ SETTINGS_OF_UNSUPPORTED = frozenset(
 )
 
 
+class Part(BaseModel):
+    """An object inside a parameter. Names that nothing knows are kept, to be reported."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        """A null is the same as an absent name."""
+        if not isinstance(values, Mapping):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+
 class TaskParams(BaseModel):
     """Base of every task type's own parameters. Engine knobs are not declared here: they arrive in `options`."""
 
@@ -133,6 +148,8 @@ class TaskParams(BaseModel):
     not_knobs: ClassVar[frozenset[str]] = frozenset()
     #: names that this task type receives and has no use for
     carried: ClassVar[frozenset[str]] = frozenset()
+    #: engine knobs that a row must give
+    needed_knobs: ClassVar[tuple[str, ...]] = ()
     #: levels that were written for this task; a child's other levels are its parent's and may hold more than it knows
     own_levels: ClassVar[frozenset[str | None]] = frozenset({None, "individual_segment_params"})
 
@@ -141,8 +158,23 @@ class TaskParams(BaseModel):
     )
     options: SkipValidation[GenerationOptions] = Field(default_factory=GenerationOptions, exclude=True)
 
+    def resolved(self, given: Mapping[str, Given]) -> Self:
+        """A copy in which parameters that stand for engine knobs have become knobs. Raises InvalidInput."""
+        return self
+
 
 Params = TypeVar("Params", bound=TaskParams)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the strongest level says about one field."""
+
+    value: Any
+    #: the name under which it was written
+    name: str
+    #: larger is stronger; an index of LEVELS
+    level: int
 
 
 @dataclass(frozen=True)
@@ -165,36 +197,90 @@ def parse_params(
     `strict` refuses names that nothing knows (add_task); otherwise they are returned, for one warning.
     Raises InvalidInput that names the field.
     """
-    own_names, knob_names = field_names(kind), knob_table(kind, options_class)
-    own: dict[str, Any] = {}
-    knobs: dict[str, Any] = {}
-    written: dict[str, str] = {}
-    unknown: list[str] = []
-    for level, values in levels(raw):
+    for _, values in levels(raw):
+        check_plain(values)
         refuse_unsupported(values, kind)
-        given = {name: value for name, value in values.items() if value is not None}
-        own |= _renamed(given, own_names, written)
-        knobs |= _renamed(given, knob_names, written)
-        if strict or level in kind.own_levels:
-            unknown += [name for name in values if name not in own_names | knob_names and not _tolerated(name, kind)]
-    if strict and unknown:
-        hint = did_you_mean(unknown[0], {*own_names, *knob_names, *CONTAINERS})
-        raise InvalidInput(f"there is no parameter of that name.{hint}", field=unknown[0])
-    options = parse_model(options_class, knobs, written)
-    return Parsed(parse_model(kind, own | {"options": options}, written), tuple(dict.fromkeys(unknown)))
+    unknown = _unknown(kind, raw, options_class, strict=strict)
+    if strict:
+        _refuse_unknown(unknown, kind, options_class)
+    own = strongest(raw, field_names(kind))
+    knobs = strongest(raw, knob_table(kind, options_class))
+    written = {field: given.name for field, given in (own | knobs).items()}
+    options = parse_model(options_class, _values(knobs), written)
+    params = parse_model(kind, _values(own) | {"options": options}, written)
+    inside = tuple(_unknown_inside(params))
+    if strict:
+        _refuse_unknown(inside, kind, options_class)
+    return Parsed(params.resolved(own | knobs), (*unknown, *inside))
 
 
-def _renamed(values: Mapping[str, Any], names: Mapping[str, str], written: dict[str, str]) -> dict[str, Any]:
-    """One level's values under their field names; `written` notes the name that was used.
+def strongest(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Given]:
+    """For each field that a row gives, the value of its strongest level. `names`: accepted name -> field.
 
-    Of several names for one field the first in `names` wins.
+    Of several names for one field at one level the first in `names` wins. Multipliers that are weaker than the list of
+    LoRAs belong to another list: they are left out.
     """
-    found: dict[str, Any] = {}
-    for name, field in names.items():
-        if name in values and field not in found:
-            found[field] = values[name]
-            written[field] = name
+    found: dict[str, Given] = {}
+    for level, values in levels(raw):
+        here: dict[str, Given] = {}
+        for name, field in names.items():
+            if values.get(name) is not None:
+                here.setdefault(field, Given(values[name], name, LEVELS.index(level)))
+        if "activated_loras" in here:
+            found.pop("loras_multipliers", None)
+        found |= here
     return found
+
+
+def flatten_params(raw: Mapping[str, Any], kind: type[TaskParams]) -> dict[str, Any]:
+    """One level that says what all levels of a row say: a name gives way to a stronger level's name for its field.
+
+    Names that mean nothing to `kind` are kept, of several levels the strongest.
+    """
+    names = knob_table(kind, GenerationOptions) | field_names(kind)
+    flat = {
+        name: value
+        for _, values in levels(raw)
+        for name, value in values.items()
+        if value is not None and name not in CONTAINERS and name not in names
+    }
+    return flat | {given.name: given.value for given in strongest(raw, names).values()}
+
+
+def _values(given: Mapping[str, Given]) -> dict[str, Any]:
+    return {field: each.value for field, each in given.items()}
+
+
+def _unknown(
+    kind: type[TaskParams], raw: Mapping[str, Any], options_class: type[GenerationOptions], *, strict: bool
+) -> tuple[str, ...]:
+    """Names that nothing knows, in the levels that were written for this task; all levels when strict."""
+    known = field_names(kind) | knob_table(kind, options_class)
+    names = (
+        name for level, values in levels(raw) if strict or level in kind.own_levels for name in values
+        if name not in known and not _tolerated(name, kind)
+    )  # fmt: skip
+    return tuple(dict.fromkeys(names))
+
+
+def _refuse_unknown(unknown: Sequence[str], kind: type[TaskParams], options_class: type[GenerationOptions]) -> None:
+    if unknown:
+        hint = did_you_mean(unknown[0], {*field_names(kind), *knob_table(kind, options_class), *CONTAINERS})
+        raise InvalidInput(f"there is no parameter of that name.{hint}", field=unknown[0])
+
+
+def _unknown_inside(value: Any, where: str = "") -> Iterator[str]:
+    """Names that nothing knows inside a parameter: "phase_config.phases.0.lora"."""
+    if isinstance(value, BaseModel):
+        yield from (f"{where}{name}" for name in value.model_extra or ())
+        fields = type(value).model_fields
+        inner: Iterable[tuple[str, Any]] = ((name, getattr(value, name)) for name in fields if not fields[name].exclude)
+    elif isinstance(value, list):
+        inner = ((str(index), item) for index, item in enumerate(value))
+    else:
+        return
+    for name, item in inner:
+        yield from _unknown_inside(item, f"{where}{name}.")
 
 
 def field_names(kind: type[TaskParams]) -> dict[str, str]:
@@ -218,6 +304,20 @@ def levels(raw: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, An
         if not isinstance(values, Mapping):
             raise InvalidInput(f"must be a JSON object (given: {values!r:.80})", field=level or "params")
         yield level, values
+
+
+def check_plain(values: Mapping[str, Any]) -> None:
+    """Raises InvalidInput for JSON that no parameter can hold: nested too deeply, or an integer of too many digits."""
+    for name, value in values.items():
+        waiting = [(value, 1)] if name not in CONTAINERS else []
+        while waiting:
+            item, depth = waiting.pop()
+            if depth > MAX_DEPTH:
+                raise InvalidInput(f"is nested more than {MAX_DEPTH} deep", field=name)
+            if isinstance(item, int) and abs(item) > MAX_INTEGER:
+                raise InvalidInput("is a larger number than any parameter takes", field=name)
+            inner = item.values() if isinstance(item, Mapping) else item if isinstance(item, list) else ()
+            waiting += [(each, depth + 1) for each in inner]
 
 
 def refuse_unsupported(values: Mapping[str, Any], kind: type[TaskParams]) -> None:

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, NonNegativeInt, Posit
 
 from headless.options import ImageRef
 from source.params.base import LEVELS, TaskParams
+from source.params.generating import GeneratingParams
 
 #: written by front ends for the worker's bookkeeping or for features of theirs; without meaning to these tasks
 _CARRIED = frozenset(
@@ -40,7 +41,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 #: a text for each segment; an empty or null one stands for the travel's own
-Texts = Annotated[list[str], BeforeValidator(_without_nulls)]
+Texts = Annotated[list[str], BeforeValidator(_without_nulls, json_schema_input_type=list[str | None])]
 
 
 class TravelMode(TaskParams):
@@ -66,7 +67,7 @@ class TravelMode(TaskParams):
         return not self.independent_segments
 
 
-class TravelParams(TravelMode):
+class TravelParams(TravelMode, GeneratingParams):
     """A whole travel. The lists hold one entry a segment."""
 
     own_levels: ClassVar[frozenset[str | None]] = frozenset(LEVELS)
@@ -135,7 +136,7 @@ class TravelParams(TravelMode):
         return self
 
 
-class SegmentParams(TravelMode):
+class SegmentParams(TravelMode, GeneratingParams):
     """One segment. In an `individual_travel_segment` everything is inline."""
 
     knob_names: ClassVar[Mapping[str, str]] = {

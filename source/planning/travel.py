@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from source.params.base import CONTAINERS, levels
+from source.params.base import flatten_params
 from source.params.travel import TravelParams
 from source.planning.frames import FramePlan, SegmentPlan, plan_frames
 from source.store.types import NewTask, Task, child_id
 
 LAST_SEED = 2**32 - 1
+LORA_KNOBS = frozenset({"activated_loras", "loras_multipliers"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def segment_key(index: int) -> str:
 def segment_task(params: TravelParams, row: Task, frames: FramePlan, segment: SegmentPlan) -> NewTask:
     """The row of one segment, with the names that servers and front ends read."""
     index = segment.index
-    payload = params.options.to_engine() | {
+    payload = _knobs(params) | {
         **shared_params(params, row),
         "segment_index": index,
         "is_first_segment": index == 0,
@@ -67,6 +67,12 @@ def segment_task(params: TravelParams, row: Task, frames: FramePlan, segment: Se
     }
     before = (child_id(row.id, segment_key(index - 1)),) if params.chained and index else ()
     return NewTask.child(row, segment_key(index), "travel_segment", payload, before)
+
+
+def _knobs(params: TravelParams) -> dict[str, Any]:
+    """The engine's knobs but the LoRAs. These a segment reads from the travel's own parameters, so that a phase_config
+    of its own can still replace the travel's."""
+    return {name: value for name, value in params.options.to_engine().items() if name not in LORA_KNOBS}
 
 
 def stitch_task(params: TravelParams, row: Task, frames: FramePlan) -> NewTask:
@@ -90,25 +96,20 @@ def shared_params(params: TravelParams, row: Task) -> dict[str, Any]:
         "orchestrator_task_id_ref": row.id,
         "orchestrator_run_id": run_id(row),
         "project_id": row.project_id,
-        "parent_generation_id": details(row.params).get("parent_generation_id"),
+        "parent_generation_id": details(row).get("parent_generation_id"),
         "parsed_resolution_wh": params.options.resolution,
         "fps_helpers": params.fps_helpers,
-        "orchestrator_details": details(row.params),
+        "orchestrator_details": details(row),
     }
 
 
-def details(raw: Mapping[str, Any]) -> dict[str, Any]:
+def details(row: Task) -> dict[str, Any]:
     """The travel's own parameters, from all levels of the row: what it was planned with is what its children read."""
-    return {
-        name: value
-        for _, values in levels(raw)
-        for name, value in values.items()
-        if value is not None and name not in CONTAINERS
-    }
+    return flatten_params(row.params, TravelParams)
 
 
 def run_id(row: Task) -> str:
-    return str(details(row.params).get("run_id") or row.id)
+    return str(details(row).get("run_id") or row.id)
 
 
 def prompt_for(params: TravelParams, index: int) -> str:

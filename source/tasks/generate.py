@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
 from headless.generation import GenerationResult
 from headless.options import GenerationOptions
-from source.params.base import TaskParams
+from source.params.generating import GeneratingParams
 from source.task_registry import Done, TaskContext, task
 
 
-class GenerateParams(TaskParams):
+class GenerateParams(GeneratingParams):
     """One video or image; everything else is an engine knob."""
+
+    needed_knobs: ClassVar[tuple[str, ...]] = ("prompt",)
 
     @model_validator(mode="after")
     def _has_a_prompt(self) -> Self:

@@ -93,7 +93,6 @@ def test_strict_parsing_looks_into_orchestrator_details() -> None:
         ("structure_video_path", "x.mp4"),
         ("phase_config", {"num_phases": 2}),
         ("continue_from_video_resolved_path", "x.mp4"),
-        ("additional_loras", {"https://example.com/a.safetensors": 1.0}),
         ("upscale_factor", 2),
         ("after_first_post_generation_saturation", 0.8),
         ("structure_guidance", {"_guidance_video_url": "x.mp4"}),

@@ -1,0 +1,47 @@
+"""A task type's parameters for people: what `add_task.py --help TYPE` shows."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from source.params.schema import ParameterRow, parameter_rows
+from source.task_registry import TaskType, registry
+
+#: columns where there is no terminal to ask
+WIDTH = 160
+
+
+def print_help(task_type: str) -> None:
+    """To standard output, as wide as the terminal. Raises InvalidInput for an unknown type."""
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(rendered_help(registry().get(task_type)))
+
+
+def rendered_help(kind: TaskType) -> RenderableType:
+    """What the type does, its own parameters, then the engine's."""
+    rows = list(parameter_rows(kind.schema()))
+    own = [row for row in rows if row.field in kind.params.model_fields]
+    engine = [row for row in rows if row not in own]
+    model = Text(f"Default model: {kind.default_model}" if kind.default_model else "The row names the model.")
+    levels = Text("The same names may stand in orchestrator_details (weaker) or individual_segment_params (stronger).")
+    return Group(
+        Text(f"{kind.name}: {kind.help}"), model, levels, _table("Its own", own), _table("The engine's", engine)
+    )
+
+
+def _table(title: str, rows: list[ParameterRow]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("parameter", no_wrap=True, overflow="fold")
+    for column in ("type", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        also = f" (also: {', '.join(row.also)})" if row.also else ""
+        name = Text(row.name, style="bold" if row.required else "")
+        table.add_row(name, Text(row.type), Text(row.default), Text(_meaning(row) + also))
+    return table
+
+
+def _meaning(row: ParameterRow) -> str:
+    return f"needed; {row.meaning}" if row.required else row.meaning
