@@ -11,7 +11,8 @@ import pytest
 
 from headless.generation import CancelToken
 from source.errors import GenerationCancelled, InvalidMedia, Transient
-from source.media.fetch import MediaFetcher, shown
+from source.media.download import shown
+from source.media.fetch import MediaFetcher
 from source.settings import load_settings
 
 
