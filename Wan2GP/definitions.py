@@ -14,15 +14,35 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from Wan2GP import layout
+from Wan2GP.architectures import ARCHITECTURES, Architecture, WindowRule
 from Wan2GP.errors import InvalidInput, UnknownModel, did_you_mean
 from Wan2GP.parameters import PARAMETERS, PLUMBING
 
-DEFAULTS_DIR = Path(__file__).parent / "defaults"
+__all__ = [
+    "ALIASES",
+    "ARCHITECTURES",
+    "DEFAULTS_DIR",
+    "Architecture",
+    "Definitions",
+    "ModelDefinition",
+    "WindowRule",
+    "availability",
+    "how_to_fetch",
+    "load_definitions",
+]
+
+DEFAULTS_DIR = layout.PACKAGE_DIR / "defaults"
 
 #: other names that users know models by
 ALIASES: Mapping[str, str] = MappingProxyType({"i2v_14B": "i2v", "t2v_14B": "t2v", "z_image_img2img": "z_image"})
 
 _MAX_REFERENCES = 10
+
+#: how the names of weights files end
+_SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".ckpt")
+
+Documents = Mapping[str, Mapping[str, Any]]
 
 #: fields of the `model` object, with the types they may have
 _MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
@@ -35,6 +55,7 @@ _MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
     "URLs": (list, str),
     "URLs2": (list, str),
     "modules": (list, str),
+    "lends": (list,),
     "loras": (list, str),
     "loras_multipliers": (list, str),
     "preload_URLs": (list, str),
@@ -63,6 +84,9 @@ _MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
     "fps": (int,),
     "custom_settings": (list,),
     "infos": (str,),
+    "audio_encoder": (str,),
+    "licence": (str,),
+    "verified": (bool,),
 }
 
 #: fields of the `model` object that stand in for what its architecture declares
@@ -75,67 +99,12 @@ _DECLARED = {
 }
 
 #: fields of the `model` object that change the weights in ways that this version cannot follow
-_UNREADABLE = ("URLs", "URLs2", "modules", "VAE_URLs", "text_encoder_URLs", "text_encoder_folder", "source2")
+_UNREADABLE = ("VAE_URLs", "text_encoder_URLs", "text_encoder_folder", "source2")
+#: the same, of models that are loaded by a stock pipeline
+_UNREADABLE_ELSEWHERE = ("URLs", "URLs2", "modules", *_UNREADABLE)
 
-_TEXT = frozenset({"text", "loras"})
-_IMAGES = _TEXT | {"image_start", "image_end", "video_source"}
-_VACE = _TEXT | {"image_start", "control_video", "mask", "references", "video_source"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What every model of one architecture takes and gives. Declared, never guessed from a name."""
-
-    #: among text, image_start, image_end, control_video, mask, references, video_source, audio, loras
-    inputs: frozenset[str]
-    fps: int = 16
-    #: a valid length is `frame_step * k + 1` and at least `min_frames`
-    frame_step: int = 4
-    min_frames: int = 5
-    #: both sides are multiples of this
-    pixel_block: int = 16
-    image_output: bool = False
-    #: most guidance phases
-    phases: int = 3
-    vace: bool = False
-    i2v: bool = False
-    #: display name of the family
-    family: str = "Wan"
-    needs_weights: bool = True
-    #: the engine's implementation (a key of `engine.families.FAMILIES`); None: not in this version
-    engine: str | None = None
-
-
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "draft": Architecture(
-            inputs=frozenset({"image_start", "image_end", "control_video", "mask"}),
-            phases=1,
-            family="Draft",
-            needs_weights=False,
-            engine="draft",
-        ),
-        "t2v": Architecture(inputs=_TEXT, engine="wan_t2v"),
-        "t2v_1.3B": Architecture(inputs=_TEXT, engine="wan_t2v"),
-        "t2v_2_2": Architecture(inputs=_TEXT),
-        "i2v": Architecture(inputs=_IMAGES, i2v=True),
-        "i2v_2_2": Architecture(inputs=_IMAGES, i2v=True),
-        "vace_1.3B": Architecture(inputs=_VACE, min_frames=17, vace=True),
-        "vace_14B": Architecture(inputs=_VACE, min_frames=17, vace=True),
-        "vace_14B_2_2": Architecture(inputs=_VACE, min_frames=17, vace=True),
-        "hunyuan": Architecture(inputs=_TEXT, fps=24, phases=1, family="Hunyuan Video"),
-        "ltxv_13B": Architecture(
-            inputs=_TEXT | {"image_start", "image_end", "control_video", "mask"},
-            fps=30,
-            frame_step=8,
-            min_frames=17,
-            pixel_block=32,
-            phases=1,
-            family="LTX Video",
-        ),
-        "flux": Architecture(inputs=_TEXT, image_output=True, phases=1, family="Flux"),
-    }
-)
+#: of one module: the file for the first expert, and that for the other
+Module = tuple[layout.Variants, layout.Variants]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,21 +117,34 @@ class ModelDefinition:
     architecture_name: str
     architecture: Architecture
     description: str
-    #: a diffusers repository on the Hugging Face hub, or a local folder in that format; None: not known
+    #: a diffusers repository on the Hugging Face hub, a local folder in that format, or `package:` and a path in this
+    #: package; None: not known
     source: str | None
-    #: the model whose weights these are: itself, or the one that `URLs` refers to
+    #: the model whose folder this one uses: itself, the one that `URLs` refers to, or that of its architecture
     weights_of: str
+    #: files of the (high-noise, low-noise) transformer in several quantisations; empty: it lies in the folder
+    transformers: tuple[layout.Variants, layout.Variants]
+    #: files laid over the transformers
+    modules: tuple[Module, ...]
+    #: the terms of the weights, as published
+    licence: str
+    #: whether its transformers' names and shapes were compared with published ones
+    verified: bool
     #: devices that can run it; empty: any
     devices: tuple[str, ...]
     #: parameter name -> default
     settings: Mapping[str, Any]
     #: the `model` object as written
     model: Mapping[str, Any]
+    #: the file that it was read from
+    origin: Path
 
     def folder(self, checkpoints: Path) -> Path | None:
         """Where the weights belong: the local source folder, or a folder of the model's id under `checkpoints`."""
         if self.source is None:
             return None
+        if self.source.startswith(layout.IN_PACKAGE):
+            return layout.PACKAGE_DIR / self.source.removeprefix(layout.IN_PACKAGE)
         local = Path(self.source).expanduser()
         return local if local.is_absolute() else checkpoints / self.weights_of
 
@@ -221,11 +203,12 @@ def availability(definition: ModelDefinition, checkpoints: Path, device: str | N
             f"{definition.id}: this version of the engine has no implementation of the architecture "
             f"{definition.architecture_name!r} yet."
         )
-    if unreadable := [name for name in _UNREADABLE if _names_files(definition.model.get(name))]:
-        fields = ", ".join(f"model.{name}" for name in unreadable)
+    unreadable = _UNREADABLE if definition.architecture.parts_from else _UNREADABLE_ELSEWHERE
+    if named := [name for name in unreadable if _names_files(definition.model.get(name))]:
+        fields = ", ".join(f"model.{name}" for name in named)
         return (
-            f"{definition.id}: this version loads whole diffusers folders only and cannot use {fields}; "
-            "leave that out and let model.source name a diffusers repository or folder."
+            f"{definition.id}: this version cannot use {fields}; leave that out and let model.source name a diffusers "
+            "repository or folder."
         )
     reasons = (_missing_device(definition, device), _missing_weights(definition, checkpoints))
     return " ".join(reason for reason in reasons if reason) or None
@@ -245,56 +228,28 @@ def _missing_device(definition: ModelDefinition, device: str | None) -> str | No
 def _missing_weights(definition: ModelDefinition, checkpoints: Path) -> str | None:
     if not definition.architecture.needs_weights:
         return None
-    folder = definition.folder(checkpoints)
-    if folder is None:
+    places = layout.where(definition, checkpoints)
+    if places is None:
         return f'{definition.id} has no "source" (a diffusers repository or folder) in its definition.'
-    missing = _missing_part(folder)
+    missing = layout.missing(definition, places)
     if missing is None:
         return None
-    return f"{definition.id}: {missing} is missing or damaged. {how_to_fetch(definition, folder)}"
+    unpublished = [weight for weight in places.files if weight.path == missing and weight.url is None]
+    cure = "Put the file there." if unpublished else how_to_fetch(definition, places.folder)
+    return f"{definition.id}: {missing} is missing or damaged. {cure}"
 
 
 def how_to_fetch(definition: ModelDefinition, folder: Path) -> str:
     """A sentence that says how the weights come into `folder`."""
-    if Path(str(definition.source)).expanduser().is_absolute():
+    source = str(definition.source)
+    if source.startswith(layout.IN_PACKAGE):
+        return "It is a part of this package; install the package again."
+    if Path(source).expanduser().is_absolute():
         return f"The definition names the local folder {folder}; put a whole diffusers folder there."
-    return f"Fetch the weights with: hf download {definition.source} --local-dir {shlex.quote(str(folder))}"
-
-
-def _missing_part(folder: Path) -> Path | None:
-    """The first file or folder that a diffusers folder lacks; None when it is whole."""
-    index = folder / "model_index.json"
-    parts = _json_object(index)
-    if parts is None:
-        return index
-    for part, kind in parts.items():
-        if part.startswith("_") or not isinstance(kind, list) or kind[0] is None:
-            continue
-        if not (folder / part).is_dir() or not any((folder / part).iterdir()):
-            return folder / part
-        if (folder / part / "config.json").is_file() and not _has_weights(folder / part):
-            return folder / part / "*.safetensors"
-        for shards in (folder / part).glob("*.safetensors.index.json"):
-            listed = (_json_object(shards) or {}).get("weight_map")
-            if not listed:
-                return shards
-            for file in sorted(set(listed.values())):
-                if not (folder / part / file).is_file():
-                    return folder / part / file
-    return None
-
-
-def _json_object(path: Path) -> dict[str, Any] | None:
-    """What a file of the weights holds; None when it is missing or damaged, as after a broken download."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _has_weights(part: Path) -> bool:
-    return any(path.suffix in (".safetensors", ".bin", ".pt") for path in part.iterdir())
+    command = ["python", "-m", "Wan2GP.models", "fetch", definition.id, "--ckpts", str(folder.parent)]
+    if definition.origin.parent != DEFAULTS_DIR:
+        command += ["--definitions", str(definition.origin.parent)]
+    return f"Fetch the weights with: {shlex.join(command)}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -341,7 +296,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return {**base, **changes, "model": {**base.get("model", {}), **changes.get("model", {})}}
 
 
-def _definition(name: str, documents: Mapping[str, Mapping[str, Any]], path: Path) -> ModelDefinition:
+def _definition(name: str, documents: Documents, path: Path) -> ModelDefinition:
     model = documents[name]["model"]
     for key in ("name", "architecture"):
         if key not in model:
@@ -350,8 +305,8 @@ def _definition(name: str, documents: Mapping[str, Mapping[str, Any]], path: Pat
     if architecture not in ARCHITECTURES:
         hint = did_you_mean(architecture, ARCHITECTURES) or f" There are: {', '.join(ARCHITECTURES)}."
         raise InvalidInput(f"{path}: model.architecture: there is no architecture {architecture!r}.{hint}")
-    owner = _weights_owner(name, documents, path)
     settings = {key: value for key, value in documents[name].items() if key != "model"}
+    folder_of = _folder_owner(name, documents, path)
     return ModelDefinition(
         id=name,
         name=model["name"],
@@ -360,23 +315,74 @@ def _definition(name: str, documents: Mapping[str, Mapping[str, Any]], path: Pat
             ARCHITECTURES[architecture], **{ours: model[key] for key, ours in _DECLARED.items() if key in model}
         ),
         description=model.get("description", ""),
-        source=model.get("source") or documents[owner]["model"].get("source"),
-        weights_of=name if "source" in model else owner,
+        source=documents[folder_of]["model"].get("source"),
+        weights_of=folder_of,
+        transformers=(_variants("URLs", name, documents, path), _variants("URLs2", name, documents, path)),
+        modules=_modules(name, documents, path),
+        licence=model.get("licence", ""),
+        verified=model.get("verified", False),
         devices=tuple(model.get("devices", ())),
         settings=MappingProxyType(settings),
         model=MappingProxyType(dict(model)),
+        origin=path,
     )
 
 
-def _weights_owner(name: str, documents: Mapping[str, Mapping[str, Any]], path: Path) -> str:
-    """Follow `URLs: "<id>"` to the model that owns the weights."""
-    owner = name
+def _folder_owner(name: str, documents: Documents, path: Path) -> str:
+    """The model whose folder this one uses: the nearest with a source among itself and those that `URLs` refers to.
+
+    Where none has one (the weights are files), it is the model that the architecture takes its other parts from.
+    """
+    chain = list(_references("URLs", name, documents, path))
+    parts_from = ARCHITECTURES[documents[name]["model"]["architecture"]].parts_from
+    fallback = parts_from if _names_files(documents[chain[-1]]["model"].get("URLs")) else None
+    found = (each for each in chain if documents[each]["model"].get("source"))
+    return next(found, fallback or chain[-1])
+
+
+def _variants(field: str, name: str, documents: Documents, path: Path) -> layout.Variants:
+    """The files that a model's URLs (or URLs2) lists, its own or those of the model that it refers to."""
+    last = documents[list(_references(field, name, documents, path))[-1]]["model"]
+    listed = last.get(field)
+    return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
+def _references(field: str, name: str, documents: Documents, path: Path) -> Iterator[str]:
+    """The model, and those that its URLs (or URLs2) refers to one after the other; URLs2 follows URLs by default."""
+    current = name
     for _ in range(_MAX_REFERENCES):
-        reference = documents[owner]["model"].get("URLs")
+        yield current
+        model = documents[current]["model"]
+        reference = model.get(field, model.get("URLs") if isinstance(model.get("URLs"), str) else None)
         if not isinstance(reference, str):
-            return owner
-        if reference not in documents:
-            hint = did_you_mean(reference, documents)
-            raise InvalidInput(f"{path}: model.URLs: refers to {reference!r}, which is no model.{hint}")
-        owner = reference
-    raise InvalidInput(f"{path}: model.URLs: more than {_MAX_REFERENCES} references in a row; do they form a circle?")
+            return
+        current = _known(reference, documents, path, field)
+    raise InvalidInput(f"{path}: model.{field}: more than {_MAX_REFERENCES} references in a row: a circle?")
+
+
+def _modules(name: str, documents: Documents, path: Path) -> tuple[Module, ...]:
+    """The modules of a model, or of the nearest that `URLs` refers to."""
+    chain = _references("URLs", name, documents, path)
+    listed = next((found for each in chain if (found := documents[each]["model"].get("modules")) is not None), ())
+    return tuple(_module(entry, documents, path) for entry in ([listed] if isinstance(listed, str) else listed))
+
+
+def _module(entry: Any, documents: Documents, path: Path) -> Module:
+    """One entry of `modules`: variants of a file, an object with URLs and URLs2, or the model that lends one."""
+    if isinstance(entry, str) and not entry.startswith(("http://", "https://")) and not entry.endswith(_SUFFIXES):
+        owner = documents[_known(entry, documents, path, "modules")]["model"]
+        entry = owner.get("lends") or next(iter(owner.get("modules", ())), None)
+        if not entry:
+            raise InvalidInput(f"{path}: model.modules: a model that it refers to has no module to lend")
+    if isinstance(entry, Mapping):
+        first = tuple(map(str, entry.get("URLs", ())))
+        return first, tuple(map(str, entry.get("URLs2", first)))
+    variants = (entry,) if isinstance(entry, str) else tuple(map(str, entry))
+    return variants, variants
+
+
+def _known(reference: str, documents: Documents, path: Path, field: str) -> str:
+    if reference not in documents:
+        hint = did_you_mean(reference, documents)
+        raise InvalidInput(f"{path}: model.{field}: refers to {reference!r}, which is no model.{hint}")
+    return reference

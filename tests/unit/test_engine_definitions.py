@@ -12,9 +12,15 @@ from Wan2GP.engine.families import FAMILIES
 from Wan2GP.errors import InvalidInput, UnknownModel
 
 REQUIRED = {
-    "draft", "t2v", "t2v_1.3B", "t2v_2_2", "i2v", "i2v_2_2", "vace_14B", "vace_1.3B", "vace_14B_2_2",
-    "vace_14B_cocktail_2_2", "hunyuan", "ltxv_13B", "flux",
-    "wan_2_2_vace_lightning_baseline_2_2_2", "wan_2_2_i2v_lightning_baseline_2_2_2",
+    "draft", "hunyuan", "ltxv_13B", "flux",
+    "t2v", "t2v_1.3B", "t2v_2_2", "moviigen", "t2v_fusionix", "t2v_sf",
+    "i2v", "i2v_720p", "i2v_fusionix", "i2v_2_2", "flf2v_720p", "fun_inp", "fun_inp_1.3B",
+    "vace_1.3B", "vace_14B", "vace_14B_cocktail", "vace_14B_fusionix", "vace_14B_sf",
+    "vace_14B_2_2", "vace_14B_cocktail_2_2", "vace_14B_lightning_3p_2_2",
+    "phantom_1.3B", "phantom_14B", "recam_1.3B", "fantasy", "sky_df_1.3B", "sky_df_14B", "sky_df_720p_14B",
+    "ti2v_2_2", "ti2v_2_2_fastwan",
+    "wan_2_2_vace_lightning_baseline_2_2_2", "wan_2_2_vace_lightning_baseline_3_3",
+    "wan_2_2_i2v_lightning_baseline_2_2_2", "wan_2_2_i2v_lightning_baseline_3_3",
 }  # fmt: skip
 
 
@@ -25,7 +31,9 @@ def write(folder: Path, name: str, document: object) -> Path:
 
 
 def test_the_shipped_rows_are_there_and_sound():
-    assert set(load_definitions()) == REQUIRED == {path.stem for path in DEFAULTS_DIR.glob("*.json")}
+    found = set(load_definitions())
+    assert found >= REQUIRED
+    assert found == {path.stem for path in DEFAULTS_DIR.glob("*.json")}
 
 
 def test_every_engine_that_an_architecture_names_exists():
@@ -35,7 +43,7 @@ def test_every_engine_that_an_architecture_names_exists():
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(UnknownModel, match=r"'vace_15B'.*'vace_14B'"):
         load_definitions()["vace_15B"]
-    with pytest.raises(UnknownModel, match="There are: draft, flux"):
+    with pytest.raises(UnknownModel, match="There are: draft, fantasy"):
         load_definitions()["zzzzzz"]
 
 
@@ -95,9 +103,9 @@ def test_a_faulty_file_is_named_with_its_key(tmp_path: Path, document, message):
 
 def test_missing_weights_name_the_command_and_the_models_that_work(tmp_path: Path):
     message = load_definitions().unavailable("t2v_1.3B", tmp_path, "cpu")
-    assert f"hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --local-dir {tmp_path}/t2v_1.3B" in message
+    assert f"python -m Wan2GP.models fetch t2v_1.3B --ckpts {tmp_path}" in message
     assert "needs a device of kind cuda" in message
-    assert message.endswith("(models that work here: draft)")
+    assert message.endswith("(models that work here: draft, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)")
 
 
 def test_the_draft_model_always_works(tmp_path: Path):
@@ -130,10 +138,10 @@ def test_a_row_may_differ_from_its_architecture(tmp_path: Path):
     assert fast.inputs == ARCHITECTURES["t2v"].inputs
 
 
-@pytest.mark.parametrize("field", ["URLs", "modules", "VAE_URLs"])
-def test_weights_that_would_be_passed_over_are_refused(tmp_path: Path, field):
-    folder = write(tmp_path / "rows", "t2v", {"model": {field: ["https://example.org/mine.safetensors"]}})
-    message = load_definitions([folder]).unavailable("t2v", tmp_path)
+@pytest.mark.parametrize(("model", "field"), [("t2v", "VAE_URLs"), ("t2v", "text_encoder_URLs"), ("draft", "URLs")])
+def test_weights_that_would_be_passed_over_are_refused(tmp_path: Path, model, field):
+    folder = write(tmp_path / "rows", model, {"model": {field: ["https://example.org/mine.safetensors"]}})
+    message = load_definitions([folder]).unavailable(model, tmp_path)
     assert f"cannot use model.{field}" in message and "model.source" in message
 
 
@@ -143,11 +151,13 @@ def test_a_damaged_index_counts_as_missing_and_harms_no_other_model(tmp_path: Pa
     write(folder, "model_index", content)
     known = load_definitions()
     assert f"{folder / 'model_index.json'} is missing or damaged. Fetch" in known.unavailable("t2v_1.3B", tmp_path)
-    assert known.unavailable("t2v", tmp_path).endswith("(models that work here: draft)")
+    assert known.unavailable("t2v", tmp_path).endswith(
+        "(models that work here: draft, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
+    )
 
 
 def test_a_part_without_its_weights_is_not_whole(tmp_path: Path):
     folder = write(tmp_path / "t2v_1.3B", "model_index", {"vae": ["diffusers", "AutoencoderKLWan"]})
     write(folder / "vae", "config", {})
     message = availability(load_definitions()["t2v_1.3B"], tmp_path)
-    assert f"{folder / 'vae'}/*.safetensors is missing" in message and "hf download" in message
+    assert f"{folder / 'vae'}/*.safetensors is missing" in message and "Wan2GP.models fetch" in message

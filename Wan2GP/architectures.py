@@ -1,0 +1,190 @@
+"""What every model of an architecture takes and gives. Declared here, never guessed from a model's name. No torch.
+
+Letters are those of `image_prompt_type` (T text, S start, V a video goes on, E end, L the last video) and of
+`video_prompt_type` (V a control video, G redrawn from it, U as it is, P O D S L C E M processed, A mask, N inverted,
+X Y W Z the outside of the mask, I K F references).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from Wan2GP.schedules import SOLVERS
+
+_TEXT = frozenset({"text", "loras"})
+_REDRAWN = _TEXT | {"video_source", "control_video", "mask"}
+_STARTED = _TEXT | {"image_start", "video_source"}
+_IMAGES = _STARTED | {"image_end"}
+_VACE = _STARTED | {"control_video", "mask", "references"}
+
+_REDRAW_LETTERS = "GUVA"
+_VACE_LETTERS = "UPODSLCMVTGANXYWZIKF"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowRule:
+    """Sliding windows: how many frames one has, and how many it may share with the one before."""
+
+    size: int = 129
+    overlap_min: int = 1
+    overlap_max: int = 97
+    overlap_step: int = 4
+    overlap_default: int = 5
+
+
+#: windows that share exactly the frame which the next one starts from
+_ONE_FRAME = WindowRule(overlap_max=1, overlap_step=0, overlap_default=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What every model of one architecture takes and gives."""
+
+    #: among text, image_start, image_end, control_video, mask, references, video_source, audio, loras
+    inputs: frozenset[str]
+    fps: int = 16
+    #: a valid length is `frame_step * k + 1` and at least `min_frames`
+    frame_step: int = 4
+    min_frames: int = 5
+    #: both sides are multiples of this
+    pixel_block: int = 16
+    image_output: bool = False
+    #: makes videos, and stills too
+    image_too: bool = False
+    #: most guidance phases
+    phases: int = 3
+    vace: bool = False
+    i2v: bool = False
+    #: display name of the family
+    family: str = "Wan"
+    needs_weights: bool = True
+    #: the engine's implementation (a key of `engine.families.FAMILIES`); None: not in this version
+    engine: str | None = None
+    #: transformers: one, or one for high and one for low noise
+    experts: int = 1
+    #: folder of its LoRAs inside the folder of LoRAs
+    lora_folder: str = "wan"
+    #: None: no sliding windows
+    windows: WindowRule | None = None
+    #: samplers it has, the default first
+    solvers: tuple[str, ...] = SOLVERS
+    #: letters of image_prompt_type that it knows
+    image_prompt_letters: str = ""
+    #: letters of video_prompt_type that it knows
+    control: str = ""
+    #: moves to a sound track
+    audio: bool = False
+    #: values of model_mode; empty: has none
+    model_modes: tuple[int, ...] = ()
+    #: the model whose folder holds the parts (text encoder, VAE, …) that a file of the transformer alone lacks
+    parts_from: str | None = None
+
+
+_T2V = Architecture(
+    inputs=_REDRAWN,
+    engine="wan",
+    parts_from="t2v",
+    image_too=True,
+    windows=WindowRule(),
+    image_prompt_letters="TVL",
+    control=_REDRAW_LETTERS,
+)
+_I2V = Architecture(
+    inputs=_IMAGES,
+    engine="wan",
+    parts_from="i2v",
+    i2v=True,
+    lora_folder="wan_i2v",
+    windows=_ONE_FRAME,
+    image_prompt_letters="SEVL",
+)
+_VACE_14B = replace(_T2V, inputs=_VACE, min_frames=17, vace=True, control=_VACE_LETTERS)
+_PHANTOM = Architecture(inputs=_TEXT | {"references"}, engine="wan", parts_from="t2v", control="I")
+#: front ends step by 20 frames; the VAE takes any 4k + 1, so that is the rule here
+_SKY_DF = Architecture(
+    inputs=_STARTED,
+    engine="wan",
+    parts_from="sky_df_14B",
+    fps=24,
+    min_frames=17,
+    phases=1,
+    windows=WindowRule(size=97, overlap_max=73, overlap_default=17),
+    solvers=("unipc", "euler"),
+    image_prompt_letters="TSV",
+    model_modes=(0, 5),
+)
+
+_WAN: Mapping[str, Architecture] = {
+    "t2v": _T2V,
+    "t2v_1.3B": replace(_T2V, parts_from="t2v_1.3B", lora_folder="wan_1.3B"),
+    "t2v_2_2": replace(_T2V, parts_from="t2v_2_2", experts=2),
+    "i2v": _I2V,
+    "i2v_2_2": replace(
+        _I2V,
+        inputs=_IMAGES | {"control_video", "mask"},
+        control=_REDRAW_LETTERS,
+        parts_from="i2v_2_2",
+        lora_folder="wan",
+        experts=2,
+    ),
+    "ti2v_2_2": replace(
+        _I2V,
+        inputs=_STARTED,
+        parts_from="ti2v_2_2",
+        i2v=False,
+        fps=24,
+        pixel_block=32,
+        lora_folder="wan_5B",
+        windows=replace(_ONE_FRAME, size=121),
+        image_prompt_letters="TSVL",
+    ),
+    "flf2v_720p": replace(_I2V, parts_from="flf2v_720p"),
+    "fun_inp": _I2V,
+    "fun_inp_1.3B": replace(_I2V, lora_folder="wan_1.3B"),
+    "vace_1.3B": replace(_VACE_14B, parts_from="t2v_1.3B", lora_folder="wan_1.3B"),
+    "vace_14B": _VACE_14B,
+    "vace_14B_2_2": replace(_VACE_14B, parts_from="t2v_2_2", experts=2),
+    "phantom_1.3B": replace(_PHANTOM, parts_from="t2v_1.3B", lora_folder="wan_1.3B"),
+    "phantom_14B": _PHANTOM,
+    "recam_1.3B": Architecture(
+        inputs=_TEXT | {"control_video"},
+        engine="wan",
+        parts_from="t2v_1.3B",
+        lora_folder="wan_1.3B",
+        control="UV",
+        model_modes=tuple(range(1, 11)),
+    ),
+    "fantasy": replace(_I2V, inputs=_STARTED | {"audio"}, fps=23, image_prompt_letters="SVL", audio=True),
+    "sky_df_1.3B": replace(_SKY_DF, parts_from="sky_df_1.3B", fps=16, lora_folder="wan_1.3B"),
+    "sky_df_14B": _SKY_DF,
+}
+
+#: families that the stock pipelines of diffusers will serve
+_OTHERS: Mapping[str, Architecture] = {
+    "draft": Architecture(
+        inputs=frozenset({"image_start", "image_end", "control_video", "mask"}),
+        phases=1,
+        family="Draft",
+        needs_weights=False,
+        engine="draft",
+        lora_folder="",
+        solvers=(),
+    ),
+    "hunyuan": Architecture(inputs=_TEXT, fps=24, phases=1, family="Hunyuan Video", lora_folder="hunyuan", solvers=()),
+    "ltxv_13B": Architecture(
+        inputs=_TEXT | {"image_start", "image_end", "control_video", "mask"},
+        fps=30,
+        frame_step=8,
+        min_frames=17,
+        pixel_block=32,
+        phases=1,
+        family="LTX Video",
+        lora_folder="ltxv",
+        solvers=(),
+    ),
+    "flux": Architecture(inputs=_TEXT, image_output=True, phases=1, family="Flux", lora_folder="flux", solvers=()),
+}
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS})

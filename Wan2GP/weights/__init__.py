@@ -1,0 +1,1 @@
+"""Reading weights: single files in every layout that is about, and the modules that they fill."""
