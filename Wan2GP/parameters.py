@@ -77,6 +77,7 @@ _SAMPLING = _rows(
     audio_scale=1.0,
     flow_shift=3.0,
     sample_solver="",
+    sigmas=(),
     embedded_guidance_scale=6.0,
     denoising_strength=1.0,
     masking_strength=1.0,
@@ -139,6 +140,7 @@ _MEDIA = _rows(
 _MEDIA_SETTINGS = _rows(
     Role.SETTING,
     loras_multipliers="",
+    skip_model_loras=0,
     image_prompt_type="",
     keep_frames_video_source="",
     input_video_strength=1.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
-from Wan2GP.engine.families import Cancel, Model, Place, Report, family
+from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
@@ -34,7 +34,12 @@ transformer_type: str = ""
 #: set it to load again even when the model is the same
 reload_needed: bool = False
 
-server_config: dict[str, Any] = {"checkpoints_paths": ["ckpts"], "save_path": save_path, "device": ""}
+server_config: dict[str, Any] = {
+    "checkpoints_paths": ["ckpts"],
+    "loras_root": "loras",
+    "save_path": save_path,
+    "device": "",
+}
 
 _definition_dirs: tuple[Path, ...] = ()
 _definitions: Definitions | None = None
@@ -43,14 +48,17 @@ _definitions: Definitions | None = None
 def configure(
     *,
     checkpoints: Path | str | None = None,
+    loras: Path | str | None = None,
     definitions: Sequence[Path | str] | None = None,
     save_path: Path | str | None = None,
     device: str | None = None,
 ) -> None:
-    """Set where weights are, further folders of model definitions, where files go, and the device ("" chooses)."""
+    """Set where weights and LoRAs are, further folders of definitions, where files go, and the device ("" chooses)."""
     global _definition_dirs, _definitions
     if checkpoints is not None:
         server_config["checkpoints_paths"] = [str(checkpoints)]
+    if loras is not None:
+        server_config["loras_root"] = str(loras)
     if definitions is not None:
         _definition_dirs, _definitions = tuple(Path(folder) for folder in definitions), None
     if save_path is not None:
@@ -253,7 +261,7 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
     if unavailable is not None or definition.architecture.engine is None:
         raise ModelUnavailable(unavailable)
     kind = family(definition.architecture.engine)
-    request = parse_request(values, definition, kind.reads)
+    request = parse_request(values, definition, kind.reads, Path(server_config["loras_root"]))
     kind.check(request)
     return request
 
@@ -295,6 +303,9 @@ def _resident(definition: ModelDefinition, send: SendCommand, report: Report) ->
 
 def _reporter(send: SendCommand, gen: dict[str, Any]) -> Report:
     def report(phase: str, step: int, total: int) -> None:
+        if phase == WINDOW:
+            gen["window_no"], gen["total_windows"] = step, total
+            return
         gen["progress_phase"] = (phase, step)
         send("progress", [(step, total), phase, total])
 
@@ -311,7 +322,7 @@ def _run(model: Model, request: GenerationRequest, gen: dict[str, Any], send: Se
         if gen["early_stop"]:
             break
         gen["repeat_no"] = number
-        current = request if number == 1 else request.repeated()
+        current = request if number == 1 else request.repeated(number)
         try:
             _run_once(model, current, gen, send, report, cancel)
         except GenerationCancelled:
@@ -335,7 +346,11 @@ def _run_once(
     folder = Path(image_save_path if request.image_output else save_path)
     cancel.raise_if_requested()
     frames = model.generate(request, report, cancel)
-    paths = save_frames(frames, request, folder, report, cancel)
+    try:
+        paths = save_frames(frames, request, folder, report, cancel)
+    finally:
+        # A failure that somebody keeps would keep the run too, and with it its LoRAs in the weights.
+        getattr(frames, "close", lambda: None)()
     for remark in model.remarks:
         send("info", remark)
     for path in paths:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headless.generation import OnProgress, Progress
+from headless.pace import Pace
 from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE)
@@ -55,7 +58,13 @@ class EngineRun:
     A state is never used twice, so a file of an earlier run cannot be taken for this one's.
     """
 
-    def __init__(self, model: str, loras: Sequence[str], on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        model: str,
+        loras: Sequence[str],
+        on_progress: OnProgress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.state: dict[str, Any] = {
             "gen": _fresh_gen(),
             "loras": list(loras),
@@ -63,6 +72,7 @@ class EngineRun:
         }
         self.notes: list[str] = []
         self._on_progress = on_progress
+        self._pace = Pace(clock)
         self._phase = "loading"
         self._error: WanError | None = None
         self._lock = threading.Lock()
@@ -84,8 +94,10 @@ class EngineRun:
 
     def _tell(self, progress: Progress) -> None:
         """Report. An engine may take an error of the receiver for its own, so it is kept for `raise_error`."""
+        gen = self.state["gen"]
+        placed = replace(progress, window=gen.get("window_no", 0), windows=gen.get("total_windows", 0))
         try:
-            self._on_progress(progress)
+            self._on_progress(self._pace.timed(placed))
         except WanError as error:
             self._error = error
             raise

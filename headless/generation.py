@@ -23,6 +23,11 @@ class GenerationTask:
     output_dir: Path
     #: larger first
     priority: int = 0
+    #: where the run keeps its state, to go on from there when it is submitted again after its process died. The same
+    #: folder for the same run, and another for every other; who names it removes it. None: nothing is kept
+    checkpoint_dir: Path | None = None
+    #: shortest time between two kept states; 0 keeps each step's
+    checkpoint_interval_s: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,13 @@ class Progress:
     step: int = 0
     total: int = 0
     text: str = ""
+    #: the window of a long video that is made, counted from 1, and how many there are; 0 where that is not known
+    window: int = 0
+    windows: int = 0
+    #: median of the latest denoising steps
+    seconds_per_step: float | None = None
+    #: seconds until the frames of all windows are there, as far as it can be told
+    eta_s: float | None = None
 
     @property
     def fraction(self) -> float:
@@ -124,6 +136,8 @@ class ModelInfo:
     #: the inputs, among `inputs`, without which it cannot work
     required: frozenset[str] = frozenset()
     image_output: bool = False
+    #: folder of its family's LoRA files, inside the folder of all LoRA files
+    lora_folder: str = "wan"
     #: files or device that are missing on this machine, with the command that fetches them; None when it works here
     unavailable: str | None = None
 

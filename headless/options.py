@@ -109,9 +109,12 @@ class GenerationOptions(BaseModel):
     switch_threshold2: float | None = knob("noise level 0-1000 where phase 3 begins", ge=0, le=1000)
     model_switch_phase: int | None = knob("phase boundary at which the low-noise expert takes over", ge=1, le=2)
     embedded_guidance_scale: float | None = knob("distilled guidance (Hunyuan, Flux)", ge=0, le=30)
+    alt_guidance_scale: float | None = knob("a model's second guidance (references of Phantom)", ge=0, le=30)
     audio_guidance_scale: float | None = knob("guidance of the audio condition", ge=0, le=30)
+    audio_scale: float | None = knob("strength of the driving audio", ge=0, le=5)
     flow_shift: float | None = knob("shift of the flow-matching schedule", ge=0.1, le=25)
     sample_solver: str | None = knob("sampler, from the model's list")
+    sigmas: list[Fraction01] | None = knob("the exact noise levels, high to low, one a step; the last 0 is understood")
     denoising_strength: Fraction01 | None = knob(
         "share of the schedule that runs on given media", "denoise_strength", "strength"
     )
@@ -119,7 +122,7 @@ class GenerationOptions(BaseModel):
     image_mode: int | None = knob("0 video, 1 image, 2 image inpainting", ge=0, le=2)
     model_mode: int | str | None = knob("a mode that the model declares")
 
-    image_prompt_type: str | None = knob("letters: S start, E end, V continue a video, L continue the last")
+    image_prompt_type: str | None = knob("letters: S start, E end, V continue a video")
     image_start: ImageRef | None = knob("first frame", "image", "image_url")
     image_end: ImageRef | None = knob("last frame")
     video_source: VideoRef | None = knob("video to continue")
@@ -152,6 +155,7 @@ class GenerationOptions(BaseModel):
     loras_multipliers: Multipliers | None = knob(
         'one token a LoRA; ";" separates phases, "," steps', "lora_multipliers"
     )
+    skip_model_loras: int | None = knob("1 leaves out the LoRAs that the model's definition always applies", ge=0, le=1)
 
     sliding_window_size: int | None = knob("frames of one window", ge=5, le=2000)
     sliding_window_overlap: int | None = knob("frames shared by neighbouring windows", ge=0, le=200)
@@ -169,10 +173,10 @@ class GenerationOptions(BaseModel):
     NAG_scale: float | None = knob("normalised attention guidance; 1 is off", ge=1, le=20)
     NAG_tau: float | None = knob("NAG norm limit", ge=1, le=5)
     NAG_alpha: float | None = knob("NAG mix", ge=0, le=2)
-    slg_switch: int | None = knob("1 turns skip-layer guidance on", ge=0, le=1)
-    slg_layers: list[int] | None = knob("layers skipped")
-    slg_start_perc: float | None = knob("percent of steps where it begins", ge=0, le=100)
-    slg_end_perc: float | None = knob("percent of steps where it ends", ge=0, le=100)
+    slg_switch: int | None = knob("1 turns skip-layer guidance on", "perturbation_switch", ge=0, le=1)
+    slg_layers: list[int] | None = knob("layers skipped", "perturbation_layers")
+    slg_start_perc: float | None = knob("percent of steps where it begins", "perturbation_start_perc", ge=0, le=100)
+    slg_end_perc: float | None = knob("percent of steps where it ends", "perturbation_end_perc", ge=0, le=100)
     apg_switch: int | None = knob("1 turns adaptive projected guidance on", ge=0, le=1)
     cfg_star_switch: int | None = knob("1 turns CFG-star on", ge=0, le=1)
     cfg_zero_step: int | None = knob("steps whose prediction is zeroed, with CFG-star; -1 is off", ge=-1, le=39)

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -64,20 +65,24 @@ class WanOrchestrator:
     """Implements `headless.generation.Orchestrator` on the engine in `Wan2GP/`.
 
     checkpoints   folder of model weights
+    loras         folder of LoRA files, one folder a family inside: where the models' own LoRAs are
     definitions   further folders of model definitions, read after the shipped ones
     wan_dir       an upstream checkout: named and refused by this version
     device        "cuda" or "cpu"; None takes the accelerator when there is one
     engine        gives the engine's module at first use, so that a worker starts fast
+    clock         answers seconds and never goes back; steps are timed with it
     """
 
     def __init__(
         self,
         *,
         checkpoints: Path,
+        loras: Path = Path("loras"),
         definitions: Sequence[Path] = (),
         wan_dir: Path | None = None,
         device: str | None = None,
         engine: Callable[[], Engine] = built_in_engine,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if wan_dir is not None:
             raise Unsupported(
@@ -86,10 +91,12 @@ class WanOrchestrator:
                 field="wan_dir",
             )
         self._checkpoints = checkpoints
+        self._loras = loras
         self._definition_dirs = tuple(definitions)
         self._definitions: Definitions = load_definitions(definitions)
         self._device = checked_device(device) if device else machine_device()
         self._import_engine = engine
+        self._clock = clock
         self._engine: Engine | None = None
 
     # ---- what is known without the engine
@@ -119,6 +126,7 @@ class WanOrchestrator:
             min_frames=architecture.min_frames,
             pixel_block=architecture.pixel_block,
             image_output=architecture.image_output,
+            lora_folder=getattr(architecture, "lora_folder", "wan"),
             unavailable=self._definitions.unavailable(definition.id, self._checkpoints, self._device.partition(":")[0]),
         )
 
@@ -155,7 +163,10 @@ class WanOrchestrator:
         if self._engine is None:
             self._engine = self._import_engine()
             self._engine.configure(
-                checkpoints=self._checkpoints, definitions=self._definition_dirs, device=self._device
+                checkpoints=self._checkpoints,
+                loras=self._loras,
+                definitions=self._definition_dirs,
+                device=self._device,
             )
         return self._engine
 
@@ -166,7 +177,7 @@ class WanOrchestrator:
         self.load_model(model.name, on_progress)
         engine = self._ready_engine()
         engine.configure(save_path=task.output_dir)
-        run = EngineRun(model.name, task.options.activated_loras or (), on_progress)
+        run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)
         keywords = self._keywords(task, model)
         run.notes.append(f"seed {keywords['seed']}")
         run.arm(lambda: _interrupt(engine))
@@ -192,7 +203,10 @@ class WanOrchestrator:
             if kind == "image":
                 keywords[name] = _opened(keywords[name], size if name in _SIZED else None)
         if keywords.get("seed", -1) < 0:
-            keywords["seed"] = random.SystemRandom().randrange(MAX_SEED + 1)
+            keywords["seed"] = _drawn_seed(task)
+        if task.checkpoint_dir is not None:
+            kept = {"checkpoint": task.checkpoint_dir, "checkpoint_interval_s": task.checkpoint_interval_s}
+            keywords["plugin_data"] = kept
         return keywords
 
     def _guarded(self, work: Callable[[], Value]) -> Value:
@@ -210,6 +224,13 @@ class WanOrchestrator:
         if isinstance(failure, OutOfMemory):
             self.unload_model()
         raise failure
+
+
+def _drawn_seed(task: GenerationTask) -> int:
+    """A seed by chance; a run that may be taken up draws the same one each time."""
+    if task.checkpoint_dir is None:
+        return random.SystemRandom().randrange(MAX_SEED + 1)
+    return random.Random(str(task.checkpoint_dir)).randrange(MAX_SEED + 1)
 
 
 def _interrupt(engine: Engine) -> None:

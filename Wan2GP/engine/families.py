@@ -14,6 +14,8 @@ from Wan2GP.errors import GenerationCancelled
 
 #: phase (loading, encoding, denoising, decoding or saving), step, total
 Report = Callable[[str, int, int], None]
+#: reported in place of a phase when a window of a long video begins: its number, counted from 1, and how many there are
+WINDOW = "window"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Family(Protocol):
 #: name (as in `Architecture.engine`) -> module and class
 FAMILIES = {
     "draft": ("Wan2GP.engine.draft", "Draft"),
-    "wan_t2v": ("Wan2GP.engine.wan_t2v", "WanTextToVideo"),
+    "wan": ("Wan2GP.engine.wan.model", "Wan"),
 }
 
 

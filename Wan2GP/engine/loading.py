@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Iterable
 
 import torch
 
@@ -24,16 +25,8 @@ def weights_dtype(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.bfloat16
 
 
-def place_pipeline(pipeline: object, device: str) -> None:
-    """Put a diffusers pipeline on its device; where it does not fit, move its parts there one at a time."""
-    if device == "cpu" or _fits(pipeline, device):
-        pipeline.to(device)
-    else:
-        pipeline.enable_model_cpu_offload(device=device)
-
-
-def _fits(pipeline: object, device: str) -> bool:
-    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+def fits(parts: Iterable[torch.nn.Module], device: str) -> bool:
+    """Whether the weights fit on the accelerator together, with room left for activations."""
     weights_bytes = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return weights_bytes < free_bytes * _WEIGHTS_SHARE

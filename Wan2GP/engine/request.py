@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine import given
+from Wan2GP.engine.frame_numbers import keep_from_source, listed_frames, positions
+from Wan2GP.engine.honoured import ignored, refuse_unusable
+from Wan2GP.engine.lora_request import LoraRequest, parse_loras
+from Wan2GP.engine.numbers import Numbers
+from Wan2GP.engine.sampling import Sampling, parse_sampling
 from Wan2GP.errors import InvalidInput, Unsupported
-from Wan2GP.media import Frame, probe_video, read_image, snap_size
-from Wan2GP.parameters import CONTENT, PARAMETERS, PLUMBING, asked
+from Wan2GP.media import Frame, probe_video, snap_size
+from Wan2GP.parameters import PARAMETERS, PLUMBING, asked
+
+__all__ = ["Frame", "GenerationRequest", "Windows", "parse_request"]
 
 #: seeds drawn at random are below this, so that they can be read and typed
 MAX_RANDOM_SEED = 1_000_000_000
+#: seconds between two kept states where the caller does not say
+CHECKPOINT_INTERVAL_S = 2.0
 
-#: what the call itself uses, whatever the model
-_USED_BY_THE_CALL = frozenset(
-    {"resolution", "video_length", "force_fps", "repeat_generation", "image_mode", "image_prompt_type"}
-)
 
-#: content parameter -> the input that an architecture declares for it
-_INPUT_OF = {
-    "image_start": "image_start",
-    "image_end": "image_end",
-    "video_source": "video_source",
-    "image_refs": "references",
-    "video_guide": "control_video",
-    "video_mask": "mask",
-    "activated_loras": "loras",
-}
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """How a video longer than one window is made."""
+
+    size: int
+    #: frames shared with the window before; within what the model allows
+    overlap: int
+    discard: int
+    #: noise level (0-1) put on the overlap
+    overlap_noise: float
+    #: 0-1: how far the colours of a window are moved to those of the window before
+    colour_correction: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,24 +51,51 @@ class GenerationRequest:
     negative_prompt: str
     width: int
     height: int
+    #: frames that the model makes; `total_frames` are in the result
     num_frames: int
     fps: float
     #: 0 or more
     seed: int
     #: how often to run; further runs draw a new seed
     repeats: int
-    num_inference_steps: int
-    guidance_scale: float
-    flow_shift: float
-    sample_solver: str
+    sampling: Sampling
+    windows: Windows
     #: stills instead of a video, `batch_size` of them
     image_output: bool
     batch_size: int
+    #: frames generated for a still; the first is the result
+    frames_of_a_still: int
     image_start: Frame | None
-    image_end: Frame | None
+    #: one for each window; the last window has the last one
+    image_ends: tuple[Frame, ...]
+    references: tuple[Frame, ...]
+    #: 1-based frames where the first references stand in the video
+    positions: tuple[int, ...]
+    #: size of a reference in percent of the picture
+    reference_size: float
+    video_source: Path | None
+    #: frames of the source that are kept, from its beginning; they begin the result
+    kept_source_frames: int
     video_guide: Path | None
+    #: 0-based control frames that are used; None: all
+    guide_frames: frozenset[int] | None
     video_mask: Path | None
+    mask_expand: int
     video_prompt_type: str
+    control_net_weight: float
+    #: share (0-1) of the steps after which what the mask keeps is put back
+    masking_strength: float
+    initial_video: Path | None
+    #: share of noise in the first latents of `initial_video`; None: what the first step's noise level says
+    initial_noise: float | None
+    audio_guide: Path | None
+    audio_scale: float
+    model_mode: int
+    loras: LoraRequest
+    #: where the run keeps what it needs to go on after the process died; None: nowhere. The caller removes it
+    checkpoint: Path | None
+    #: shortest time between two kept states; 0 keeps each
+    checkpoint_interval_s: float
     #: every setting as it applies, for the record of the file
     settings: Mapping[str, Any]
     #: what the caller should know: values that were changed, options that are ignored
@@ -73,101 +106,192 @@ class GenerationRequest:
         """(width, height) in pixels."""
         return self.width, self.height
 
-    def repeated(self) -> GenerationRequest:
-        """The same request with a new random seed."""
-        return replace(self, seed=_random_seed())
+    @property
+    def image_end(self) -> Frame | None:
+        """The last frame, for a model that makes the video in one run. Raises Unsupported when there are several."""
+        if len(self.image_ends) > 1:
+            raise Unsupported(f"takes one image, not {len(self.image_ends)}", field="image_end")
+        return self.image_ends[0] if self.image_ends else None
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of the result: those kept of `video_source`, and the new ones; the overlap counts once."""
+        if not self.kept_source_frames:
+            return self.num_frames
+        return self.kept_source_frames + self.num_frames - min(self.windows.overlap, self.kept_source_frames)
+
+    def repeated(self, number: int) -> GenerationRequest:
+        """The same request with a new random seed, for its run of that number."""
+        folder = self.checkpoint / f"repeat{number}" if self.checkpoint else None
+        return replace(self, seed=_seed(-1, folder), checkpoint=folder)
 
 
-def parse_request(values: Mapping[str, Any], definition: ModelDefinition, reads: frozenset[str]) -> GenerationRequest:
-    """Defaults < the model's settings < what the caller asked for.
+def parse_request(
+    values: Mapping[str, Any], definition: ModelDefinition, reads: frozenset[str], loras_root: Path
+) -> GenerationRequest:
+    """Defaults < the model's settings < those of a recognised acceleration LoRA < what the caller asked for.
 
     `reads` names the parameters that the model's family uses. Raises Unsupported for content that it does not, and
     InvalidInput for values that cannot be used; other unused parameters become a note.
     """
     wanted = (asked(values) | asked(definition.settings)) - PLUMBING
-    _refuse_unusable(wanted, definition, reads)
-    settings = _effective(values, definition)
-    numbers = _Numbers(settings)
+    refuse_unusable(wanted, definition, reads)
+    given_values = {name: value for name, value in values.items() if name in PARAMETERS and value is not None}
+    loras = parse_loras(given_values, definition, loras_root)
+    settings = _defaults() | definition.settings | loras.settings | given_values
+    numbers = Numbers(settings)
     _refuse_inpainting(numbers, reads)
+    _refuse_the_last_video(settings)
     image_output = numbers.whole("image_mode", 0, 2) > 0 or definition.architecture.image_output
+    idle = ignored(wanted, definition, reads if image_output else reads - {"batch_size"})
+    request = _request(settings, numbers, definition, loras, image_output, (*loras.notes, *idle))
+    return replace(request, notes=(*request.notes, *_without_effect(request, reads)))
+
+
+def _request(
+    settings: dict[str, Any],
+    numbers: Numbers,
+    definition: ModelDefinition,
+    loras: LoraRequest,
+    image_output: bool,
+    notes: tuple[str, ...],
+) -> GenerationRequest:
     width, height = _size(settings["resolution"], definition)
-    num_frames, notes = (1, ()) if image_output else _num_frames(numbers.whole("video_length", 1), definition)
-    ignored = _ignored(wanted, definition, reads if image_output else reads - {"batch_size"})
+    length, changed = (1, ()) if image_output else _num_frames(numbers.whole("video_length", 1), definition)
+    guide = given.path(settings["video_guide"], "video_guide")
+    source = given.path(settings["video_source"], "video_source")
+    initial = given.path(settings["vid2vid_init_video"], "vid2vid_init_video")
+    kept = settings["plugin_data"] or {}
+    checkpoint = given.path(kept.get("checkpoint"), "plugin_data")
+    letters = str(settings["video_prompt_type"])
+    windows = _windows(numbers, definition)
+    kept_frames = _kept(source, str(settings["keep_frames_video_source"]))
     return GenerationRequest(
         definition=definition,
         prompt=str(settings["prompt"]),
         negative_prompt=str(settings["negative_prompt"]),
         width=width,
         height=height,
-        num_frames=num_frames,
+        num_frames=length,
         fps=_fps(settings, definition),
-        seed=_seed(numbers.whole("seed", -1, 2**63 - 1)),
+        seed=_seed(numbers.whole("seed", -1, 2**63 - 1), checkpoint),
         repeats=numbers.whole("repeat_generation", 1, 25),
-        num_inference_steps=numbers.whole("num_inference_steps", 1, 1000),
-        guidance_scale=numbers.real("guidance_scale"),
-        flow_shift=numbers.real("flow_shift"),
-        sample_solver=str(settings["sample_solver"]),
+        sampling=_sampling(
+            numbers, settings, definition, loras, bool(initial) or (guide is not None and "G" in letters)
+        ),
+        windows=windows,
         image_output=image_output,
         batch_size=numbers.whole("batch_size", 1, 64) if image_output else 1,
-        image_start=_picture(settings["image_start"], "image_start"),
-        image_end=_picture(settings["image_end"], "image_end"),
-        video_guide=_path(settings["video_guide"], "video_guide"),
-        video_mask=_path(settings["video_mask"], "video_mask"),
-        video_prompt_type=str(settings["video_prompt_type"]),
-        settings=settings,
-        notes=(*notes, *ignored),
+        frames_of_a_still=_frames_of_a_still(numbers, letters, definition) if image_output else 1,
+        image_start=given.picture(settings["image_start"], "image_start"),
+        image_ends=given.pictures(settings["image_end"], "image_end"),
+        references=given.pictures(settings["image_refs"], "image_refs"),
+        positions=_positions(settings["frames_positions"], letters, length, kept_frames, windows.overlap),
+        reference_size=numbers.real("image_refs_relative_size", 1, 100),
+        video_source=source,
+        kept_source_frames=kept_frames,
+        video_guide=guide,
+        guide_frames=_guide_frames(guide, str(settings["keep_frames_video_guide"])),
+        video_mask=given.path(settings["video_mask"], "video_mask"),
+        mask_expand=numbers.whole("mask_expand", -200, 200),
+        video_prompt_type=letters,
+        control_net_weight=numbers.real("control_net_weight", 0, 10),
+        masking_strength=_masking_strength(numbers, initial),
+        initial_video=initial,
+        initial_noise=numbers.real("vid2vid_init_strength", 0, 1) if initial else None,
+        audio_guide=given.path(settings["audio_guide"], "audio_guide"),
+        audio_scale=numbers.real("audio_scale", 0, 100),
+        model_mode=_model_mode(settings["model_mode"]),
+        loras=loras,
+        checkpoint=checkpoint,
+        checkpoint_interval_s=float(kept.get("checkpoint_interval_s", CHECKPOINT_INTERVAL_S)),
+        settings={name: value for name, value in settings.items() if name not in PLUMBING},
+        notes=(*changed, *notes),
     )
 
 
-def _refuse_unusable(wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]) -> None:
-    always_on = {"activated_loras"} if definition.model.get("loras") else set()
-    for name in sorted((wanted | always_on) & CONTENT - reads):
-        taken = _INPUT_OF.get(name) in definition.architecture.inputs
-        reason = "cannot use it in this version" if taken else "does not take it"
-        raise Unsupported(
-            f"the model {definition.id} {reason}; leave it out or choose another model "
-            f"(it takes: {', '.join(sorted(definition.architecture.inputs))})",
-            field=name,
-        )
+def _sampling(
+    numbers: Numbers, settings: Mapping[str, Any], definition: ModelDefinition, loras: LoraRequest, from_video: bool
+) -> Sampling:
+    """Without a video to begin from, the whole schedule is run whatever denoising_strength says."""
+    solver = str(settings["sample_solver"] or "")
+    found = parse_sampling(numbers, solver, loras.wan_schedule, definition.architecture.phases)
+    return found if from_video else replace(found, denoising_strength=1.0)
 
 
-def _refuse_inpainting(numbers: _Numbers, reads: frozenset[str]) -> None:
+def _windows(numbers: Numbers, definition: ModelDefinition) -> Windows:
+    rule, overlap = definition.architecture.windows, numbers.whole("sliding_window_overlap", 0)
+    return Windows(
+        size=numbers.whole("sliding_window_size", 1),
+        overlap=overlap if rule is None else min(max(overlap, rule.overlap_min), rule.overlap_max),
+        discard=numbers.whole("sliding_window_discard_last_frames", 0),
+        overlap_noise=numbers.real("sliding_window_overlap_noise", 0, 1000) / 1000,
+        colour_correction=numbers.real("sliding_window_color_correction_strength", 0, 1),
+    )
+
+
+def _masking_strength(numbers: Numbers, initial: Path | None) -> float:
+    """`latent_noise_mask_strength` is the name of the same thing for a run that begins from `vid2vid_init_video`."""
+    return numbers.real("latent_noise_mask_strength" if initial else "masking_strength", 0, 1)
+
+
+def _frames_of_a_still(numbers: Numbers, letters: str, definition: ModelDefinition) -> int:
+    """1000 and more: always that many less 1000; else that many when references or a control image steer the still."""
+    wanted = numbers.whole("min_frames_if_references", 1)
+    step = definition.architecture.frame_step
+    frames = wanted - 1000 if wanted >= 1000 else wanted if set("IV") & set(letters) else 1
+    return max(frames, 1) // step * step + 1 if frames > 1 else 1
+
+
+def _kept(source: Path | None, text: str) -> int:
+    return keep_from_source(text, probe_video(source).num_frames) if source else 0
+
+
+def _positions(text: Any, letters: str, length: int, kept: int, overlap: int) -> tuple[int, ...]:
+    """Counted from the first frame of the result; with letter T from the first new one."""
+    new = length - min(overlap, kept)
+    return positions(text, new if "T" in letters else kept + new) if "F" in letters else ()
+
+
+def _guide_frames(guide: Path | None, text: str) -> frozenset[int] | None:
+    return listed_frames(text, probe_video(guide).num_frames) if guide and text.strip() else None
+
+
+def _model_mode(value: Any) -> int:
+    if value in (None, ""):
+        return 0
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"must be one of the model's numbered modes, not {value!r}", field="model_mode") from None
+
+
+def _refuse_inpainting(numbers: Numbers, reads: frozenset[str]) -> None:
     if numbers.whole("image_mode", 0, 2) == 2 and "image_mask" not in reads:
         raise Unsupported("2, image inpainting, is not there in this version; use 0 or 1", field="image_mode")
 
 
-def _ignored(wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]) -> tuple[str, ...]:
-    names = sorted(wanted - reads - _USED_BY_THE_CALL - CONTENT)
-    return (f"ignored by {definition.id}: {', '.join(names)}",) if names else ()
+def _refuse_the_last_video(settings: Mapping[str, Any]) -> None:
+    if "L" in str(settings["image_prompt_type"]) and not settings["video_source"]:
+        raise Unsupported(
+            "L, the last video made, is not looked for in this version; give it as video_source",
+            field="image_prompt_type",
+        )
 
 
-def _effective(values: Mapping[str, Any], definition: ModelDefinition) -> dict[str, Any]:
-    settings = {name: parameter.default for name, parameter in PARAMETERS.items() if name not in PLUMBING}
-    settings |= definition.settings
-    return settings | {name: value for name, value in values.items() if name in settings and value is not None}
+def _without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterator[str]:
+    """What was asked for and cannot act beside what else was asked for."""
+    sampling = request.sampling
+    scales = (sampling.guidance_scale, sampling.guidance2_scale, sampling.guidance3_scale)[: sampling.guidance_phases]
+    if "NAG_scale" in reads and sampling.nag_scale > 1 and min(scales) > 1:
+        yield "NAG_scale has no effect beside guidance: it acts in phases whose guidance_scale is 1 or less"
+    masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
+    if masked and not request.masking_strength and not request.definition.architecture.vace:
+        yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
 
 
-class _Numbers:
-    """Reads numbers out of settings; text that is a number will do."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
-
-    def real(self, name: str) -> float:
-        try:
-            number = float(self._settings[name])
-        except (TypeError, ValueError):
-            raise InvalidInput(f"must be a number, not {self._settings[name]!r}", field=name) from None
-        if not math.isfinite(number):
-            raise InvalidInput(f"must be a finite number, not {number}", field=name)
-        return number
-
-    def whole(self, name: str, least: int, most: int | None = None) -> int:
-        number = self.real(name)
-        if number != int(number) or number < least or (most is not None and number > most):
-            bounds = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise InvalidInput(f"must be a whole number, {bounds}, not {self._settings[name]!r}", field=name)
-        return int(number)
+def _defaults() -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in PARAMETERS.items()}
 
 
 def _size(resolution: Any, definition: ModelDefinition) -> tuple[int, int]:
@@ -200,41 +324,20 @@ def _fps(settings: Mapping[str, Any], definition: ModelDefinition) -> float:
     if choice in orders:
         media = next((settings[name] for name in orders[choice] if settings[name]), None)
         return float(probe_video(Path(media)).fps) if media else own
-    rate = _Numbers({"force_fps": choice}).real("force_fps")
+    rate = Numbers({"force_fps": choice}).real("force_fps")
     if not 1 <= rate <= 240:
         raise InvalidInput(f"must be from 1 to 240 frames per second, not {choice}", field="force_fps")
     return rate
 
 
-def _seed(seed: int) -> int:
-    return _random_seed() if seed < 0 else seed
+def _seed(seed: int, checkpoint: Path | None) -> int:
+    """A seed by chance where none was asked for; a run that can be taken up draws the same one again."""
+    if seed >= 0:
+        return seed
+    if checkpoint is None:
+        return _random_seed()
+    return int.from_bytes(hashlib.sha256(str(checkpoint).encode()).digest()[:8], "big") % MAX_RANDOM_SEED
 
 
 def _random_seed() -> int:
     return secrets.randbelow(MAX_RANDOM_SEED)
-
-
-def _picture(value: Any, field: str) -> Frame | None:
-    """A path, a PIL image, an array, or a list of one of these -> RGB uint8."""
-    if isinstance(value, (list, tuple)):
-        if len(value) > 1:
-            raise Unsupported(f"takes one image, not {len(value)}", field=field)
-        value = value[0] if value else None
-    if value is None:
-        return None
-    if isinstance(value, (str, Path)):
-        return read_image(Path(value))
-    picture = np.asarray(value.convert("RGB") if hasattr(value, "convert") else value)
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise InvalidInput(
-            f"must be a path, a PIL image or an RGB uint8 array, not {picture.dtype} {picture.shape}", field=field
-        )
-    return picture
-
-
-def _path(value: Any, field: str) -> Path | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, (str, Path)):
-        raise InvalidInput(f"must be the path of a video, not {type(value).__name__}", field=field)
-    return Path(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 from Wan2GP.engine.families import Cancel, Report
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EngineError
-from Wan2GP.media import VideoWriter, write_image
+from Wan2GP.media import VideoWriter, mux_audio, write_image
 
 _PROMPT_CHARACTERS = 40
 
@@ -39,12 +39,29 @@ def _save_video(
             for frame in frames:
                 writer.write(frame)
             cancel.raise_if_requested()
-            _check_count(writer.num_frames, request.num_frames)
+            _check_count(writer.num_frames, request.total_frames)
             report("saving", 0, 1)
 
-    path = _published(write, folder, _stem(request), ".mp4")
+    path = _published(
+        write if request.audio_guide is None else _with_sound(write, request), folder, _stem(request), ".mp4"
+    )
     report("saving", 1, 1)
     return path
+
+
+def _with_sound(write: Callable[[Path], object], request: GenerationRequest) -> Callable[[Path], object]:
+    """Writes the same video with the sound that it was made to."""
+
+    def both(path: Path) -> None:
+        silent = path.with_suffix(".silent.mp4")
+        try:
+            write(silent)
+            assert request.audio_guide is not None
+            mux_audio(silent, request.audio_guide, path)
+        finally:
+            silent.unlink(missing_ok=True)
+
+    return both
 
 
 def _save_stills(

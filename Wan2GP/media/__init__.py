@@ -18,6 +18,7 @@ from Wan2GP.media.images import (
 from Wan2GP.media.index import Encoding, VideoIndex, VideoInfo, index_video, probe_video
 from Wan2GP.media.reader import check_video, read_frame, read_frames, read_planes
 from Wan2GP.media.remux import PacketRange, concat_copy
+from Wan2GP.media.sound import check_sound, read_sound
 from Wan2GP.media.writer import VideoWriter, exact_fps, write_video
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "VideoIndex",
     "VideoInfo",
     "VideoWriter",
+    "check_sound",
     "check_video",
     "concat_copy",
     "exact_fps",
@@ -42,6 +44,7 @@ __all__ = [
     "read_frames",
     "read_image",
     "read_planes",
+    "read_sound",
     "resize",
     "snap_size",
     "write_image",

@@ -21,7 +21,7 @@ def ffmpeg_path() -> Path:
 def mux_audio(video: str | Path, audio: str | Path, output: str | Path) -> Path:
     """Lay the sound of `audio` (a sound file, or a video with sound) under `video`, into the mp4 `output`.
 
-    The pictures are copied, the sound becomes AAC 192 kbit/s, and the shorter of the two ends the file.
+    The pictures are copied, all of them; the sound becomes AAC 192 kbit/s, cut or followed by silence to their length.
     Raises InvalidMedia when ffmpeg cannot use one of them, EngineError when it takes over ten minutes.
     """
     video, audio, output = Path(video), Path(audio), Path(output)
@@ -31,7 +31,7 @@ def mux_audio(video: str | Path, audio: str | Path, output: str | Path) -> Path:
     require_file(audio)
     with publishing(output) as partial:
         inputs = ["-i", str(video.absolute()), "-i", str(audio.absolute()), "-map", "0:v:0", "-map", "1:a:0"]
-        coding = ["-c:v", "copy", "-c:a", "aac", "-b:a", "192k", "-shortest", "-movflags", "+faststart"]
+        coding = ["-c:v", "copy", "-c:a", "aac", "-b:a", "192k", "-af", "apad", "-shortest", "-movflags", "+faststart"]
         _run([*inputs, *coding, str(partial.absolute())], f"cannot put the sound of {audio} under {video}")
     return output
 

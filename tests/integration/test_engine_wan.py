@@ -15,8 +15,8 @@ from tiny_models import tiny_wan_t2v, write_definition
 from Wan2GP import wgp
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.request import parse_request
-from Wan2GP.engine.wan_t2v import WanTextToVideo
-from Wan2GP.errors import ModelUnavailable, Unsupported
+from Wan2GP.engine.wan.model import Wan
+from Wan2GP.errors import InvalidInput, ModelUnavailable, Unsupported
 from Wan2GP.media import read_image
 
 CLIP = {"model_type": "tiny", "prompt": "a red circle", "resolution": "64x64", "video_length": 17, "seed": 5}
@@ -39,15 +39,15 @@ def engine(weights: Path, tmp_path: Path):
     wgp.configure(definitions=[])
 
 
-def pipeline():
-    return wgp.wan_model._pipeline
+def parts():
+    return wgp.wan_model._parts
 
 
 def frames_of(**values) -> np.ndarray:
     """The frames as the model hands them over, before they are encoded. Loads nothing when the model is resident."""
     if wgp.transformer_type != CLIP["model_type"]:
         wgp.load_models(CLIP["model_type"])
-    request = parse_request(CLIP | values, wgp.definitions()[CLIP["model_type"]], WanTextToVideo.reads)
+    request = parse_request(CLIP | values, wgp.definitions()[CLIP["model_type"]], Wan.reads, Path("loras"))
     return np.stack(list(wgp.wan_model.generate(request, lambda *_: None, Cancel(lambda: False))))
 
 
@@ -74,13 +74,13 @@ def test_knobs_reach_the_model():
     ):
         assert not np.array_equal(frames_of(**knob), base), knob
     run = run_engine(**CLIP, num_inference_steps=7)
-    assert [data[0] for data in run.data("progress") if data[1] == "denoising"] == [(n, 7) for n in range(1, 8)]
+    assert [data[0] for data in run.data("progress") if data[1] == "denoising"] == [(n, 7) for n in range(8)]
 
 
 def test_progress_goes_through_all_phases_once_in_order():
     phases = [data[1] for data in run_engine(**CLIP).data("progress")]
     assert list(dict.fromkeys(phases)) == ["loading", "encoding", "denoising", "decoding", "saving"]
-    assert phases.count("denoising") == STEPS
+    assert phases.count("denoising") == STEPS + 1
 
 
 @pytest.mark.parametrize(("phase", "step"), [("encoding", 1), ("denoising", 2), ("denoising", STEPS)])
@@ -94,27 +94,27 @@ def test_cancel_stops_before_decoding_and_the_next_run_is_unharmed(tmp_path: Pat
     run = run_engine(stop, **CLIP)
     assert run.returned and run.files == [] and run.data("error") == []
     assert "decoding" not in [data[1] for data in run.data("progress")]
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
     assert np.array_equal(frames_of(), whole)
 
 
 def test_the_model_stays_resident_between_runs():
     run_engine(**CLIP)
-    resident = pipeline()
+    resident = parts()
     assert not run_engine(**CLIP).data("status")
-    assert pipeline() is resident
+    assert parts() is resident
 
 
 def test_release_drops_every_weight():
     run_engine(**CLIP)
-    parts = [weakref.ref(part) for part in (pipeline().transformer, pipeline().vae, pipeline().text_encoder)]
+    held = [weakref.ref(part) for part in (parts().transformer, parts().vae, parts().text_encoder)]
     wgp.release_model()
-    assert [part() for part in parts] == [None, None, None]
+    assert [part() for part in held] == [None, None, None]
 
 
 def test_another_model_releases_the_one_before():
     run_engine(**CLIP)
-    transformer = weakref.ref(pipeline().transformer)
+    transformer = weakref.ref(parts().transformer)
     run_engine(model_type="draft", image_start=np.zeros((48, 64, 3), np.uint8), resolution="64x48", video_length=5)
     assert transformer() is None
     assert wgp.transformer_type == "draft"
@@ -136,11 +136,13 @@ def test_nothing_is_written_to_the_terminal(capfd):
 
 
 def test_what_it_cannot_honour_is_refused():
-    with pytest.raises(Unsupported, match="activated_loras"):
+    with pytest.raises(InvalidInput, match=r"there is no LoRA .*style\.safetensors"):
         run_engine(**CLIP, activated_loras=["style.safetensors"])
-    with pytest.raises(Unsupported, match="sample_solver"):
-        run_engine(**CLIP, sample_solver="euler")
-    assert run_engine(**CLIP, NAG_scale=4).data("info") == ["ignored by tiny: NAG_scale"]
+    with pytest.raises(Unsupported, match="image_start"):
+        run_engine(**CLIP, image_start=np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InvalidInput, match=r"sample_solver.*choose one of unipc, euler"):
+        run_engine(**CLIP, sample_solver="heun")
+    assert run_engine(**CLIP, motion_amplitude=1.2).data("info") == ["ignored by tiny: motion_amplitude"]
 
 
 def test_damaged_weights_are_an_error_that_names_the_model(weights: Path, tmp_path: Path):

@@ -336,7 +336,7 @@ def test_a_model_without_weights_fails_at_once_and_says_what_helps(tmp_path: Pat
     row = shop.run("t2v", {"prompt": "x"})
     shop.store.close()
     assert (row.status, row.error_class, row.attempts) == (Status.FAILED, "model_unavailable", 1)
-    assert "hf download" in (row.error_message or "")
+    assert "Wan2GP.models fetch" in (row.error_message or "")
     assert "draft" in (row.error_message or "")
 
 

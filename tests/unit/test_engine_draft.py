@@ -28,7 +28,7 @@ def draft(tmp_path: Path) -> Draft:
 
 def request_for(**values):
     values.setdefault("resolution", "64x48")
-    request = parse_request(values, load_definitions()["draft"], Draft.reads)
+    request = parse_request(values, load_definitions()["draft"], Draft.reads, Path("loras"))
     Draft.check(request)
     return request
 

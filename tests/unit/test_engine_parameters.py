@@ -19,10 +19,11 @@ from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.parameters import PARAMETERS, asked
 
 READS = frozenset({"image_start", "prompt", "seed"})
+LORAS = Path("loras")
 
 
 def parsed(**values):
-    return parse_request(values, load_definitions()["draft"], READS)
+    return parse_request(values, load_definitions()["draft"], READS, LORAS)
 
 
 @pytest.mark.parametrize("call", [wgp.generate_video, wgp.generate_media])
@@ -114,16 +115,16 @@ def test_fps_follows_the_control_video_when_asked(tmp_path: Path):
     values = {"video_guide": str(guide)}
     definition = load_definitions()["draft"]
     reads = frozenset({"video_guide"})
-    assert parse_request(values | {"force_fps": "control"}, definition, reads).fps == 16
-    assert parse_request(values | {"force_fps": "24"}, definition, reads).fps == 24
-    assert parse_request({"force_fps": "auto"}, definition, reads).fps == definition.architecture.fps
+    assert parse_request(values | {"force_fps": "control"}, definition, reads, LORAS).fps == 16
+    assert parse_request(values | {"force_fps": "24"}, definition, reads, LORAS).fps == 24
+    assert parse_request({"force_fps": "auto"}, definition, reads, LORAS).fps == definition.architecture.fps
 
 
 def test_a_batch_of_videos_is_noted_as_ignored():
     reads = READS | {"batch_size"}
     definition = load_definitions()["draft"]
-    assert parse_request({"batch_size": 3}, definition, reads).notes == ("ignored by draft: batch_size",)
-    assert parse_request({"batch_size": 3, "image_mode": 1}, definition, reads).notes == ()
+    assert parse_request({"batch_size": 3}, definition, reads, LORAS).notes == ("ignored by draft: batch_size",)
+    assert parse_request({"batch_size": 3, "image_mode": 1}, definition, reads, LORAS).notes == ()
 
 
 def test_inpainting_is_refused_rather_than_done_without_a_mask():
@@ -134,7 +135,9 @@ def test_inpainting_is_refused_rather_than_done_without_a_mask():
 def test_what_a_row_asks_for_is_ignored_or_refused_as_openly_as_what_the_caller_does(tmp_path: Path):
     row = {"model": {"name": "Mine", "architecture": "draft"}, "NAG_scale": 4}
     (tmp_path / "mine.json").write_text(json.dumps(row))
-    assert parse_request({}, load_definitions([tmp_path])["mine"], READS).notes == ("ignored by mine: NAG_scale",)
+    assert parse_request({}, load_definitions([tmp_path])["mine"], READS, LORAS).notes == (
+        "ignored by mine: NAG_scale",
+    )
     (tmp_path / "mine.json").write_text(json.dumps(row | {"activated_loras": ["style.safetensors"]}))
     with pytest.raises(Unsupported, match="activated_loras"):
-        parse_request({}, load_definitions([tmp_path])["mine"], READS)
+        parse_request({}, load_definitions([tmp_path])["mine"], READS, LORAS)

@@ -350,10 +350,13 @@ def test_a_model_is_loaded_once_and_an_alias_is_the_same_model(tmp_path: Path, e
 def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEngine) -> None:
     folder = tmp_path / "definitions"
     folder.mkdir()
-    orchestrator = WanOrchestrator(checkpoints=tmp_path, definitions=[folder], device="cpu", engine=lambda: engine)
+    loras = tmp_path / "loras"
+    orchestrator = WanOrchestrator(
+        checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine
+    )
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
-    assert engine.settings == {"checkpoints": tmp_path, "definitions": (folder,), "device": "cpu"}
+    assert engine.settings == {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
 
 
 def test_models_are_described_by_their_declarations(orchestrator: WanOrchestrator) -> None:
@@ -374,7 +377,7 @@ def test_a_model_whose_weights_are_missing_says_how_to_fetch_them(
 ) -> None:
     options = GenerationOptions(prompt="a kite")
     task = GenerationTask(id="t", model="t2v_1.3B", options=options, output_dir=tmp_path)
-    with pytest.raises(ModelUnavailable, match=r"hf download .*work here: draft"):
+    with pytest.raises(ModelUnavailable, match=r"Wan2GP\.models fetch .*work here: draft"):
         orchestrator.check(task)
     with pytest.raises(ModelUnavailable):
         orchestrator.load_model("t2v_1.3B", ignore)

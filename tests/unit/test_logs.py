@@ -75,6 +75,11 @@ def test_values_under_secret_names_are_removed_and_prompts_are_not() -> None:
     }
 
 
+def test_names_that_are_urls_lose_their_keys_too() -> None:
+    params = {"additional_loras": {"https://h/a.safetensors?token=abc": 0.5}}
+    assert redact_values(params) == {"additional_loras": {f"https://h/a.safetensors?token={REDACTED}": 0.5}}
+
+
 def lines_of(tmp_path: Path, terminal: bool = False) -> tuple[io.StringIO, Path]:
     stream, file = io.StringIO(), tmp_path / "logs" / "worker.log"
     console = Console(file=stream, force_terminal=terminal, color_system=None, width=200)

@@ -37,6 +37,14 @@ def test_older_names_are_read_and_a_flag_beats_them(name: str, field: str, monke
     assert str(getattr(load_settings(**{field: "flag"}), field)) == "flag"
 
 
+def test_a_folder_may_begin_with_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / ".env").write_text("LORAS_DIR=~/loras\nCKPTS=~/ckpts\nLORA_DIRS=~/more:/other\n")
+    settings = load_settings()
+    assert (settings.loras_dir, settings.ckpts) == (folder / "loras", folder / "ckpts")
+    assert settings.lora_dirs == (folder / "more", Path("/other"))
+
+
 def test_an_empty_variable_is_the_same_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Container files pass on variables that nobody set as empty ones."""
     for name in ("CKPTS", "LEASE_S", "WORKER", "DEBUG"):

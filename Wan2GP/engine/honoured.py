@@ -1,0 +1,71 @@
+"""What a model can do nothing with: content is refused, settings are named as ignored. No torch here."""
+
+from __future__ import annotations
+
+from Wan2GP.architectures import Architecture
+from Wan2GP.definitions import ModelDefinition
+from Wan2GP.errors import Unsupported
+from Wan2GP.parameters import CONTENT, PARAMETERS
+
+#: what the call itself uses, whatever the model
+_USED_BY_THE_CALL = frozenset(
+    {"resolution", "video_length", "force_fps", "repeat_generation", "image_mode", "image_prompt_type"}
+)
+
+#: content parameter -> the input that an architecture declares for it
+_INPUT_OF = {
+    "image_start": "image_start",
+    "image_end": "image_end",
+    "video_source": "video_source",
+    "image_refs": "references",
+    "video_guide": "control_video",
+    "video_mask": "mask",
+    "audio_guide": "audio",
+    "activated_loras": "loras",
+}
+
+#: setting -> the input that it says more about
+_ABOUT = {
+    "alt_guidance_scale": "references",
+    "image_refs_relative_size": "references",
+    "frames_positions": "references",
+    "keep_frames_video_source": "video_source",
+    "keep_frames_video_guide": "control_video",
+    "mask_expand": "mask",
+    "masking_strength": "mask",
+    "latent_noise_mask_strength": "mask",
+    "audio_prompt_type": "audio",
+    "audio_guidance_scale": "audio",
+    "audio_scale": "audio",
+}
+_OF_VACE = frozenset({"control_net_weight", "image_refs_relative_size", "frames_positions"})
+_OF_WINDOWS = frozenset(name for name in PARAMETERS if name.startswith("sliding_window_"))
+
+
+def refuse_unusable(wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]) -> None:
+    """Raises Unsupported for content that was asked for and that the model, or its family, does not take."""
+    always_on = {"activated_loras"} if definition.model.get("loras") else set()
+    inputs = definition.architecture.inputs
+    usable = {name for name in reads if _INPUT_OF.get(name) is None or _INPUT_OF[name] in inputs}
+    for name in sorted((wanted | always_on) & CONTENT - usable):
+        reason = "cannot use it in this version" if _INPUT_OF.get(name) in inputs else "does not take it"
+        raise Unsupported(
+            f"the model {definition.id} {reason}; leave it out or choose another model "
+            f"(it takes: {', '.join(sorted(inputs))})",
+            field=name,
+        )
+
+
+def ignored(wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]) -> tuple[str, ...]:
+    """One note that names the settings that were asked for and do nothing; none when all act."""
+    acting = reads - _idle(definition.architecture)
+    names = sorted(wanted - acting - _USED_BY_THE_CALL - CONTENT)
+    return (f"ignored by {definition.id}: {', '.join(names)}",) if names else ()
+
+
+def _idle(architecture: Architecture) -> frozenset[str]:
+    """Settings that the family uses and this architecture has nothing for."""
+    names = {name for name, needed in _ABOUT.items() if needed not in architecture.inputs}
+    names |= {"alt_guidance_scale"} if architecture.vace else _OF_VACE
+    names |= _OF_WINDOWS if architecture.windows is None else set()
+    return frozenset(names | (set() if architecture.model_modes else {"model_mode"}))

@@ -1,0 +1,69 @@
+"""When two runs would make the same frames. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from Wan2GP.engine.request import GenerationRequest
+from Wan2GP.media.digest import content_digest
+
+#: what decides the frames beside the request: another version of one of these may compute another way
+_LIBRARIES = ("torch", "diffusers", "transformers")
+
+#: settings that name a file or hold a picture; what is in them counts, not where it is
+_MEDIA = frozenset(
+    {
+        "image_start",
+        "image_end",
+        "image_refs",
+        "video_source",
+        "video_guide",
+        "video_mask",
+        "vid2vid_init_video",
+        "audio_guide",
+        "activated_loras",
+    }
+)
+
+
+def request_key(request: GenerationRequest, form: int = 0) -> str:
+    """A hash of the model, the seed, every setting, the content of all media, and the version of what computes.
+
+    `form` is the number of the form in which the caller keeps what it made. LoRA files are told apart by name, size and
+    time of change. Raises OSError when a file cannot be read.
+    """
+    told = {
+        "form": form,
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "model": [request.definition.id, request.definition.model],
+        "seed": request.seed,
+        "settings": {name: value for name, value in request.settings.items() if name not in _MEDIA},
+        "pictures": [request.image_start, *request.image_ends, "references", *request.references],
+        "guides": [request.video_source, request.video_guide, request.video_mask],
+        "begin": [request.initial_video, request.audio_guide],
+        "loras": [_identity(file) for file in request.loras.files],
+    }
+    text = json.dumps(told, sort_keys=True, default=_fingerprint)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _identity(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
+
+
+def _fingerprint(value: Any) -> Any:
+    """What stands for a picture, a file or another value in the key."""
+    if isinstance(value, Path):
+        return content_digest(value)
+    if hasattr(value, "tobytes"):
+        return f"{getattr(value, 'shape', '')} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if hasattr(value, "items"):
+        return dict(value)
+    return f"{type(value).__name__} {value}"

@@ -1,0 +1,1 @@
+"""The Wan family: one denoise loop over diffusers' modules; architectures differ in their conditions."""

@@ -1,0 +1,100 @@
+"""A Wan model from its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from Wan2GP.definitions import ModelDefinition, how_to_fetch
+from Wan2GP.engine.families import Place
+from Wan2GP.engine.loading import weights_dtype
+from Wan2GP.engine.wan.own_layers import extra_parts, laid_over, transformer_class
+from Wan2GP.engine.wan.parts import WanParts
+from Wan2GP.errors import ModelUnavailable
+from Wan2GP.layout import Layout, where
+from Wan2GP.weights.configs import transformer_config
+from Wan2GP.weights.transformers import transformer_from_files
+
+#: the classes that a transformer's config may name
+_TRANSFORMERS = ("WanTransformer3DModel", "WanVACETransformer3DModel", "SkyReelsV2Transformer3DModel")
+
+
+def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
+    """The parts, on their device, in evaluation mode. Nothing is fetched.
+
+    Raises ModelUnavailable when a file is missing or damaged, lacks weights or holds others than it should.
+    """
+    layout = where(definition, place.checkpoints)
+    assert layout is not None, "a model without weights is not available"
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        parts = _loaded(definition, layout, place)
+    except (OSError, ValueError, ModelUnavailable) as error:
+        reason = str(error).strip().rstrip(".")
+        raise ModelUnavailable(
+            f"{definition.id} cannot be loaded from {layout.folder}: {reason}. "
+            f"{how_to_fetch(definition, layout.folder)}"
+        ) from error
+    for part in parts.modules.values():
+        part.eval().requires_grad_(False)
+    parts.place()
+    return parts
+
+
+def _loaded(definition: ModelDefinition, layout: Layout, place: Place) -> WanParts:
+    from diffusers import AutoencoderKLWan
+    from transformers import AutoTokenizer, UMT5EncoderModel
+
+    folder, dtype = layout.folder, weights_dtype(place.device)
+    index = _json(folder / "model_index.json")
+    offline: dict[str, Any] = {"local_files_only": True}
+    second = layout.transformer_2
+    transformer = _transformer(definition, [layout.transformer, *laid_over(definition, layout.modules)], dtype)
+    return WanParts(
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **offline),
+        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **offline),
+        # In half precision the VAE shows banding; it is small, so it stays in full precision.
+        vae=AutoencoderKLWan.from_pretrained(folder / "vae", dtype=torch.float32, **offline),
+        transformer=transformer,
+        transformer_2=None if second is None else _transformer(definition, [second, *layout.modules_2], dtype),
+        **_image_parts(folder, index, dtype),
+        extra=extra_parts(definition, layout, transformer, dtype),
+        device=torch.device(place.device),
+        boundary_ratio=index.get("boundary_ratio"),
+        expand_timesteps=bool(index.get("expand_timesteps")),
+    )
+
+
+def _image_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The image encoder and its processor, for models that look at an image."""
+    if not (index.get("image_encoder") or [None])[0]:
+        return {}
+    from transformers import CLIPImageProcessor, CLIPVisionModel
+
+    encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder", dtype=dtype, local_files_only=True)
+    processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+    return {"image_encoder": encoder, "image_processor": processor}
+
+
+def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torch.dtype) -> Any:
+    """The transformer that the files make up."""
+    import diffusers
+
+    config = transformer_config(definition.architecture_name, files)
+    name = config.get("_class_name")
+    if name not in _TRANSFORMERS:
+        raise ModelUnavailable(f"{files[-1]} holds a {name}, which is no transformer of this family")
+    kind = transformer_class(definition.architecture_name, getattr(diffusers, name))
+    return transformer_from_files(files, config=config, cls=kind, dtype=dtype)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,101 @@
+"""What each window of a request is given: its place in the video, its prompt, and its pictures. No torch here."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from Wan2GP.engine.control import GREY, drawn_mask, guide_frames, initial_frames, positioned, references
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.wan.window import Frames, Span, Window, plan_windows
+from Wan2GP.media import read_frames, resize
+
+#: a window that no video exceeds
+_ALL = 10**9
+
+
+def spans_of(request: GenerationRequest) -> tuple[Span, ...]:
+    """The windows of the video; a model without windows makes it in one."""
+    windows, architecture = request.windows, request.definition.architecture
+    if request.image_output:
+        return (Span(0, request.num_frames, 0, request.num_frames),)
+    rule, step = architecture.windows, architecture.frame_step
+    size, least = _ALL, architecture.min_frames
+    if rule is not None and windows.size < request.num_frames:
+        size = max(windows.size // step * step + 1, least)
+    given = request.kept_source_frames
+    return plan_windows(request.total_frames, size, windows.overlap, windows.discard, step, given, least)
+
+
+def prompt_of(request: GenerationRequest, window: int) -> str:
+    """With multi_prompts_gen_type W (lines) or PW (paragraphs) each window has its own; the last one repeats."""
+    kind = str(request.settings["multi_prompts_gen_type"])
+    if kind not in ("W", "PW", "1"):
+        return request.prompt
+    units = [unit.strip() for unit in re.split(r"\n\s*\n" if kind == "PW" else r"\n", request.prompt)]
+    prompts = [unit for unit in units if unit]
+    return prompts[min(window, len(prompts) - 1)] if prompts else ""
+
+
+def source_frames(request: GenerationRequest) -> Frames:
+    """The kept frames of the video to continue, at the request's size (K, H, W, 3)."""
+    if request.video_source is None:
+        return np.zeros((0, request.height, request.width, 3), np.uint8)
+    frames = read_frames(request.video_source, 0, request.kept_source_frames)
+    return np.stack([resize(frame, request.size) for frame in frames])
+
+
+def window_of(request: GenerationRequest, index: int, span: Span, windows: int, prefix: Frames) -> Window:
+    """What one window is given; `prefix` are the frames that it shares with the one before.
+
+    Control videos and positions count from the first frame of the result; with letter T from the first new frame.
+    """
+    start = span.start - (request.kept_source_frames if "T" in request.video_prompt_type else 0)
+    redrawn = request.video_guide if "G" in request.video_prompt_type else None
+    begun = request.initial_video or redrawn
+    initial = None if begun is None else initial_frames(begun, request, start, span.frames)
+    guided = request.video_guide is not None and redrawn is None
+    guide = guide_frames(request, start, span.frames) if guided else None
+    masked = guided or request.video_mask is not None
+    mask = drawn_mask(request, start, span.frames) if masked else None
+    if guide is None and initial is not None and mask is not None:
+        guide = np.where(mask[..., None] > 0.5, np.uint8(GREY), initial)
+    for place, image in positioned(request).items():
+        if 0 <= place - start < span.frames:
+            guide, mask = _with_image(guide, mask, place - start, image, span.frames)
+    return Window(
+        index=index,
+        width=request.width,
+        height=request.height,
+        frames=span.frames,
+        prefix=prefix,
+        image_start=resize(request.image_start, request.size)
+        if index == 0 and request.image_start is not None
+        else None,
+        image_end=_end_of(request, index, windows),
+        guide=guide,
+        mask=mask,
+        references=references(request),
+        start=start,
+        initial=initial,
+    )
+
+
+def _end_of(request: GenerationRequest, index: int, windows: int) -> Frame | None:
+    """One end image belongs to the last window; of several each window has its own."""
+    ends, last = request.image_ends, index == windows - 1
+    if not ends or (len(ends) == 1 and not last):
+        return None
+    return resize(ends[min(index, len(ends) - 1)], request.size)
+
+
+def _with_image(
+    guide: Frames | None, mask: np.ndarray | None, index: int, image: Frame, frames: int
+) -> tuple[Frames, np.ndarray]:
+    """Control media in which one frame is an image that is kept."""
+    height, width = image.shape[:2]
+    shown = np.full((frames, height, width, 3), GREY, np.uint8) if guide is None else guide
+    drawn = np.ones((frames, height, width), np.float32) if mask is None else mask
+    shown[index], drawn[index] = image, 0
+    return shown, drawn

@@ -1,0 +1,237 @@
+"""The Wan family: one resident model, and a run of it window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+
+from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.control import check_control, positioned
+from Wan2GP.engine.families import WINDOW, Cancel, Place, Report
+from Wan2GP.engine.loading import free_memory
+from Wan2GP.engine.lora import LoraSet
+from Wan2GP.engine.lora_multipliers import step_multipliers
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.wan.architectures import CONDITIONS, check_architecture
+from Wan2GP.engine.wan.conditions import Prompts
+from Wan2GP.engine.wan.continuity import colour_matched, with_noise
+from Wan2GP.engine.wan.latents import decode
+from Wan2GP.engine.wan.loading import load_parts
+from Wan2GP.engine.wan.loop import denoise
+from Wan2GP.engine.wan.media import prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.parts import WanParts
+from Wan2GP.engine.wan.resume import Resume
+from Wan2GP.engine.wan.steps import Step, plan_steps
+from Wan2GP.engine.wan.text import encode_prompts
+from Wan2GP.engine.wan.window import Frames, Span
+
+
+class Wan:
+    """One resident Wan model."""
+
+    reads = frozenset(
+        {
+            "prompt",
+            "negative_prompt",
+            "seed",
+            "batch_size",
+            "num_inference_steps",
+            "sample_solver",
+            "sigmas",
+            "flow_shift",
+            "guidance_scale",
+            "guidance2_scale",
+            "guidance3_scale",
+            "guidance_phases",
+            "switch_threshold",
+            "switch_threshold2",
+            "model_switch_phase",
+            "alt_guidance_scale",
+            "audio_guidance_scale",
+            "audio_scale",
+            "audio_guide",
+            "audio_prompt_type",
+            "denoising_strength",
+            "masking_strength",
+            "latent_noise_mask_strength",
+            "vid2vid_init_video",
+            "vid2vid_init_strength",
+            "cfg_star_switch",
+            "cfg_zero_step",
+            "apg_switch",
+            "NAG_scale",
+            "NAG_tau",
+            "NAG_alpha",
+            *(f"{kind}_{part}" for kind in ("slg", "perturbation") for part in ("switch", "layers")),
+            *(f"{kind}_{part}_perc" for kind in ("slg", "perturbation") for part in ("start", "end")),
+            "activated_loras",
+            "loras_multipliers",
+            "skip_model_loras",
+            "image_start",
+            "image_end",
+            "image_refs",
+            "image_refs_relative_size",
+            "frames_positions",
+            "video_source",
+            "keep_frames_video_source",
+            "video_guide",
+            "keep_frames_video_guide",
+            "video_mask",
+            "mask_expand",
+            "video_prompt_type",
+            "control_net_weight",
+            "model_mode",
+            "min_frames_if_references",
+            "sliding_window_size",
+            "sliding_window_overlap",
+            "sliding_window_overlap_noise",
+            "sliding_window_color_correction_strength",
+            "sliding_window_discard_last_frames",
+            "multi_prompts_gen_type",
+        }
+    )
+
+    def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
+        """Load the parts; nothing is fetched. Raises ModelUnavailable when a file is missing or does not fit."""
+        self._interrupt = False
+        self.notes: tuple[str, ...] = ()
+        self.remarks: tuple[str, ...] = ()
+        report("loading", 0, 1)
+        self._parts = load_parts(definition, place)
+        report("loading", 1, 1)
+
+    @staticmethod
+    def check(request: GenerationRequest) -> None:
+        """Raises InvalidInput or Unsupported for what the model cannot do."""
+        check_control(request)
+        check_architecture(request)
+        positioned(request)
+        experts = ("transformer", "transformer_2")[: request.definition.architecture.experts]
+        steps, _ = plan_steps(request.sampling, experts)
+        _schedules(request, steps)
+        spans_of(request)
+
+    def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
+        """All frames (H, W, 3) uint8 in order, a window at a time, or `batch_size` stills, one run each with seeds
+        counted up. A run whose request names a checkpoint goes on where it was interrupted; the folder stays, for a
+        run that ended is not yet a file that was delivered."""
+        if request.image_output:
+            yield from self._stills(request, report, cancel)
+            return
+        run = _Run(self._parts, request, report, cancel)
+        try:
+            yield from run.video()
+        finally:
+            self.remarks = run.remarks
+
+    def release(self) -> None:
+        """Free host and device memory."""
+        del self._parts
+        free_memory()
+
+    def _stills(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
+        single = replace(request, num_frames=request.frames_of_a_still)
+        for number in range(request.batch_size):
+            folder = request.checkpoint / f"still{number}" if request.checkpoint else None
+            numbered = replace(single, seed=request.seed + number, checkpoint=folder)
+            run = _Run(self._parts, numbered, report, cancel)
+            yield next(iter(run.video()))
+            self.remarks = run.remarks
+
+
+class _Run:
+    """One video: its prompts, steps and LoRAs, and its windows one after the other."""
+
+    def __init__(self, parts: WanParts, request: GenerationRequest, report: Report, cancel: Cancel) -> None:
+        self._parts, self._request, self._report, self._cancel = parts, request, report, cancel
+        self.resume = Resume.of(request)
+        self._notes: tuple[str, ...] = ()
+        self._steps, self._levels = plan_steps(request.sampling, tuple(parts.experts), parts.boundary_ratio)
+        self._embeddings: dict[str, Prompts] = {}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user should know about the run so far."""
+        return (*self._notes, *self.resume.notes)
+
+    def video(self) -> Iterator[Frame]:
+        """The kept frames of the source, then the new ones; the video so far is what the next window goes on from."""
+        request = self._request
+        source = source_frames(request)
+        yield from source
+        spans = spans_of(request)
+        tail, kept = source, max(1, *(span.overlap for span in spans))
+        with ExitStack() as stack:
+            loras = stack.enter_context(self._loras())
+            for index, span in enumerate(spans):
+                frames = self.resume.finished(index)
+                if frames is None:
+                    frames = self._window(index, span, len(spans), tail[len(tail) - span.overlap :], loras)
+                    if len(spans) > 1:
+                        self.resume.finish(index, frames)
+                tail = np.concatenate([tail, frames])[-kept:]
+                yield from frames
+
+    def _window(self, index: int, span: Span, windows: int, prefix: Frames, loras: LoraSet) -> Frames:
+        """The new frames of one window."""
+        request, parts = self._request, self._parts
+        self._cancel.raise_if_requested()
+        self._report(WINDOW, index + 1, windows)
+        prompts = self._prompts(index)
+        self._report("encoding", index, windows)
+        self._cancel.raise_if_requested()
+        seed = request.seed + index
+        kind = CONDITIONS[request.definition.architecture_name]
+        noise = 0.0 if kind.noise_on_latents else request.windows.overlap_noise
+        window = window_of(request, index, span, windows, with_noise(prefix, noise, seed))
+        conditions = kind(parts, request, window, prompts)
+        self._notes = tuple(dict.fromkeys((*self._notes, *conditions.remarks)))
+        self._report("encoding", index + 1, windows)
+        latents = denoise(
+            conditions, self._steps, self._levels, seed, loras, self.resume.window(index), self._report, self._cancel
+        )
+        self._report("decoding", index, windows)
+        frames = decode(parts, latents)
+        self._cancel.raise_if_requested()
+        self._report("decoding", index + 1, windows)
+        frames = colour_matched(frames, prefix, request.windows.colour_correction)
+        return frames[span.overlap : span.overlap + span.new]
+
+    def _prompts(self, window: int) -> Prompts:
+        """The prompt of a window, encoded once."""
+        request = self._request
+        text = prompt_of(request, window)
+        if text not in self._embeddings:
+            self._report("encoding", 0, 1)
+            positive, negative = encode_prompts(self._parts, [text, request.negative_prompt])
+            self._embeddings[text] = Prompts(positive, negative)
+        return self._embeddings[text]
+
+    def _loras(self) -> LoraSet:
+        loras = LoraSet(
+            self._parts.experts,
+            self._request.loras.files,
+            _schedules(self._request, self._steps),
+            expert_of_step=[step.expert for step in self._steps],
+        )
+        self._notes = loras.notes
+        return loras
+
+
+def _schedules(request: GenerationRequest, steps: tuple[Step, ...]) -> list[tuple[float, ...]]:
+    """Each LoRA's multiplier at each step."""
+    sampling, loras = request.sampling, request.loras
+    phases = [step.phase for step in steps]
+    return [
+        step_multipliers(
+            token,
+            phases,
+            phases=max(sampling.guidance_phases, 1),
+            model_switch_phase=sampling.model_switch_phase,
+            lora=file.name,
+        )
+        for token, file in zip(loras.multipliers, loras.files, strict=True)
+    ]
