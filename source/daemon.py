@@ -21,6 +21,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.leases import Changes, Leases
+from source.loras import LoRAStore
 from source.running import Run, Stage, Watch, Workplace
 from source.settings import Settings
 from source.storage import LocalStorage
@@ -62,8 +63,9 @@ class Worker:
         self._store = store
         self._queue = queue
         self._workplace = Workplace(
-            settings, store, queue, registry, describe, options_class, LocalStorage(settings), watch, self._wake
-        )
+            settings, store, queue, registry, describe, options_class,
+            LocalStorage(settings), LoRAStore(settings), watch, self._wake,
+        )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
         self._carriers = [

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from headless import generation
+from source.reporting import as_json, steps_in_words
 from source.store.types import Task
 
 
@@ -57,7 +58,7 @@ class ProgressDisplay:
             description=f"{task.task_type} {task.id[:8]}  {progress.phase}",
             completed=progress.step,
             total=progress.total or None,
-            steps=f"{progress.step}/{progress.total}" if progress.total else progress.text,
+            steps=steps_in_words(as_json(progress)) if progress.total else progress.text,
         )
 
     def _remove(self, task: Task) -> None:

@@ -60,7 +60,7 @@ def redact_values(value: Any) -> Any:
         return _without_tokens(value)
     if isinstance(value, Mapping):
         return {
-            name: REDACTED if _SECRET_NAME.fullmatch(str(name)) and inner else redact_values(inner)
+            redact_values(name): REDACTED if _SECRET_NAME.fullmatch(str(name)) and inner else redact_values(inner)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):

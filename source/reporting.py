@@ -6,8 +6,8 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_exponential_jitter
 from tenacity.stop import stop_when_event_set
@@ -102,11 +102,38 @@ class ProgressReport:
 
 
 def as_json(progress: Progress) -> dict[str, str | int | float]:
-    """What the `progress` column holds."""
-    return {
+    """What the `progress` column holds; what is not known is left out."""
+    row: dict[str, str | int | float] = {
         "phase": progress.phase,
         "step": progress.step,
         "total": progress.total,
         "fraction": round(progress.fraction, 4),
         "text": progress.text,
     }
+    if progress.windows:
+        row |= {"window": progress.window, "windows": progress.windows}
+    if progress.seconds_per_step is not None:
+        row["seconds_per_step"] = round(progress.seconds_per_step, 3)
+    if progress.eta_s is not None:
+        row["eta_s"] = round(progress.eta_s, 1)
+    return row
+
+
+def steps_in_words(progress: Mapping[str, Any]) -> str:
+    """What people read beside the phase: "7/12, window 2 of 3, 1.4 s a step, 0:42 left"; "" when nothing is counted."""
+    words = [f"{progress.get('step', 0)}/{progress['total']}"] if progress.get("total") else []
+    if progress.get("windows", 0) > 1:
+        words.append(f"window {progress['window']} of {progress['windows']}")
+    if progress.get("seconds_per_step") is not None:
+        step_s = progress["seconds_per_step"]
+        words.append(f"{step_s:.0f} s a step" if step_s >= 10 else f"{step_s:.2g} s a step")
+    if progress.get("eta_s") is not None:
+        words.append(f"{_clock_time(progress['eta_s'])} left")
+    return ", ".join(words)
+
+
+def _clock_time(seconds: float) -> str:
+    """0:42, 12:05 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

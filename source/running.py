@@ -18,6 +18,7 @@ from typing import Any
 from headless.generation import CancelToken, GenerationResult, GenerationTask, ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
+from source.checkpoints import Checkpoints
 from source.errors import (
     DeviceLost,
     InvalidInput,
@@ -31,6 +32,7 @@ from source.errors import (
     verdict,
 )
 from source.logs import redact, task_context
+from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
 from source.reporting import GENERATING, LostClaim, ProgressReport, cancelled_on_request, persist
 from source.settings import Settings
@@ -58,6 +60,7 @@ class Workplace:
     describe: Callable[[str], ModelInfo]
     options_class: type[GenerationOptions]
     storage: LocalStorage
+    loras: LoRAStore
     watch: Watch
     #: called when a run has come to another stage
     wake: Callable[[], None]
@@ -82,6 +85,8 @@ class RunContext:
         self.stage = Stage.BEFORE
         self._workplace = workplace
         self._token = token
+        self._downloaded: tuple[str, int, int] | None = None
+        self._generations = 0
         self._store_progress = ProgressReport(
             workplace.store, task.claim, token, interval_s=workplace.settings.progress_interval_s
         )
@@ -101,6 +106,15 @@ class RunContext:
     @cached_property
     def _fetcher(self) -> MediaFetcher:
         return MediaFetcher(self.settings, self.scratch / "inputs", self._token.raise_if_cancelled)
+
+    @cached_property
+    def _loras(self) -> TaskLoRAs:
+        return self._workplace.loras.for_task(self._token.raise_if_cancelled, self._note_download)
+
+    def release(self) -> None:
+        """The task is over: what it held for itself alone is let go."""
+        if "_loras" in vars(self):
+            self._loras.release()
 
     def model(self, name: str) -> ModelInfo:
         """Raises UnknownModel, and ModelUnavailable when it cannot run on this machine."""
@@ -139,16 +153,18 @@ class RunContext:
         self._token.raise_if_cancelled()
 
     def generate(self, model: str, options: GenerationOptions) -> GenerationResult:
-        """Run the engine; media in `options` are fetched and checked first. Raises typed errors.
+        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors.
 
         Progress is stored on this thread, so that a slow database never holds the GPU.
         """
         task = GenerationTask(
             id=self.task.id,
             model=model,
-            options=self._with_local_media(options),
+            options=self._with_local_loras(model, self._with_local_media(options)),
             output_dir=self.scratch / "engine",
             priority=self.task.priority,
+            checkpoint_dir=self._checkpoint(),
+            checkpoint_interval_s=self.settings.checkpoint_interval_s,
         )
         self._token.raise_if_cancelled()
         self.stage = Stage.BEFORE
@@ -161,6 +177,10 @@ class RunContext:
             self._note(progress)
         self._reach(Stage.AFTER)
         return future.result()
+
+    def _checkpoint(self) -> Path:
+        self._generations += 1
+        return Checkpoints(self.settings).folder(self.task, self._generations)
 
     def _reach(self, stage: Stage) -> None:
         if self.stage is not stage:
@@ -180,6 +200,23 @@ class RunContext:
             else:
                 changes[name] = [str(self.fetch(item, kind=kind, field=name)) for item in value]
         return options.replace(**changes) if changes else options
+
+    def _with_local_loras(self, model: str, options: GenerationOptions) -> GenerationOptions:
+        """A model that takes none or cannot run here refuses the task itself: nothing is downloaded for that."""
+        info = self._workplace.describe(model)
+        if not options.activated_loras or info.unavailable or not info.takes("loras"):
+            return options
+        paths = [str(self._loras.resolve(reference, info.lora_folder)) for reference in options.activated_loras]
+        return options.replace(activated_loras=paths)
+
+    def _note_download(self, name: str, received: int, total: int) -> None:
+        """Progress in MB, each time another one has come."""
+        megabytes = (received >> 20, total >> 20)
+        if self._downloaded == (name, *megabytes):
+            return
+        self._downloaded = (name, *megabytes)
+        share = f" ({100 * received // total} %)" if total else ""
+        self.report("downloading", *megabytes, f"LoRA {name}{share}")
 
 
 class Run:
@@ -346,6 +383,11 @@ class Run:
             log.error("%s failed (%s): %s", self.task.task_type, decided.error_class, message, exc_info=trace)
 
     def _tidy(self) -> None:
+        self._context.release()
+        try:
+            Checkpoints(self._workplace.settings).settle(self.task, self._store)
+        except StoreError as failure:
+            log.debug("whether the task is at its end is not known: %s", failure)
         if "scratch" in vars(self._context) and not self._workplace.settings.keep_scratch:
             shutil.rmtree(self._context.scratch, ignore_errors=True)
 

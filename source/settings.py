@@ -6,13 +6,19 @@ POLL_INTERVAL_S …); a few older names are accepted beside it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from source.errors import ConfigurationError
+
+
+def _folders(value: Any) -> Any:
+    """A list of folders written as PATH is: separated by ":" (";" on Windows)."""
+    return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -49,12 +55,34 @@ class Settings(BaseSettings):
     )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
     progress_interval_s: float = Field(1, ge=0, description="shortest time between two stored progress reports")
+    checkpoint_interval_s: float = Field(
+        2, ge=0, description="shortest time between two kept states of a running generation; 0 keeps each step's"
+    )
+    checkpoint_days: float = Field(
+        7, gt=0, description="days after which the kept state of an interrupted generation is removed"
+    )
 
     wan_dir: Path | None = Field(None, description="an upstream Wan2GP checkout")
     ckpts: Path = Field(
         Path("ckpts"), description="folder of model weights", validation_alias=AliasChoices("ckpts", "WAN2GP_CACHE")
     )
     finetunes: Path = Field(Path("finetunes"), description="folder of your own model definitions (JSON)")
+    loras_dir: Path = Field(Path("loras"), description="folder of LoRA files, one folder a model family inside")
+    lora_dirs: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+        (), description="further folders whose LoRA files tasks may use, separated as in PATH; nothing is changed there"
+    )
+    max_lora_gb: float = Field(50, gt=0, description="largest LoRA file that is used")
+    lora_cache_gb: float = Field(
+        0, ge=0, description="downloaded LoRA files kept, least recently used go first; 0 keeps all"
+    )
+    hf_token: SecretStr | None = Field(
+        None,
+        description="token for private repositories of the Hugging Face hub",
+        validation_alias=AliasChoices("hf_token", "HUGGING_FACE_HUB_TOKEN"),
+    )
+    hf_endpoint: str = Field(
+        "https://huggingface.co", pattern="^https?://[^/]", description="the Hugging Face hub, or a mirror of it"
+    )
     device: str | None = Field(None, description="torch device; chosen when absent")
     preload_model: str = Field("", description="model to load at start")
     mask_active_frames: bool = Field(True, description="give VACE models a mask video")
@@ -65,6 +93,16 @@ class Settings(BaseSettings):
     debug: bool = Field(False, description="verbose log; scratch folders are kept")
     skip_cleanup: bool = Field(False, description="keep scratch folders")
     save_logging: Path | None = Field(None, description="also write the log to this file")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _home_folder_written_out(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(cls._home_folder_written_out(each) for each in value)
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError as error:
+            raise ValueError(f"{value}: {error}") from None
 
     @model_validator(mode="after")
     def _heartbeats_fit_in_a_lease(self) -> Self:

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from headless.model_management import HeadlessTaskQueue
 from headless.orchestrator import WanOrchestrator
+from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
 from source.display import ProgressDisplay
 from source.errors import ShuttingDown
 from source.logs import configure_logging
+from source.loras import LoRAStore
 from source.settings import Settings
 from source.storage import LocalStorage
 from source.store.sqlite import SqliteStore
@@ -38,8 +40,11 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
         store.close()
         return 0
     LocalStorage(settings).prepare()
+    LoRAStore(settings).prepare()
+    Checkpoints(settings).sweep(store)
     orchestrator = WanOrchestrator(
         checkpoints=settings.ckpts,
+        loras=settings.loras_dir,
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
         wan_dir=settings.wan_dir,
         device=settings.device,

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from source.diagnostics.views import View, seconds_between
+from source.reporting import steps_in_words
 
 STYLES = {
     "Queued": "cyan",
@@ -120,8 +121,7 @@ def _progress(view: View) -> str:
     progress = view.get("progress")
     if not progress or view["status"] != "In Progress":
         return ""
-    total = progress.get("total")
-    return f"{progress.get('phase', '')} {progress.get('step', 0)}/{total}" if total else str(progress.get("phase", ""))
+    return f"{progress.get('phase', '')} {steps_in_words(progress)}".strip()
 
 
 def _seconds(start: str | None, end: str | None) -> str:

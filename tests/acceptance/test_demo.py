@@ -8,23 +8,38 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from Wan2GP.media import probe_image, probe_video
+from training.tiny_wan.measure import largest_jump, ssim
+from Wan2GP.media import probe_image, probe_video, read_frames, read_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def printed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def run_demo(root: Path, folder: Path, *more: str) -> dict[str, str]:
     """What the demo said, by the word at the beginning of each line."""
-    folder = tmp_path_factory.mktemp("demo") / "made"
     made = subprocess.run(
-        [sys.executable, "scripts/demo.py", "--folder", str(folder)], cwd=root, text=True, capture_output=True,
+        [sys.executable, "scripts/demo.py", "--folder", str(folder), *more], cwd=root, text=True, capture_output=True,
         check=False, env=os.environ | {"OMP_NUM_THREADS": "2"},
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     return dict(line.split(maxsplit=1) for line in made.stdout.splitlines() if not line.startswith(" "))
+
+
+@pytest.fixture(scope="module")
+def printed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return run_demo(root, tmp_path_factory.mktemp("demo") / "made")
+
+
+def test_the_tiny_travel_passes_through_the_given_shapes(root: Path, tmp_path: Path) -> None:
+    printed = run_demo(root, tmp_path / "made", "--tiny")
+    frames = list(read_frames(printed["video"]))
+    assert len(frames) == 30
+    details = json.loads((root / "samples/shapes/travel_orchestrator.json").read_text())["orchestrator_details"]
+    for frame, picture in zip((0, 16, 29), details["input_image_paths_resolved"], strict=True):
+        assert ssim(frames[frame], read_image(root / picture)) >= 0.8, picture
+    assert largest_jump(np.stack(frames)) <= 5
 
 
 def test_the_video_is_the_planned_one(printed: dict[str, str]) -> None:
