@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow check format docs bench clean
+.PHONY: help setup demo demo-tiny test test-slow check format docs bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -23,6 +23,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/fetch_rife.py
 
 demo: setup  ## travel between three photos, on this machine's CPU
 	@OMP_NUM_THREADS=$$(nproc) $(BIN)/python scripts/demo.py
+
+demo-tiny: setup  ## the same travel on drawn shapes, by diffusion, with the tiny Wan that ships
+	@OMP_NUM_THREADS=$$(nproc) $(BIN)/python scripts/demo.py --tiny
 
 test: setup  ## unit, contract, integration and acceptance tests
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"

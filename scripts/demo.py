@@ -1,5 +1,6 @@
 """The main job on real input: travel between three photos, in a fresh database, on this machine's CPU.
 
+With --tiny: the same travel between three drawn shapes, by diffusion, with the Wan that this project trained itself.
 Prints the paths of the stitched video, of a contact sheet and of the task's timeline. They lie in `demo/`, which is
 emptied first, or in a new folder of your choice.
 """
@@ -17,7 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
-SAMPLE = "samples/tasks/travel_orchestrator.json"
+PHOTOS = "samples/tasks/travel_orchestrator.json"
+SHAPES = "samples/shapes/travel_orchestrator.json"
 sys.path.insert(0, str(ROOT))
 
 from source.media.analysis import contact_sheet  # noqa: E402
@@ -43,9 +45,9 @@ def timeline_text(view: dict[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
-def photos_by_frame() -> dict[int, str]:
-    """Where the plan puts each photo in the stitched video."""
-    details = json.loads((ROOT / SAMPLE).read_text(encoding="utf-8"))["orchestrator_details"]
+def pictures_by_frame(sample: str) -> dict[int, str]:
+    """Where the plan puts each picture in the stitched video."""
+    details = json.loads((ROOT / sample).read_text(encoding="utf-8"))["orchestrator_details"]
     plan = plan_frames(details["segment_frames_expanded"], details["frame_overlap_expanded"], chained=True)
     return {
         frame: Path(photo).name
@@ -53,11 +55,16 @@ def photos_by_frame() -> dict[int, str]:
     }
 
 
-def new_folder() -> Path:
-    """The folder for everything that the demo makes. Only our own `demo/` is ever emptied."""
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=DEMO, help="a folder that does not exist yet (default: demo)")
-    folder: Path = parser.parse_args().folder.resolve()
+    parser.add_argument("--tiny", action="store_true", help="travel between shapes with the tiny Wan VACE")
+    return parser.parse_args()
+
+
+def new_folder(folder: Path) -> Path:
+    """The folder for everything that the demo makes. Only our own `demo/` is ever emptied."""
+    folder = folder.resolve()
     if folder == DEMO:
         shutil.rmtree(DEMO, ignore_errors=True)
     try:
@@ -73,10 +80,11 @@ def shown(path: Path) -> Path:
 
 def main() -> int:
     started = time.monotonic()
-    folder = new_folder()
+    given = arguments()
+    folder, sample = new_folder(given.folder), SHAPES if given.tiny else PHOTOS
     database = str(folder / "tasks.db")
     task = run(
-        "add_task.py", "--type", "travel_orchestrator", "--params", f"@{SAMPLE}",
+        "add_task.py", "--type", "travel_orchestrator", "--params", f"@{sample}",
         "--db-file", database,
     ).strip()  # fmt: skip
     print(f"queued      {task}", flush=True)
@@ -89,7 +97,7 @@ def main() -> int:
     sheet = folder / "contact_sheet.png"
     made = probe_video(video)
     numbers = f"{made.num_frames} frames, {made.width}x{made.height}, {float(made.fps):g} fps"
-    contact_sheet(video, sheet, labels=photos_by_frame(), title=f"The stitched travel: {numbers}")
+    contact_sheet(video, sheet, labels=pictures_by_frame(sample), title=f"The stitched travel: {numbers}")
     timeline = folder / "timeline.txt"
     lines = timeline_text(view)
     for child in view["children"]:

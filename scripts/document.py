@@ -13,12 +13,15 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+HUB = "https://huggingface.co/"
 sys.path.insert(0, str(ROOT))
 
-from headless.options import GenerationOptions, aliases  # noqa: E402
+from headless.options import aliases  # noqa: E402
+from source.params.base import TaskParams  # noqa: E402
+from source.params.schema import ParameterRow, parameter_rows, parameter_schema  # noqa: E402
 from source.settings import Settings  # noqa: E402
-from source.task_registry import registry  # noqa: E402
-from Wan2GP.definitions import load_definitions  # noqa: E402
+from source.task_registry import TaskType, registry  # noqa: E402
+from Wan2GP.definitions import ModelDefinition, load_definitions  # noqa: E402
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -35,15 +38,39 @@ def task_types() -> str:
 
 
 def knobs() -> str:
-    by_field: dict[str, list[str]] = {}
-    for name, field in aliases(GenerationOptions).items():
-        if name != field:
-            by_field.setdefault(field, []).append(f"`{name}`")
-    rows = (
-        (f"`{name}`", field.description or "", ", ".join(by_field.get(name, [])))
-        for name, field in GenerationOptions.model_fields.items()
+    rows = parameter_rows(parameter_schema(TaskParams, "", ""))
+    return parameter_table(row for row in rows if row.name not in TaskParams.model_fields)
+
+
+def task_parameters() -> str:
+    """The own parameters of the task types; types that share them stand together."""
+    sharing: dict[type[TaskParams], list[TaskType]] = {}
+    for kind in registry():
+        sharing.setdefault(kind.params, []).append(kind)
+    return "\n\n".join(_parameters_of(kinds) for kinds in sharing.values())
+
+
+def _parameters_of(kinds: list[TaskType]) -> str:
+    kind = kinds[0]
+    names = " ".join(f"`{each.name}`" for each in kinds)
+    needed = ", ".join(f"`{name}`" for name in kind.params.needed_knobs)
+    rows = parameter_rows(parameter_schema(kind.params, "", ""))
+    own = (row for row in rows if row.field in kind.params.model_fields)
+    return f"## {names}\n\n" + (f"Needed besides: {needed}.\n\n" if needed else "") + parameter_table(own)
+
+
+def parameter_table(rows: Iterable[ParameterRow]) -> str:
+    cells = (
+        (
+            f"`{row.name}`",
+            row.type,
+            f"`{row.default}`" if row.default else "",
+            f"**needed**; {row.meaning}" if row.required else row.meaning,
+            ", ".join(f"`{name}`" for name in row.also),
+        )
+        for row in rows
     )
-    return table(("option", "meaning", "also called"), rows)
+    return table(("parameter", "type", "default", "meaning", "also called"), cells)
 
 
 def settings() -> str:
@@ -54,7 +81,7 @@ def settings() -> str:
         (
             " or ".join(dict.fromkeys(names[name])),
             field.description or "",
-            f"`{field.default}`" if field.default not in (None, "") else "",
+            f"`{field.default}`" if field.default not in (None, "", ()) else "",
         )
         for name, field in Settings.model_fields.items()
     )
@@ -62,8 +89,7 @@ def settings() -> str:
 
 
 def models() -> str:
-    definitions = load_definitions()
-    found = sorted((definitions[name] for name in definitions), key=lambda each: each.id)
+    known = load_definitions()
     rows = (
         (
             f"`{each.id}`",
@@ -71,17 +97,47 @@ def models() -> str:
             f"`{each.architecture_name}`",
             "yes" if each.architecture.engine else "not yet",
             ", ".join(sorted(each.architecture.inputs)),
+            f"{each.architecture.frame_step}k + 1, from {each.architecture.min_frames}",
+            str(each.architecture.fps),
+            str(each.architecture.pixel_block),
+            str(each.architecture.phases),
+            str(each.architecture.experts),
         )
-        for each in found
+        for each in known.values()
     )
-    return table(("model", "name", "architecture", "runs in this version", "takes"), rows)
+    header = "model, name, architecture, runs in this version, takes, frames, fps, pixel block, phases, experts"
+    return table(header.split(", "), rows)
+
+
+def model_sources() -> str:
+    known = load_definitions()
+    rows = (
+        (
+            f"`{each.id}`",
+            f"`{each.source}`" if each.source else "",
+            ", ".join(f"`{file.removeprefix(HUB).replace('/resolve/main/', '/')}`" for file in model_files(each)),
+            ", ".join(each.architecture.solvers),
+            each.licence,
+            ("yes" if each.verified else "unverified") if each.architecture.needs_weights else "",
+        )
+        for each in known.values()
+    )
+    header = "model, folder of parts, files of its own, solvers, licence, names and shapes checked"
+    return table(header.split(", "), rows)
+
+
+def model_files(definition: ModelDefinition) -> list[str]:
+    """The first quantisation of each file beside the folder of parts, and the LoRAs that the model always applies."""
+    variants = (*definition.transformers, *(module[0] for module in definition.modules))
+    return [each[0] for each in variants if each] + list(definition.model.get("loras", ()))
 
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"task types": task_types},
     "docs/options.md": {"options": knobs},
     "docs/settings.md": {"settings": settings},
-    "docs/models.md": {"models": models},
+    "docs/tasks.md": {"parameters": task_parameters},
+    "docs/models.md": {"models": models, "sources": model_sources},
 }
 
 

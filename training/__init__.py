@@ -1,0 +1,1 @@
+"""How the models that this project trained itself were made."""

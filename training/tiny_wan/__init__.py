@@ -1,0 +1,1 @@
+"""The tiny Wan models: their data, their judge, their training."""
