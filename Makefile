@@ -51,6 +51,7 @@ bench: setup  ## run the benchmarks that need no GPU
 	$(BIN)/python benchmarks/noop_tasks.py
 	$(BIN)/python benchmarks/hand_off.py
 	$(BIN)/python benchmarks/stitch.py
+	$(BIN)/python benchmarks/loop_overhead.py
 
 clean:  ## remove what the demo made
 	rm -rf demo

@@ -28,6 +28,7 @@ _INPUT_OF = {
 _ABOUT = {
     "alt_guidance_scale": "references",
     "image_refs_relative_size": "references",
+    "remove_background_images_ref": "references",
     "frames_positions": "references",
     "keep_frames_video_source": "video_source",
     "keep_frames_video_guide": "control_video",

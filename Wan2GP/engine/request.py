@@ -280,7 +280,7 @@ def _refuse_the_last_video(settings: Mapping[str, Any]) -> None:
 
 
 def _without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterator[str]:
-    """What was asked for and cannot act beside what else was asked for."""
+    """What was asked for, or promised by a default, and cannot act."""
     sampling = request.sampling
     scales = (sampling.guidance_scale, sampling.guidance2_scale, sampling.guidance3_scale)[: sampling.guidance_phases]
     if "NAG_scale" in reads and sampling.nag_scale > 1 and min(scales) > 1:
@@ -288,6 +288,8 @@ def _without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterat
     masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
     if masked and not request.masking_strength and not request.definition.architecture.vace:
         yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
+    if request.references and request.settings["remove_background_images_ref"]:
+        yield "reference images keep their background: this version removes none"
 
 
 def _defaults() -> dict[str, Any]:

@@ -74,6 +74,7 @@ class Wan:
             "image_end",
             "image_refs",
             "image_refs_relative_size",
+            "remove_background_images_ref",
             "frames_positions",
             "video_source",
             "keep_frames_video_source",

@@ -125,6 +125,12 @@ def test_negative_attention_beside_guidance_is_noted(tiny):
     assert not tiny("t2v").request(NAG_scale=5.0, guidance_scale=1.0).notes
 
 
+def test_references_that_keep_their_background_are_named(tiny):
+    given = {"image_refs": [START], "video_prompt_type": "I"}
+    assert any("background" in note for note in tiny("vace_14B").request(**given).notes)
+    assert not tiny("vace_14B").request(**given, remove_background_images_ref=0).notes
+
+
 def test_a_mask_whose_strength_is_zero_is_noted(tiny, clip, mask):
     values = {"vid2vid_init_video": clip, "video_mask": mask}
     assert any("latent_noise_mask_strength" in note for note in tiny("t2v").request(**values).notes)
