@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tiny_models import TINY_WAN
 
@@ -128,3 +129,15 @@ def tiny_definition(folder: Path, architecture: str, weights: Path) -> ModelDefi
     row = {"model": {"name": "Tiny", "architecture": architecture, "source": str(weights.resolve())}}
     (folder / "tiny.json").write_text(json.dumps(row), encoding="utf-8")
     return load_definitions([folder])["tiny"]
+
+
+def tiny_models(folders: pytest.TempPathFactory) -> Callable[[str], Tiny]:
+    """The tiny model of an architecture, built once."""
+    made: dict[str, Tiny] = {}
+
+    def of(architecture: str) -> Tiny:
+        if architecture not in made:
+            made[architecture] = Tiny(folders.mktemp(architecture), architecture)
+        return made[architecture]
+
+    return of

@@ -12,7 +12,7 @@ import torch
 from engine_runs import grey_video, picture
 from PIL import Image
 from tiny_models import TINY_WAN
-from wan_runs import CLIP, Tiny
+from wan_runs import CLIP, Tiny, tiny_models
 
 from Wan2GP.engine.wan.steps import plan_steps
 from Wan2GP.media import write_video
@@ -24,15 +24,7 @@ START, END = picture(1, **SIZE), picture(2, **SIZE)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The tiny model of an architecture, built once."""
-    made: dict[str, Tiny] = {}
-
-    def of(architecture: str) -> Tiny:
-        if architecture not in made:
-            made[architecture] = Tiny(tmp_path_factory.mktemp(architecture), architecture)
-        return made[architecture]
-
-    return of
+    return tiny_models(tmp_path_factory)
 
 
 def scheduler_at(levels: np.ndarray, solver: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_runs import picture
-from wan_runs import Tiny
+from wan_runs import Tiny, tiny_models
 
 from Wan2GP.engine.wan.media import spans_of, window_of
 from Wan2GP.engine.wan.vace import control_media
@@ -20,15 +20,7 @@ START = picture(1, **SIZE)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The tiny model of an architecture, built once."""
-    made: dict[str, Tiny] = {}
-
-    def of(architecture: str) -> Tiny:
-        if architecture not in made:
-            made[architecture] = Tiny(tmp_path_factory.mktemp(architecture), architecture)
-        return made[architecture]
-
-    return of
+    return tiny_models(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from engine_runs import grey_video, picture
-from wan_runs import Tiny
+from wan_runs import Tiny, tiny_models
 
 from Wan2GP.engine.wan.continuity import colour_matched, with_noise
 from Wan2GP.engine.wan.latents import encode, to_tensor
@@ -29,15 +29,7 @@ START, END = picture(1, **SIZE), picture(2, **SIZE)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The tiny model of an architecture, built once."""
-    made: dict[str, Tiny] = {}
-
-    def of(architecture: str) -> Tiny:
-        if architecture not in made:
-            made[architecture] = Tiny(tmp_path_factory.mktemp(architecture), architecture)
-        return made[architecture]
-
-    return of
+    return tiny_models(tmp_path_factory)
 
 
 def psnr(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -50,7 +50,7 @@ class Known:
 class Conditions:
     """One window's conditions, ready for the loop. This base conditions on text, and on latents that are kept.
 
-    Subclasses override `forward` (another call of the transformer), `predict` (other passes), `latent_frames` and
+    Subclasses override `forward` (another call of the transformer), `predict` (other passes), `latent_shape` and
     `video` (latent frames that are not part of the video).
     """
 
@@ -108,16 +108,16 @@ class Conditions:
         """The guided velocity (float32) of one step."""
         if step.guidance <= 1:
             with self._against_the_negative(step):
-                return self.forward(step, latents, self.prompts.positive, "cond").float()
+                return self.forward(step, latents, self.prompts.positive).float()
         if self.guidance.waits(step):
             return torch.zeros_like(latents)
-        cond = self.forward(step, latents, self.prompts.positive, "cond").float()
+        cond = self.forward(step, latents, self.prompts.positive).float()
         with self._layers_of_the_second_pass(step):
-            uncond = self.forward(step, latents, self.prompts.negative, "uncond").float()
+            uncond = self.forward(step, latents, self.prompts.negative).float()
         return self.guidance.combined(cond, uncond, step)
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
-        """One pass of the transformer. `branch` names the pass, for caches."""
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """One pass of the transformer."""
         return self.call(step, latents, self.timestep(step), prompt)
 
     def after_step(self, latents: torch.Tensor, noise: torch.Tensor, step: Step, sigma: float) -> torch.Tensor:

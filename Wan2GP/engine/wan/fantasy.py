@@ -90,25 +90,25 @@ class FantasyConditions(ImageConditions):
             return super().predict(step, latents)
         if step.guidance <= 1:
             with self._against_the_negative(step):
-                heard = self.forward(step, latents, positive, "cond").float()
-                silent = self._silent(step, latents, positive, "silent")
+                heard = self.forward(step, latents, positive).float()
+                silent = self._silent(step, latents, positive)
             return silent + scale * (heard - silent)
         if self.guidance.waits(step):
             return torch.zeros_like(latents)
-        heard = self.forward(step, latents, positive, "cond").float()
-        silent = self._silent(step, latents, positive, "silent")
+        heard = self.forward(step, latents, positive).float()
+        silent = self._silent(step, latents, positive)
         with self._layers_of_the_second_pass(step):
-            uncond = self._silent(step, latents, self.prompts.negative, "uncond")
+            uncond = self._silent(step, latents, self.prompts.negative)
         return self.guidance.combined(silent, uncond, step) + scale * (heard - silent)
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         if self._heard is None:
-            return super().forward(step, latents, prompt, branch)
+            return super().forward(step, latents, prompt)
         with hearing(self.parts.experts[step.expert], *self._heard, self.request.audio_scale):
-            return super().forward(step, latents, prompt, branch)
+            return super().forward(step, latents, prompt)
 
-    def _silent(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
-        return super().forward(step, latents, prompt, branch).float()
+    def _silent(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        return super().forward(step, latents, prompt).float()
 
     @torch.inference_mode()
     def _keys_and_values(self) -> tuple[list[Heard], torch.Tensor]:

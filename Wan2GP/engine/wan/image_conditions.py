@@ -23,7 +23,7 @@ class ImageConditions(Conditions):
         self._condition = torch.cat([self._given_mask(), self._given_latents()], dim=1).to(self.dtype)
         self._image = self._image_embedding()
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         hidden = torch.cat([latents.to(self.dtype), self._condition], dim=1)
         return self.call(step, hidden, self.timestep(step), prompt, encoder_hidden_states_image=self._image)
 
@@ -76,7 +76,7 @@ class FirstLatentConditions(Conditions):
     def start(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
         return self._with_first(super().start(noise, sigma))
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         _, _, frames, height, width = self.latent_shape
         _, down, right = self.parts.transformer.config.patch_size
         moments = torch.full((1, frames, height // down, width // right), step.timestep, device=self.parts.device)

@@ -13,7 +13,7 @@ from Wan2GP.engine.control import check_control, positioned
 from Wan2GP.engine.families import WINDOW, Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.lora import LoraSet
-from Wan2GP.engine.lora_multipliers import step_multipliers
+from Wan2GP.engine.lora_multipliers import plan_multipliers
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.wan.architectures import CONDITIONS, check_architecture
 from Wan2GP.engine.wan.conditions import Prompts
@@ -225,14 +225,7 @@ class _Run:
 def _schedules(request: GenerationRequest, steps: tuple[Step, ...]) -> list[tuple[float, ...]]:
     """Each LoRA's multiplier at each step."""
     sampling, loras = request.sampling, request.loras
+    names = [file.name for file in loras.files]
     phases = [step.phase for step in steps]
-    return [
-        step_multipliers(
-            token,
-            phases,
-            phases=max(sampling.guidance_phases, 1),
-            model_switch_phase=sampling.model_switch_phase,
-            lora=file.name,
-        )
-        for token, file in zip(loras.multipliers, loras.files, strict=True)
-    ]
+    text = " ".join(loras.multipliers)
+    return plan_multipliers(names, text, phases, sampling.guidance_phases, sampling.model_switch_phase)

@@ -58,13 +58,13 @@ class PhantomConditions(Conditions):
             return super().predict(step, latents)
         if self.guidance.waits(step):
             return torch.zeros_like(latents)
-        cond = self.forward(step, latents, self.prompts.positive, "cond").float()
+        cond = self.forward(step, latents, self.prompts.positive).float()
         with self._layers_of_the_second_pass(step):
-            uncond = self.forward(step, latents, self.prompts.negative, "uncond").float()
+            uncond = self.forward(step, latents, self.prompts.negative).float()
             free = uncond if more == 0 else self._without_references(step, latents).float()
         return self.guidance.combined(cond, uncond, step) + more * (uncond - free)
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         return self._beside(self._references, step, latents, prompt)
 
     def _without_references(self, step: Step, latents: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,7 @@ class ReCamConditions(Conditions):
                 field="video_guide",
             )
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         hidden = torch.cat([latents, self._source.to(latents.dtype)], dim=2)
         with seen_from(self.parts.experts[step.expert], self._poses):
             return self.call(step, hidden, self.timestep(step), prompt)[:, :, : latents.shape[2]]

@@ -73,7 +73,7 @@ class DiffusionForcing(Conditions):
         stagger, make = self._stagger(len(levels)), super().solver
         return StaggeredSolver(stagger, [make(levels) for _ in stagger.blocks])
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         assert isinstance(step, Round), "the loop goes through `rounds`"
         moments = torch.tensor([step.moments], device=self.parts.device)
         fps = [0 if round(self.request.fps) == 16 else 1]

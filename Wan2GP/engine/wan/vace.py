@@ -35,7 +35,7 @@ class VaceConditions(Conditions):
     def video(self, latents: torch.Tensor) -> torch.Tensor:
         return latents[:, :, self._references :]
 
-    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor, branch: str) -> torch.Tensor:
+    def forward(self, step: Step, latents: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         control: dict[str, Any] = {
             "control_hidden_states": self._control,
             "control_hidden_states_scale": self._scale,
