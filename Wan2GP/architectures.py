@@ -76,6 +76,10 @@ class Architecture:
     control: str = ""
     #: moves to a sound track
     audio: bool = False
+    #: answers with text instead of pictures
+    text_output: bool = False
+    #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro)
+    svi: bool = False
     #: values of model_mode; empty: has none
     model_modes: tuple[int, ...] = ()
     #: the model whose folder holds the parts (text encoder, VAE, …) that a file of the transformer alone lacks

@@ -141,6 +141,7 @@ _MEDIA_SETTINGS = _rows(
     Role.SETTING,
     loras_multipliers="",
     skip_model_loras=0,
+    svi2pro=0,
     image_prompt_type="",
     keep_frames_video_source="",
     input_video_strength=1.0,

@@ -39,6 +39,7 @@ server_config: dict[str, Any] = {
     "loras_root": "loras",
     "save_path": save_path,
     "device": "",
+    "lossless": False,
 }
 
 _definition_dirs: tuple[Path, ...] = ()
@@ -52,8 +53,10 @@ def configure(
     definitions: Sequence[Path | str] | None = None,
     save_path: Path | str | None = None,
     device: str | None = None,
+    lossless: bool | None = None,
 ) -> None:
-    """Set where weights and LoRAs are, further folders of definitions, where files go, and the device ("" chooses)."""
+    """Set where weights and LoRAs are, further folders of definitions, where files go, the device ("" chooses), and
+    whether videos are written lossless (FFV1 in mkv)."""
     global _definition_dirs, _definitions
     if checkpoints is not None:
         server_config["checkpoints_paths"] = [str(checkpoints)]
@@ -66,6 +69,8 @@ def configure(
         server_config["save_path"] = str(save_path)
     if device is not None:
         server_config["device"] = device
+    if lossless is not None:
+        server_config["lossless"] = lossless
 
 
 # ---- models
@@ -347,7 +352,7 @@ def _run_once(
     cancel.raise_if_requested()
     frames = model.generate(request, report, cancel)
     try:
-        paths = save_frames(frames, request, folder, report, cancel)
+        paths = save_frames(frames, request, folder, report, cancel, lossless=bool(server_config["lossless"]))
     finally:
         # A failure that somebody keeps would keep the run too, and with it its LoRAs in the weights.
         getattr(frames, "close", lambda: None)()

@@ -28,6 +28,8 @@ class GenerationTask:
     checkpoint_dir: Path | None = None
     #: shortest time between two kept states; 0 keeps each step's
     checkpoint_interval_s: float = 2.0
+    #: write a video as lossless FFV1 (mkv): for a caller that encodes the frames itself, once
+    lossless: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,10 @@ class ModelInfo:
     #: the inputs, among `inputs`, without which it cannot work
     required: frozenset[str] = frozenset()
     image_output: bool = False
+    #: answers with text, in a file of its own
+    text_output: bool = False
+    #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro), when `svi2pro` is 1
+    svi: bool = False
     #: folder of its family's LoRA files, inside the folder of all LoRA files
     lora_folder: str = "wan"
     #: files or device that are missing on this machine, with the command that fetches them; None when it works here

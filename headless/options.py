@@ -56,6 +56,11 @@ def _numeric_text(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def _flag(value: Any) -> Any:
+    """true and false become 1 and 0."""
+    return int(value) if isinstance(value, bool) else value
+
+
 def _joined(value: Any) -> Any:
     """A list of multipliers becomes the engine's form: one string, separated by spaces."""
     return " ".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
@@ -127,6 +132,9 @@ class GenerationOptions(BaseModel):
     image_end: ImageRef | None = knob("last frame")
     video_source: VideoRef | None = knob("video to continue")
     keep_frames_video_source: str | None = knob("frames of the source to keep; negative cuts from the end")
+    svi2pro: Annotated[int, BeforeValidator(_flag)] | None = knob(
+        "1 goes on from video_source by its last latent frame, with image_refs as the anchor (SVI 2 Pro)", ge=0, le=1
+    )
     input_video_strength: Fraction01 | None = knob("adherence to the start image or source")
     video_prompt_type: str | None = knob("letters that say what the control media are")
     video_guide: VideoRef | None = knob("control video")

@@ -126,6 +126,8 @@ class WanOrchestrator:
             min_frames=architecture.min_frames,
             pixel_block=architecture.pixel_block,
             image_output=architecture.image_output,
+            text_output=architecture.text_output,
+            svi=architecture.svi,
             lora_folder=getattr(architecture, "lora_folder", "wan"),
             unavailable=self._definitions.unavailable(definition.id, self._checkpoints, self._device.partition(":")[0]),
         )
@@ -176,7 +178,7 @@ class WanOrchestrator:
         model = self.describe(task.model)
         self.load_model(model.name, on_progress)
         engine = self._ready_engine()
-        engine.configure(save_path=task.output_dir)
+        engine.configure(save_path=task.output_dir, lossless=task.lossless)
         run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)
         keywords = self._keywords(task, model)
         run.notes.append(f"seed {keywords['seed']}")

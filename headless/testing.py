@@ -33,7 +33,7 @@ from headless.generation import (
 from headless.inputs import check_inputs, generation_size
 from headless.options import GenerationOptions
 from Wan2GP.errors import ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
-from Wan2GP.media import Frame, read_frames, read_image, resize, write_image, write_video
+from Wan2GP.media import Frame, probe_video, read_frames, read_image, resize, write_image, write_video
 
 ALL_INPUTS = frozenset(
     {
@@ -70,6 +70,22 @@ FAKE_MODELS = (
         inputs=frozenset({"text", "loras"}),
         required=frozenset({"text"}),
         fps=16,
+    ),
+    ModelInfo(
+        name="fake_svi",
+        architecture="svi",
+        inputs=frozenset({"text", "image_start", "image_end", "video_source", "references", "loras"}),
+        required=frozenset({"text", "image_start"}),
+        svi=True,
+        fps=16,
+    ),
+    ModelInfo(
+        name="fake_vlm",
+        architecture="vlm",
+        inputs=frozenset({"text", "references"}),
+        required=frozenset({"text"}),
+        text_output=True,
+        fps=1,
     ),
     ModelInfo(
         name="fake_image",
@@ -249,6 +265,8 @@ class FakeOrchestrator:
     def _save(self, task: GenerationTask) -> Path:
         model = self.describe(task.model)
         size = generation_size(task.options, model) or DEFAULT_SIZE
+        if model.text_output:
+            return self._write_text(task, model)
         num_frames = 1 if model.image_output else task.options.video_length or DEFAULT_FRAMES
         frames = draw(task.options, size, num_frames)
         stem = task.output_dir / f"{model.name}_{next(self._names):05d}"
@@ -256,17 +274,28 @@ class FakeOrchestrator:
             image = stem.with_suffix(".png")
             write_image(image, next(frames))
             return image
-        video = stem.with_suffix(".mp4")
-        write_video(video, frames, fps=_fps(task.options, model), preset="veryfast")
-        return video
+        if task.lossless:
+            return write_video(stem.with_suffix(".mkv"), frames, fps=_fps(task.options, model), codec="ffv1").path
+        return write_video(stem.with_suffix(".mp4"), frames, fps=_fps(task.options, model), preset="veryfast").path
+
+    def _write_text(self, task: GenerationTask, model: ModelInfo) -> Path:
+        """How many pictures it was shown, and the last line that it was told."""
+        answer = task.output_dir / f"{model.name}_{next(self._names):05d}.txt"
+        answer.parent.mkdir(parents=True, exist_ok=True)
+        last = (task.options.prompt or "").strip().splitlines()[-1:]
+        answer.write_text(f"{len(task.options.image_refs or [])} pictures. {''.join(last)}", encoding="utf-8")
+        return answer
 
 
 def draw(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:
     """`num_frames` RGB frames of `size` (width, height): the given ones exactly, a dissolve between them.
 
+    A video that is continued comes first, whole; of the frames asked for, those that it shares with them are its own.
     Before the first given frame and after the last one that frame is held. Holds two given frames in memory.
     """
     before: tuple[int, Frame] | None = None
+    if options.video_source:
+        num_frames += probe_video(options.video_source).num_frames - _shared(options)
     for index, frame in _given(options, size, num_frames):
         for position in range(0 if before is None else before[0] + 1, index):
             yield _blend(before[1], frame, (position - before[0]) / (index - before[0])) if before else frame
@@ -281,6 +310,10 @@ def draw(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> 
 def _given(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[tuple[int, Frame]]:
     """(index, frame) of each frame that the task fixes, in order."""
     start, end = options.image_start, options.image_end if num_frames > 1 else None
+    if options.video_source:
+        start = None
+        for index, shown in enumerate(read_frames(Path(options.video_source))):
+            yield index, resize(shown, size)
     if start:
         yield 0, resize(read_image(Path(start)), size)
     for index, frame in enumerate(itertools.islice(_kept(options), num_frames)):
@@ -288,6 +321,13 @@ def _given(options: GenerationOptions, size: tuple[int, int], num_frames: int) -
             yield index, resize(frame, size)
     if end:
         yield num_frames - 1, resize(read_image(Path(end)), size)
+
+
+def _shared(options: GenerationOptions) -> int:
+    """Frames of the continued video that count among the frames asked for."""
+    if options.sliding_window_overlap is not None:
+        return options.sliding_window_overlap
+    return 4 if options.svi2pro else 1
 
 
 def _kept(options: GenerationOptions) -> Iterator[Frame | None]:

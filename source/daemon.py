@@ -22,7 +22,8 @@ from headless.options import GenerationOptions
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.leases import Changes, Leases
 from source.loras import LoRAStore
-from source.running import Run, Stage, Watch, Workplace
+from source.run_context import Stage, Watch, Workplace
+from source.running import Run
 from source.settings import Settings
 from source.storage import LocalStorage
 from source.store.base import TaskStore

@@ -23,6 +23,7 @@ from source.errors import InvalidInput
 from source.params.base import Parsed, TaskParams, parse_params
 from source.settings import Settings
 from source.store.types import NewTask, Task
+from source.trail import Trail
 from Wan2GP.errors import did_you_mean
 
 
@@ -45,10 +46,15 @@ class Spawned:
 
 @dataclass(frozen=True)
 class Dependency:
-    """A finished task that this one depends on, with its output as a local file."""
+    """A finished task that this one depends on."""
 
     task: Task
-    output: Path
+    locate: Callable[[], Path]
+
+    @property
+    def output(self) -> Path:
+        """Its output as a local file. Raises InvalidMedia when it has none, or when it is gone."""
+        return self.locate()
 
 
 class TaskContext(Protocol):
@@ -64,19 +70,30 @@ class TaskContext(Protocol):
 
     @property
     def scratch(self) -> Path:
-        """A folder of this claim alone; removed when the claim ends."""
+        """A folder of this claim alone; removed when the claim ends, unless the worker or the row keep it."""
+
+    @property
+    def keeps_intermediates(self) -> bool:
+        """Whether intermediate files are wanted: then what is made on the way is left in `scratch`."""
+
+    @property
+    def trail(self) -> Trail:
+        """The debug trail: frames expected and found, step by step; its warnings stand in the task's timeline."""
 
     def model(self, name: str) -> ModelInfo:
         """Raises UnknownModel, and ModelUnavailable when it cannot run on this machine."""
 
-    def generate(self, model: str, options: GenerationOptions) -> GenerationResult:
-        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors."""
+    def generate(self, model: str, options: GenerationOptions, *, lossless: bool = False) -> GenerationResult:
+        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors.
+
+        `lossless` asks for an FFV1 video (mkv), for a task that encodes the frames itself.
+        """
 
     def fetch(self, reference: str, *, kind: str, field: str) -> Path:
         """A path or URL as a local file, checked to be an `image`, `video` or `audio`. Raises InvalidMedia."""
 
     def dependencies(self) -> Sequence[Dependency]:
-        """What this task depends on, in the order of `dependant_on`; all Complete, outputs on this machine."""
+        """What this task depends on, in the order of `dependant_on`; all Complete. Outputs are fetched when asked."""
 
     def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:
         """Report progress. Raises GenerationCancelled when this task should stop."""

@@ -14,37 +14,47 @@ from Wan2GP.engine.families import Cancel, Report
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EngineError
 from Wan2GP.media import VideoWriter, mux_audio, write_image
+from Wan2GP.media.writer import VideoCodec
 
 _PROMPT_CHARACTERS = 40
 
 
 def save_frames(
-    frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel
+    frames: Iterable[Frame],
+    request: GenerationRequest,
+    folder: Path,
+    report: Report,
+    cancel: Cancel,
+    *,
+    lossless: bool = False,
 ) -> list[Path]:
     """Write the frames of a request as they come. An existing file is never touched; a failed run leaves none.
+
+    `lossless` writes a video as FFV1 in mkv, unless it has sound.
 
     Raises EngineError when the number of frames is not what was asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if request.image_output:
         return _save_stills(frames, request, folder, report, cancel)
-    return [_save_video(frames, request, folder, report, cancel)]
+    return [_save_video(frames, request, folder, report, cancel, lossless and request.audio_guide is None)]
 
 
 def _save_video(
-    frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel
+    frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel, lossless: bool
 ) -> Path:
+    codec: VideoCodec = "ffv1" if lossless else "libx264"
+
     def write(path: Path) -> None:
-        with VideoWriter(path, fps=request.fps, size=request.size) as writer:
+        with VideoWriter(path, fps=request.fps, size=request.size, codec=codec) as writer:
             for frame in frames:
                 writer.write(frame)
             cancel.raise_if_requested()
             _check_count(writer.num_frames, request.total_frames)
             report("saving", 0, 1)
 
-    path = _published(
-        write if request.audio_guide is None else _with_sound(write, request), folder, _stem(request), ".mp4"
-    )
+    whole = write if request.audio_guide is None else _with_sound(write, request)
+    path = _published(whole, folder, _stem(request), ".mkv" if lossless else ".mp4")
     report("saving", 1, 1)
     return path
 

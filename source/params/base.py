@@ -77,7 +77,6 @@ UNSUPPORTED = {
     "use_uni3c": "Uni3C guidance",
     "uni3c_guide_video": "Uni3C guidance",
     "use_svi": "SVI chaining",
-    "svi2pro": "SVI chaining",
     "svi_predecessor_video_url": "SVI chaining",
     "enhance_prompt": "prompt enhancement by a vision-language model",
     "continue_from_video_resolved_path": "continuing from a video",
@@ -162,6 +161,10 @@ class TaskParams(BaseModel):
         """A copy in which parameters that stand for engine knobs have become knobs. Raises InvalidInput."""
         return self
 
+    def of_row(self, raw: Mapping[str, Any]) -> Self:
+        """A copy that knows what only the whole row says, in all its levels and older names. Raises InvalidInput."""
+        return self
+
 
 Params = TypeVar("Params", bound=TaskParams)
 
@@ -211,7 +214,7 @@ def parse_params(
     inside = tuple(_unknown_inside(params))
     if strict:
         _refuse_unknown(inside, kind, options_class)
-    return Parsed(params.resolved(own | knobs), (*unknown, *inside))
+    return Parsed(params.resolved(own | knobs).of_row(raw), (*unknown, *inside))
 
 
 def strongest(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Given]:
@@ -323,7 +326,8 @@ def check_plain(values: Mapping[str, Any]) -> None:
 def refuse_unsupported(values: Mapping[str, Any], kind: type[TaskParams]) -> None:
     """Raises InvalidInput for a feature that would otherwise be dropped silently."""
     for name, what in UNSUPPORTED.items():
-        if name in values and name not in kind.model_fields and not _asks_for_nothing(name, values[name]):
+        known = name in kind.model_fields or name in kind.carried
+        if name in values and not known and not _asks_for_nothing(name, values[name]):
             raise InvalidInput(f"{what} is not supported by this version; leave it out or switch it off", field=name)
 
 

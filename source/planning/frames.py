@@ -1,10 +1,14 @@
 """Frame arithmetic. `FramePlan` is the only source of frame numbers for a travel.
 
-Orchestrator, segment and stitch read it.
+Orchestrator, segment, structure guidance and stitch read it.
 
 A segment that continues its predecessor (chained) generates `new_frames + context` frames: it is shown the last
 `context` frames of the predecessor, a multiple of 4 so that the whole stays 4k+1. Afterwards it drops the first
 `context - overlap`, so that exactly `overlap` frames are there twice and are cross-faded by the stitch.
+
+A travel that continues a video begins with that video: it is what the first segment continues. Segments that are packed
+into one generation stand in the result exactly where they would have stood alone; the generation is made as long as the
+model asks, and what is too much at its end (`tail`) is cut off.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from dataclasses import dataclass
 from source.errors import InvalidInput
 
 FRAME_STEP = 4
+#: frames that one generation of packed segments has at most
+PACK_LIMIT = 81
 
 
 def quantise(num_frames: int, step: int = FRAME_STEP) -> int:
@@ -29,7 +35,7 @@ def context_for(overlap: int, step: int = FRAME_STEP) -> int:
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One segment. All numbers are frames."""
+    """One generation. All numbers are frames."""
 
     index: int
     new_frames: int
@@ -39,10 +45,16 @@ class SegmentPlan:
     overlap_next: int
     #: position of the segment's first kept frame in the stitched video
     start: int
+    #: the segments of the travel that it stands for: one, or several that were packed
+    sources: tuple[int, ...]
+    #: where each of `sources` ends, counted in its new frames
+    ends: tuple[int, ...]
+    #: frames generated after the last one that is kept
+    tail: int = 0
 
     @property
     def generated(self) -> int:
-        return self.new_frames + self.context
+        return self.context + self.new_frames + self.tail
 
     @property
     def drop(self) -> int:
@@ -52,7 +64,17 @@ class SegmentPlan:
     @property
     def output(self) -> int:
         """Frames of the segment's video."""
-        return self.generated - self.drop
+        return self.generated - self.drop - self.tail
+
+    @property
+    def offset(self) -> int:
+        """Position in the stitched video of the generation's own first frame, the context included."""
+        return self.start - self.drop
+
+    @property
+    def end_positions(self) -> tuple[int, ...]:
+        """Frames of the generation that show the end image of each of `sources`."""
+        return tuple(self.context + end - 1 for end in self.ends)
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,8 @@ class FramePlan:
     """Every frame number of a travel."""
 
     segments: tuple[SegmentPlan, ...]
+    #: frames of the video that the travel continues; it begins the result
+    continued: int = 0
 
     @property
     def total_frames(self) -> int:
@@ -69,12 +93,17 @@ class FramePlan:
 
     @property
     def overlaps(self) -> tuple[int, ...]:
-        return tuple(segment.overlap_next for segment in self.segments[:-1])
+        """Of each join of the stitch: before the first segment too, where a video is continued."""
+        before = (self.segments[0].overlap_previous,) if self.continued else ()
+        return before + tuple(segment.overlap_next for segment in self.segments[:-1])
 
     @property
     def anchors(self) -> tuple[int, ...]:
-        """Position of each input image in the stitched video."""
-        return (0, *(segment.start + segment.output - 1 for segment in self.segments))
+        """Position of each input image in the stitched video. A continued video stands for the first of them."""
+        first = () if self.continued else (0,)
+        return first + tuple(
+            segment.offset + position for segment in self.segments for position in segment.end_positions
+        )
 
 
 def plan_frames(
@@ -84,8 +113,13 @@ def plan_frames(
     chained: bool,
     min_frames: int = 1,
     step: int = FRAME_STEP,
+    continued: int = 0,
+    packed: bool = False,
 ) -> FramePlan:
     """Plan a travel. Missing overlaps are 0; an overlap is at most as long as the two segments that it joins.
+
+    continued   frames of a video that the first segment goes on from, over the first of the overlaps
+    packed      put neighbours into one generation while it has at most PACK_LIMIT frames; chained travels alone
 
     Raises InvalidInput for lengths and overlaps that no plan can honour.
     """
@@ -93,27 +127,70 @@ def plan_frames(
         raise InvalidInput("at least one segment is needed", field="segment_frames_expanded")
     lengths = [_checked_length(index, frames, min_frames, step) for index, frames in enumerate(segment_frames)]
     wanted = _checked_overlaps(overlaps, lengths)
+    before = _overlap_with_continued(overlaps, lengths[0], continued)
+    groups = _packed(lengths, wanted, before, step) if packed and chained else [(i,) for i in range(len(lengths))]
     segments: list[SegmentPlan] = []
-    for index, new_frames in enumerate(lengths):
-        previous = wanted[index - 1] if index else 0
-        following = wanted[index] if index < len(wanted) else 0
-        context = context_for(previous, step) if chained else 0
-        end = segments[-1].start + segments[-1].output if segments else 0
-        if segments and context > segments[-1].output:
-            raise InvalidInput(
-                f"an overlap of {previous} needs {context} frames of segment {index - 1}, which has only "
-                f"{segments[-1].output}; use a smaller overlap or a longer segment",
-                field="frame_overlap_expanded",
-            )
-        segment = SegmentPlan(index, new_frames, context, previous, following, end - previous)
-        if previous + following > segment.output:
-            raise InvalidInput(
-                f"segment {index} has {segment.output} frames, too few for overlaps of {previous} and {following}; "
-                "use smaller overlaps or a longer segment",
-                field="frame_overlap_expanded",
-            )
+    for sources in groups:
+        previous = wanted[sources[0] - 1] if sources[0] else before
+        following = wanted[sources[-1]] if sources[-1] < len(wanted) else 0
+        ready = segments[-1].output if segments else continued
+        end = segments[-1].start + ready if segments else continued
+        ends = [sum(lengths[sources[0] : source + 1]) for source in sources]
+        segment = SegmentPlan(
+            index=len(segments),
+            new_frames=ends[-1],
+            context=context_for(previous, step) if chained else 0,
+            overlap_previous=previous,
+            overlap_next=following,
+            start=end - previous,
+            sources=tuple(sources),
+            ends=tuple(ends),
+            tail=(1 - ends[-1]) % step,
+        )
+        _check_room(segment, ready)
         segments.append(segment)
-    return FramePlan(tuple(segments))
+    return FramePlan(tuple(segments), continued)
+
+
+def _packed(lengths: Sequence[int], overlaps: Sequence[int], before: int, step: int) -> list[tuple[int, ...]]:
+    """Neighbours together, as many as fit into one generation with its context and its tail."""
+    groups: list[tuple[int, ...]] = []
+    for index, length in enumerate(lengths):
+        if groups:
+            first = groups[-1][0]
+            new = sum(lengths[first:index]) + length
+            context = context_for(overlaps[first - 1] if first else before, step)
+            if context + new + (1 - new) % step <= PACK_LIMIT:
+                groups[-1] = (*groups[-1], index)
+                continue
+        groups.append((index,))
+    return groups
+
+
+def _overlap_with_continued(overlaps: Sequence[int] | int, first: int, continued: int) -> int:
+    """A video that is continued overlaps the first segment as the first segment overlaps the second."""
+    if not continued:
+        return 0
+    given = overlaps if isinstance(overlaps, int) else next(iter(overlaps), 0)
+    return min(_checked_overlap(given, 0), first, continued)
+
+
+def _check_room(segment: SegmentPlan, ready: int) -> None:
+    """Raises InvalidInput when what stands before a segment, or the segment itself, is too short for its overlaps."""
+    previous, following = segment.overlap_previous, segment.overlap_next
+    if segment.context > ready:
+        what = f"segment {segment.index - 1}" if segment.index else "the continued video"
+        raise InvalidInput(
+            f"an overlap of {previous} needs {segment.context} frames of {what}, which has only {ready}; "
+            "use a smaller overlap or a longer segment",
+            field="frame_overlap_expanded",
+        )
+    if previous + following > segment.output:
+        raise InvalidInput(
+            f"segment {segment.index} has {segment.output} frames, too few for overlaps of {previous} and {following}; "
+            "use smaller overlaps or a longer segment",
+            field="frame_overlap_expanded",
+        )
 
 
 def _checked_length(index: int, frames: int, min_frames: int, step: int) -> int:
@@ -126,12 +203,16 @@ def _checked_length(index: int, frames: int, min_frames: int, step: int) -> int:
     return length
 
 
+def _checked_overlap(overlap: int, index: int) -> int:
+    if overlap < 0:
+        raise InvalidInput(f"{overlap} is negative; use 0 or more", field=f"frame_overlap_expanded[{index}]")
+    return overlap
+
+
 def _checked_overlaps(overlaps: Sequence[int] | int, lengths: Sequence[int]) -> list[int]:
     """Exactly one overlap a join, none longer than the segments around it."""
     joins = len(lengths) - 1
     given = [overlaps] * joins if isinstance(overlaps, int) else list(overlaps)[:joins]
-    for index, overlap in enumerate(given):
-        if overlap < 0:
-            raise InvalidInput(f"{overlap} is negative; use 0 or more", field=f"frame_overlap_expanded[{index}]")
+    given = [_checked_overlap(overlap, index) for index, overlap in enumerate(given)]
     given += [0] * (joins - len(given))
     return [min(overlap, lengths[index], lengths[index + 1]) for index, overlap in enumerate(given)]

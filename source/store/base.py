@@ -110,6 +110,10 @@ class TaskStore(ABC):
         """Store the progress; with `event`, add that to the timeline. Returns True when a cancel was asked for."""
 
     @abstractmethod
+    def note(self, claim: Claim, name: str, detail: str) -> None:
+        """Add an entry to the timeline."""
+
+    @abstractmethod
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
         """In one transaction: insert the children that do not exist yet (they may depend on each other) and turn the
         parent into a waiting one, without a lease. When every child has ended already, the parent ends here too.

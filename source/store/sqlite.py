@@ -170,6 +170,10 @@ class SqliteStore(TaskStore):
                 _record(db, claim, event)
             return bool(row["cancel_requested"])
 
+    def note(self, claim: Claim, name: str, detail: str) -> None:
+        with self._claimed(claim) as (db, _):
+            _record(db, claim, name, detail)
+
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
         """Repeating a fan-out that the database already has (same claim) changes nothing."""
         with self._writing() as db:

@@ -13,6 +13,7 @@ from source.store import Claim, Status, TaskStore, child_id
 WRITES: dict[str, Callable[[TaskStore, Claim], object]] = {
     "generation_started": lambda store, claim: store.generation_started(claim),
     "progress": lambda store, claim: store.progress(claim, {"step": 1}, event="step"),
+    "note": lambda store, claim: store.note(claim, "warning", "a frame is missing"),
     "fan_out": lambda store, claim: store.fan_out(
         claim, [a_child(claim.task_id, "segment:0")], final_child=child_id(claim.task_id, "segment:0")
     ),

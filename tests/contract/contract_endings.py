@@ -184,3 +184,11 @@ class EndingContract:
         assert statuses(store, first, second, third, both) == [QUEUED, QUEUED, QUEUED, FAILED]
         store.retry(other)
         assert store.get(both).status == QUEUED
+
+    def test_a_note_is_an_entry_of_the_timeline_and_changes_nothing_else(self, store: TaskStore) -> None:
+        added = store.add(a_task())
+        task = claim(store)
+        store.note(task.claim, "warning", "FRAME: 16 of 17 frames")
+        [*_, event] = store.events(added)
+        assert (event.name, event.detail, event.claim_number) == ("warning", "FRAME: 16 of 17 frames", 1)
+        assert store.get(added) == task

@@ -233,8 +233,7 @@ def test_a_dependency_whose_file_is_gone_names_task_and_file(floor: Floor) -> No
     floor.output(first).unlink()
 
     def look(params: TaskParams, context: TaskContext) -> Done:
-        context.dependencies()
-        return Done(None)
+        return Done(context.dependencies()[0].output)
 
     floor.register("look", look)
     task = floor.add("look", dependant_on=(first,))

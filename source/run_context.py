@@ -1,0 +1,227 @@
+"""What a running task may do: the `TaskContext` of one run, and what all runs of a worker share."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property, partial
+from pathlib import Path
+from queue import SimpleQueue
+
+from headless.generation import CancelToken, GenerationResult, GenerationTask, ModelInfo, Progress
+from headless.model_management import HeadlessTaskQueue
+from headless.options import GenerationOptions
+from source.checkpoints import Checkpoints
+from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError
+from source.loras import LoRAStore, TaskLoRAs
+from source.media.fetch import MediaFetcher
+from source.params.base import levels
+from source.reporting import GENERATING, ProgressReport, persist
+from source.settings import Settings
+from source.storage import LocalStorage, sanitise_filename, task_name
+from source.store.base import TaskStore
+from source.store.types import Task
+from source.task_registry import Dependency, TaskRegistry
+from source.trail import Trail
+
+log = logging.getLogger(__name__)
+
+#: flags of a row that keep its scratch folder
+KEEPING = ("debug_mode_enabled", "skip_cleanup_enabled", "debug")
+
+#: told of every progress of a task, and of its end (None)
+Watch = Callable[[Task, Progress | None], None]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What all runs of a worker share."""
+
+    settings: Settings
+    store: TaskStore
+    queue: HeadlessTaskQueue
+    registry: TaskRegistry
+    describe: Callable[[str], ModelInfo]
+    options_class: type[GenerationOptions]
+    storage: LocalStorage
+    loras: LoRAStore
+    watch: Watch
+    #: called when a run has come to another stage
+    wake: Callable[[], None]
+    #: set when the worker leaves: nothing is waited for any longer
+    closing: threading.Event = field(default_factory=threading.Event)
+
+
+class Stage(Enum):
+    """Where a run is on its way past the GPU."""
+
+    BEFORE = auto()
+    GENERATING = auto()
+    AFTER = auto()
+
+
+class RunContext:
+    """The `TaskContext` of one run."""
+
+    def __init__(self, workplace: Workplace, task: Task, token: CancelToken) -> None:
+        self.task = task
+        self.settings = workplace.settings
+        self.stage = Stage.BEFORE
+        self._workplace = workplace
+        self._token = token
+        self._downloaded: tuple[str, int, int] | None = None
+        self._generations = 0
+        self._store_progress = ProgressReport(
+            workplace.store, task.claim, token, interval_s=workplace.settings.progress_interval_s
+        )
+
+    @cached_property
+    def trail(self) -> Trail:
+        """The debug trail; its warnings are entries of the task's timeline."""
+        return Trail(self._remember)
+
+    def _remember(self, name: str, detail: str) -> None:
+        """An entry of the timeline. A database that is out of reach is no reason to stop: it is left out."""
+        try:
+            self._workplace.store.note(self.task.claim, name, detail)
+        except StoreError as error:
+            log.debug("the timeline lacks %s: %s", detail, error)
+
+    @cached_property
+    def keeps_intermediates(self) -> bool:
+        """Whether the scratch folder stays when the claim ends: a setting of the worker, or a flag of the row."""
+        asked = (values.get(name) for _, values in levels(self.task.params) for name in KEEPING)
+        return self.settings.keep_scratch or any(value in (True, 1, "true") for value in asked)
+
+    @cached_property
+    def scratch(self) -> Path:
+        """A folder of this claim alone. What a dead worker left of an earlier claim is removed first."""
+        folder = self.settings.main_output_dir.resolve() / sanitise_filename(self.task.task_type)
+        name = task_name(self.task)
+        if not self.settings.keep_scratch:
+            for number in range(max(1, self.task.claim_number - 20), self.task.claim_number):
+                shutil.rmtree(folder / f"{name}-{number}", ignore_errors=True)
+        scratch = folder / f"{name}-{self.task.claim_number}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        return scratch
+
+    @cached_property
+    def _fetcher(self) -> MediaFetcher:
+        return MediaFetcher(self.settings, self.scratch / "inputs", self._token.raise_if_cancelled)
+
+    @cached_property
+    def _loras(self) -> TaskLoRAs:
+        return self._workplace.loras.for_task(self._token.raise_if_cancelled, self._note_download)
+
+    def release(self) -> None:
+        """The task is over: what it held for itself alone is let go."""
+        if "_loras" in vars(self):
+            self._loras.release()
+
+    def model(self, name: str) -> ModelInfo:
+        """Raises UnknownModel, and ModelUnavailable when it cannot run on this machine."""
+        info = self._workplace.describe(name)
+        if info.unavailable:
+            raise ModelUnavailable(info.unavailable)
+        return info
+
+    def fetch(self, reference: str, *, kind: str, field: str) -> Path:
+        """A path or URL as a local file, checked to be an `image`, `video` or `audio`. Raises InvalidMedia."""
+        self._token.raise_if_cancelled()
+        return self._fetcher.fetch(reference, kind=kind, field=field)
+
+    def dependencies(self) -> Sequence[Dependency]:
+        """What this task depends on; asking one for its output raises InvalidMedia that names the task and the file."""
+        rows = persist(lambda: self._workplace.store.dependencies(self.task.id), self._workplace.closing)
+        return [Dependency(row, partial(self._output_of, row)) for row in rows]
+
+    def _output_of(self, row: Task) -> Path:
+        location = row.output_location
+        try:
+            if not location:
+                raise InvalidMedia("it has no output")
+            if location.startswith("files/"):
+                return self._workplace.storage.resolve(location)
+            return self._fetcher.locate(location)
+        except InvalidInput as error:
+            raise InvalidMedia(
+                f"the output of task {row.id} ({row.task_type}) cannot be used: {error}", field="dependant_on"
+            ) from error
+
+    def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:
+        """Report progress. Raises GenerationCancelled when this task should stop."""
+        self._token.raise_if_cancelled()
+        self._note(Progress(phase, step, total, text))
+        self._token.raise_if_cancelled()
+
+    def generate(self, model: str, options: GenerationOptions, *, lossless: bool = False) -> GenerationResult:
+        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors.
+
+        `lossless` asks for an FFV1 video, for a caller that encodes the frames itself.
+        Progress is stored on this thread, so that a slow database never holds the GPU.
+        """
+        task = GenerationTask(
+            id=self.task.id,
+            model=model,
+            options=self._with_local_loras(model, self._with_local_media(options)),
+            output_dir=self.scratch / "engine",
+            priority=self.task.priority,
+            checkpoint_dir=self._checkpoint(),
+            checkpoint_interval_s=self.settings.checkpoint_interval_s,
+            lossless=lossless,
+        )
+        self._token.raise_if_cancelled()
+        self.stage = Stage.BEFORE
+        news: SimpleQueue[Progress | None] = SimpleQueue()
+        future = self._workplace.queue.submit(task, on_progress=news.put, cancel=self._token)
+        future.add_done_callback(lambda _: news.put(None))
+        while (progress := news.get()) is not None:
+            if progress.phase in GENERATING:
+                self._reach(Stage.GENERATING)
+            self._note(progress)
+        self._reach(Stage.AFTER)
+        return future.result()
+
+    def _checkpoint(self) -> Path:
+        self._generations += 1
+        return Checkpoints(self.settings).folder(self.task, self._generations)
+
+    def _reach(self, stage: Stage) -> None:
+        if self.stage is not stage:
+            self.stage = stage
+            self._workplace.wake()
+
+    def _note(self, progress: Progress) -> None:
+        self._workplace.watch(self.task, progress)
+        self._store_progress(progress)
+
+    def _with_local_media(self, options: GenerationOptions) -> GenerationOptions:
+        changes: dict[str, str | list[str]] = {}
+        for name, kind in options.media().items():
+            value: str | list[str] = getattr(options, name)
+            if isinstance(value, str):
+                changes[name] = str(self.fetch(value, kind=kind, field=name))
+            else:
+                changes[name] = [str(self.fetch(item, kind=kind, field=name)) for item in value]
+        return options.replace(**changes) if changes else options
+
+    def _with_local_loras(self, model: str, options: GenerationOptions) -> GenerationOptions:
+        """A model that takes none or cannot run here refuses the task itself: nothing is downloaded for that."""
+        info = self._workplace.describe(model)
+        if not options.activated_loras or info.unavailable or not info.takes("loras"):
+            return options
+        paths = [str(self._loras.resolve(reference, info.lora_folder)) for reference in options.activated_loras]
+        return options.replace(activated_loras=paths)
+
+    def _note_download(self, name: str, received: int, total: int) -> None:
+        """Progress in MB, each time another one has come."""
+        megabytes = (received >> 20, total >> 20)
+        if self._downloaded == (name, *megabytes):
+            return
+        self._downloaded = (name, *megabytes)
+        share = f" ({100 * received // total} %)" if total else ""
+        self.report("downloading", *megabytes, f"LoRA {name}{share}")
