@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from separate_runs import machine, run_alone
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "samples" / "bbb_832x480_81f.mp4"
@@ -99,17 +99,9 @@ def child(way: str, folder: Path) -> None:
 
 def measure(way: str, folder: Path) -> dict[str, float]:
     """One run in a new process: its seconds, encoded frames, and peak memory in MB."""
-    command = [sys.executable, __file__, "--child", way, "--folder", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"the run {way!r} failed with code {process.returncode}")
+    printed, peak_mb = run_alone(Path(__file__), "--child", way, "--folder", str(folder))
     seconds, encoded = map(float, printed.split())
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    return {"seconds": seconds, "encoded_frames": encoded, "peak_mb": usage.ru_maxrss / unit}
+    return {"seconds": seconds, "encoded_frames": encoded, "peak_mb": peak_mb}
 
 
 def compare(rounds: int) -> dict[str, Any]:
@@ -127,19 +119,7 @@ def compare(rounds: int) -> dict[str, Any]:
     plain = ways["load_all"]
     for measured in ways.values():
         measured["ratio"] = {key: plain[key] / measured[key] for key in ("seconds", "peak_mb", "above_imports_mb")}
-    machine = f"{os.cpu_count()} CPUs, {cpu_model()}, {platform.system()}, Python {platform.python_version()}"
-    return {"machine": machine, "rounds": rounds, "imports_mb": base_mb, "ways": ways}
-
-
-def cpu_model() -> str:
-    """The processor's name, as well as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    return {"machine": machine(), "rounds": rounds, "imports_mb": base_mb, "ways": ways}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from Wan2GP.errors import InvalidMedia
+from Wan2GP.media.colour import Signalling
 from Wan2GP.media.containers import decoded_frames, ends_early, open_video
 
 #: containers whose own index leads to the very keyframe that was asked for
@@ -45,6 +47,15 @@ class Encoding:
     fps: Fraction
     time_base: Fraction
     rotation: int
+    signalling: Signalling
+    #: whether packets carry parameter sets of their own (sample entry "avc3"), which may differ along the file
+    in_band: bool = False
+
+    @property
+    def has_parameter_sets(self) -> bool:
+        """Whether this is H.264 as mp4 holds it: parameter sets beside the packets, NAL units led by 4-byte lengths."""
+        sets = self.parameter_sets
+        return self.codec == "h264" and len(sets) > 6 and sets[0] == 1 and sets[4] & 3 == 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +85,15 @@ class VideoIndex:
     def is_boundary(self, frame_index: int) -> bool:
         """Whether the packets may be parted just before `frame_index`; the end of the file is a boundary too."""
         return frame_index == self.info.num_frames or frame_index in self.entry_points
+
+    def last_close(self, start: int, stop: int) -> int:
+        """The last frame c <= `stop` such that the packets of start..c-1 need none after them; at least `start`.
+
+        Those packets are the first of the file's from the entry point `start`, so a copy may end there, inside a GOP.
+        """
+        furthest = np.maximum.accumulate(self.decode_order[start:stop])
+        closed = np.flatnonzero(furthest == np.arange(start, stop))
+        return start + int(closed[-1]) + 1 if len(closed) else start
 
     @property
     def has_constant_rate(self) -> bool:
@@ -105,16 +125,34 @@ def index_video(path: str | Path) -> VideoIndex:
         can_seek = container.format.name.startswith(_EXACT_SEEK)
         pix_fmt, codec = str(context.pix_fmt), context.codec.canonical_name
         parameter_sets = bytes(context.extradata or b"")
+        signalling, in_band = _signalling(context), context.codec_tag == "avc3"
     if not fps or not time_base:
         raise InvalidMedia(f"{path} does not say its frame rate; convert it to mp4")
     pts, order, entry_points = _arrange(packets)
     if not can_seek:
         entry_points = entry_points[:1]
+    fps = _even_rate(pts, time_base) or fps
     num_frames = len(pts) or _count_by_decoding(path)
     width, height = size if rotation % 180 == 0 else size[::-1]
     info = VideoInfo(path, width, height, fps, num_frames, float(num_frames / fps), codec, pix_fmt, has_audio)
-    encoding = Encoding(codec, parameter_sets, size, pix_fmt, fps, time_base, rotation)
+    encoding = Encoding(codec, parameter_sets, size, pix_fmt, fps, time_base, rotation, signalling, in_band)
     return VideoIndex(info, encoding, pts, order, entry_points)
+
+
+def _signalling(context: VideoCodecContext) -> Signalling:
+    pixel_aspect = context.sample_aspect_ratio or Fraction(1)
+    numbers = int(context.colorspace), int(context.color_primaries), int(context.color_trc)
+    full_range = context.color_range == 2 or str(context.pix_fmt).startswith("yuvj")
+    return Signalling(*numbers, full_range, pixel_aspect)
+
+
+def _even_rate(pts: NDArray[np.int64], time_base: Fraction) -> Fraction | None:
+    """The rate of frames that are evenly spaced to the last; a container's mean is off where its last frame is longer.
+
+    None where stamps are rounded to milliseconds (Matroska): a header says more than they do.
+    """
+    steps = np.unique(np.diff(pts))
+    return 1 / (int(steps[0]) * time_base) if len(steps) == 1 and time_base < Fraction(1, 1000) else None
 
 
 def _packets(container: InputContainer, stream: VideoStream, path: Path) -> list[tuple[int | None, bool]]:

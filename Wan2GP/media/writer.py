@@ -17,7 +17,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from Wan2GP.errors import EngineError, InvalidInput
-from Wan2GP.media.colour import BT709, Planes, from_planes, from_rgb, from_rgb_lossless
+from Wan2GP.media.colour import BT709_SIGNALLING, Planes, Signalling, from_planes, from_rgb, from_rgb_lossless
 from Wan2GP.media.containers import num_threads
 from Wan2GP.media.files import publishing
 from Wan2GP.media.images import Frame
@@ -38,7 +38,8 @@ class VideoWriter:
     size        (width, height) in pixels; both even for libx264
     crf         constant quality of libx264: 0 lossless … 51 worst
     keyframes   frame indices that must begin a GOP (IDR). Every GOP is closed and lasts at most about one second
-    codec       libx264: yuv420p, BT.709, mp4 with its index in front. ffv1: bit-exact RGB, mkv
+    codec       libx264: yuv420p, mp4 with its index in front. ffv1: bit-exact RGB, mkv
+    signalling  what a libx264 stream says of its colours, and the matrix by which it gets them: BT.709, limited range
 
     Raises InvalidInput for a wrong size, suffix or frame, and for a video without frames.
     """
@@ -53,8 +54,10 @@ class VideoWriter:
         preset: str = "medium",
         keyframes: Collection[int] = frozenset(),
         codec: VideoCodec = "libx264",
+        signalling: Signalling = BT709_SIGNALLING,
     ) -> None:
         self.path = Path(path)
+        self._signalling = signalling
         self.num_frames = 0
         self._fps = exact_fps(fps)
         self._size = size
@@ -95,8 +98,11 @@ class VideoWriter:
         if self._codec == "libx264":
             context.pix_fmt = "yuv420p"
             context.gop_size = max(1, round(self._fps))
-            context.colorspace = context.color_primaries = context.color_trc = BT709
+            said = self._signalling
+            context.colorspace, context.color_primaries, context.color_trc = said.matrix, said.primaries, said.transfer
             context.color_range = 1
+            if said.pixel_aspect != 1:
+                context.sample_aspect_ratio = stream.sample_aspect_ratio = said.pixel_aspect
         else:
             context.pix_fmt = "bgr0"
             context.gop_size = 1
@@ -105,10 +111,10 @@ class VideoWriter:
     def write(self, frame: Frame) -> None:
         """Append one RGB frame, (H, W, 3) uint8."""
         self._check_frame(frame, (self._size[1], self._size[0], 3), "RGB")
-        self._encode(from_rgb(frame) if self._codec == "libx264" else from_rgb_lossless(frame))
+        self._encode(from_rgb(frame, self._signalling) if self._codec == "libx264" else from_rgb_lossless(frame))
 
     def write_planes(self, planes: Planes) -> None:
-        """Append one yuv420p frame, (H * 3 / 2, W) uint8, BT.709 limited; libx264 alone."""
+        """Append one yuv420p frame, (H * 3 / 2, W) uint8, limited range; libx264 alone."""
         if self._codec != "libx264":
             raise InvalidInput(f"{self.path}: {self._codec} takes RGB frames, not yuv420p planes")
         self._check_frame(planes, (self._size[1] * 3 // 2, self._size[0]), "yuv420p")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from Wan2GP.errors import InvalidInput, did_you_mean
 
-CrossfadeMode: TypeAlias = Literal["ease", "linear", "linear_sharp"]
-MODES: tuple[CrossfadeMode, ...] = ("ease", "linear", "linear_sharp")
+CrossfadeMode: TypeAlias = Literal["ease", "equal_power", "linear", "linear_sharp"]
+MODES: tuple[CrossfadeMode, ...] = ("ease", "equal_power", "linear", "linear_sharp")
 
 #: pixels, of the blur that the unsharp mask subtracts
 SHARPEN_SIGMA = 3.0
@@ -24,10 +24,11 @@ Pixels: TypeAlias = NDArray[np.uint8]
 def weights(num_frames: int, mode: CrossfadeMode = "ease") -> NDArray[np.float64]:
     """The share of the second clip in each of `num_frames` blended frames, rising to exactly 1 at the last.
 
-    With t = (k + 1) / num_frames: t for the linear modes, (1 - cos(pi t)) / 2 for "ease".
+    With t = (k + 1) / num_frames: t for the linear modes, (1 - cos(pi t)) / 2 for "ease", which front
+    ends also call "equal_power".
     """
     t = np.arange(1, num_frames + 1) / max(num_frames, 1)
-    return t if mode != "ease" else (1 - np.cos(np.pi * t)) / 2
+    return (1 - np.cos(np.pi * t)) / 2 if mode in ("ease", "equal_power") else t
 
 
 def blend(first: Pixels, second: Pixels, alpha: float) -> Pixels:

@@ -2,9 +2,11 @@
 
 An edit list is a row of pieces: spans of clips, and fades from one clip into the next. It is carried out
 
-- by copying, where all clips were written by our writer with the same settings: whole GOPs of spans are copied as they
-  are, everything else (fades and the broken GOPs at the ends of spans) is encoded once into a scratch file, and the
-  packets of both are put one after another. The result is decoded at every seam and compared with its sources;
+- by copying, where clips are H.264 of the result's size and rate that say the same of their colours: packets of spans
+  are copied as they are, from a keyframe on to the last frame that needs none after it; everything else (fades, the
+  broken GOPs at the ends of spans, clips of another kind) is encoded once into a scratch file, in the colours of the
+  copied ones, and the packets of all are put one after another. The result is decoded at every seam, and in the middle
+  of what was copied when several encoders had a hand in it, and compared with its sources;
 - by streaming otherwise, or when that comparison fails: every frame is decoded and encoded, with no more in memory than
   the frame at hand and the look-ahead of the encoder.
 
@@ -15,7 +17,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate
@@ -24,23 +27,24 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from source.errors import EngineError, GenerationCancelled, InvalidMedia
-from source.media.crossfade import Crossfade
+from source.errors import EngineError, GenerationCancelled, InvalidInput, InvalidMedia
+from source.media.clips import Clip, Size
+from source.media.crossfade import Crossfade, Pixels
 from Wan2GP.media import (
-    Encoding,
+    BT709_SIGNALLING,
     PacketRange,
     Planes,
+    Signalling,
     VideoIndex,
     VideoWriter,
     concat_copy,
+    decode,
     index_video,
-    read_planes,
-    write_video,
+    needs_sets_in_band,
 )
 
 log = logging.getLogger(__name__)
 
-Size: TypeAlias = tuple[int, int]
 Method: TypeAlias = Literal["copy", "smart", "stream"]
 
 
@@ -48,7 +52,7 @@ Method: TypeAlias = Literal["copy", "smart", "stream"]
 class Span:
     """The frames start..stop-1 of a clip."""
 
-    clip: VideoIndex
+    clip: Clip
     start: int
     stop: int
 
@@ -56,12 +60,8 @@ class Span:
     def num_frames(self) -> int:
         return self.stop - self.start
 
-    @property
-    def clips(self) -> tuple[VideoIndex, ...]:
-        return (self.clip,)
-
-    def planes(self, size: Size) -> Iterator[Planes]:
-        return read_planes(self.clip, self.start, self.stop, size)
+    def planes(self, signalling: Signalling) -> Iterator[Planes]:
+        return self.clip.planes(self.start, self.stop, signalling)
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,8 @@ class Fade:
     def num_frames(self) -> int:
         return self.after.num_frames
 
-    @property
-    def clips(self) -> tuple[VideoIndex, ...]:
-        return (self.before.clip, self.after.clip)
-
-    def planes(self, size: Size) -> Iterator[Planes]:
-        return self.crossfade.planes(self.before.planes(size), self.after.planes(size), self.num_frames)
+    def planes(self, signalling: Signalling) -> Iterator[Planes]:
+        return self.crossfade.planes(self.before.planes(signalling), self.after.planes(signalling), self.num_frames)
 
 
 Piece: TypeAlias = Span | Fade
@@ -142,19 +138,43 @@ def splice(
     """
     pieces = [piece for piece in pieces if piece.num_frames]
     total = sum(piece.num_frames for piece in pieces)
-    sections = sections_of(pieces)
-    if any(section.copied for section in sections) and _is_ours([c for p in pieces for c in p.clips], size, fps):
-        report = _by_copying(sections, output, size, fps, Watch(total, progress, cancelled))
+    signalling, copyable = _to_copy(pieces, size, fps)
+    if copyable:
+        watch = Watch(total, progress, cancelled)
+        report = _by_copying(sections_of(pieces, copyable), output, _Target(size, fps, signalling), watch)
         if report is not None:
             return report
         log.warning("%s: the copied result did not match its sources; encoding it afresh", output.name)
-    return _by_streaming(pieces, output, size, fps, Watch(total, progress, cancelled))
+    return _by_streaming(pieces, output, _Target(size, fps), Watch(total, progress, cancelled))
 
 
-def sections_of(pieces: Sequence[Piece]) -> list[Section]:
-    """Part spans into whole GOPs to copy and rests to encode; neighbouring rests and fades become one section."""
+def _to_copy(pieces: Sequence[Piece], size: Size, fps: Fraction) -> tuple[Signalling, set[Clip]]:
+    """The clips to copy from, and what they all say of their colours: the kind that saves encoding the most frames."""
+    saved: Counter[Signalling] = Counter()
+    fit = {piece.clip for piece in pieces if isinstance(piece, Span) and _fits(piece.clip, size, fps)}
+    for section in sections_of(pieces, fit):
+        for span in section.pieces if section.copied else ():
+            assert isinstance(span, Span)
+            saved[span.clip.index.encoding.signalling] += span.num_frames
+    if not saved:
+        return BT709_SIGNALLING, set()
+    signalling = saved.most_common(1)[0][0]
+    return signalling, {clip for clip in fit if clip.index.encoding.signalling == signalling}
+
+
+def _fits(clip: Clip, size: Size, fps: Fraction) -> bool:
+    """Whether packets of the clip may stand in a video of that size and rate beside those of our writer."""
+    index = clip.index
+    encoding = index.encoding
+    shows_alike = clip.is_plain and encoding.size == size and encoding.fps == fps and index.has_constant_rate
+    limited = encoding.pix_fmt == "yuv420p" and not encoding.signalling.full_range
+    return shows_alike and limited and encoding.has_parameter_sets
+
+
+def sections_of(pieces: Sequence[Piece], copyable: Collection[Clip]) -> list[Section]:
+    """Part spans into packets to copy and rests to encode; neighbouring rests and fades become one section."""
     sections: list[Section] = []
-    for piece, copied in (part for each in pieces for part in _parts(each)):
+    for piece, copied in (part for each in pieces for part in _parts(each, copyable)):
         if sections and not copied and not sections[-1].copied:
             sections[-1] = Section((*sections[-1].pieces, piece), copied=False)
         else:
@@ -162,49 +182,37 @@ def sections_of(pieces: Sequence[Piece]) -> list[Section]:
     return sections
 
 
-def _parts(piece: Piece) -> list[tuple[Piece, bool]]:
+def _parts(piece: Piece, copyable: Collection[Clip]) -> list[tuple[Piece, bool]]:
     """(part, whether it can be copied) of one piece, in order."""
-    if isinstance(piece, Fade):
+    if isinstance(piece, Fade) or piece.clip not in copyable:
         return [(piece, False)]
-    clip = piece.clip
-    bounds = [b for b in (*clip.entry_points, clip.info.num_frames) if piece.start <= b <= piece.stop]
-    if len(bounds) < 2:
+    clip, index = piece.clip, piece.clip.index
+    begin = next((entry for entry in index.entry_points if entry >= piece.start), piece.stop)
+    if begin >= piece.stop:
         return [(piece, False)]
-    head = Span(clip, piece.start, bounds[0])
-    tail = Span(clip, bounds[-1], piece.stop)
-    parts: list[tuple[Piece, bool]] = [(head, False), (Span(clip, bounds[0], bounds[-1]), True), (tail, False)]
-    return [part for part in parts if part[0].num_frames]
+    end = index.last_close(begin, piece.stop)
+    bounds = ((piece.start, begin, False), (begin, end, True), (end, piece.stop, False))
+    return [(Span(clip, start, stop), copied) for start, stop, copied in bounds if start < stop]
 
 
-def _is_ours(clips: Sequence[VideoIndex], size: Size, fps: Fraction) -> bool:
-    """Whether all clips have the very encoding that our writer gives a video of this size and rate."""
-    encodings = {clip.encoding for clip in clips}
-    if len(encodings) > 1 or not all(clip.has_constant_rate for clip in clips):
-        return False
-    return encodings == {_writer_encoding(size, fps)} if size[0] % 2 == size[1] % 2 == 0 else False
+@dataclass(frozen=True)
+class _Target:
+    size: Size
+    fps: Fraction
+    signalling: Signalling = BT709_SIGNALLING
 
 
-def _writer_encoding(size: Size, fps: Fraction) -> Encoding:
-    """The encoding of a video of one black frame, written just now."""
-    with tempfile.TemporaryDirectory(prefix="splice-") as folder:
-        path = Path(folder) / "one.mp4"
-        write_video(path, [np.zeros((size[1], size[0], 3), np.uint8)], fps=fps)
-        return index_video(path).encoding
-
-
-def _by_copying(
-    sections: Sequence[Section], output: Path, size: Size, fps: Fraction, watch: Watch
-) -> SpliceReport | None:
+def _by_copying(sections: Sequence[Section], output: Path, target: _Target, watch: Watch) -> SpliceReport | None:
     """The smart way; None when the result fails its check (the output is not there then)."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".splice-", dir=output.parent) as folder:
         joined = Path(folder) / "joined.mp4"
         try:
-            ranges = _ranges(sections, Path(folder) / "encoded.mp4", size, fps, watch)
+            ranges = _ranges(sections, Path(folder) / "encoded.mp4", target, watch)
             concat_copy(ranges, joined)
-            if not _matches(index_video(joined), ranges, size):
+            if not _matches(index_video(joined), ranges):
                 return None
-        except InvalidMedia:
+        except (InvalidInput, InvalidMedia):
             # Not a verdict on the clips yet: the streaming way decodes every frame and says what is wrong.
             log.warning("%s: copying failed", output.name, exc_info=True)
             return None
@@ -214,14 +222,14 @@ def _by_copying(
     return SpliceReport(copied + encoded, "smart" if encoded else "copy", copied, encoded)
 
 
-def _ranges(sections: Sequence[Section], scratch: Path, size: Size, fps: Fraction, watch: Watch) -> list[PacketRange]:
+def _ranges(sections: Sequence[Section], scratch: Path, target: _Target, watch: Watch) -> list[PacketRange]:
     """The packets of every section: of its clip when copied, of the scratch file when encoded."""
     fresh = [section for section in sections if not section.copied]
     ends = list(accumulate(section.num_frames for section in fresh))
     encoded: Iterator[PacketRange] = iter(())
     if fresh:
         pieces = [piece for section in fresh for piece in section.pieces]
-        _encode(pieces, scratch, size, fps, watch, keyframes=frozenset(ends))
+        _encode(pieces, scratch, target, watch, keyframes=frozenset(ends))
         index = index_video(scratch)
         encoded = (PacketRange(index, start, stop) for start, stop in zip([0, *ends], ends, strict=False))
     ranges = []
@@ -229,41 +237,60 @@ def _ranges(sections: Sequence[Section], scratch: Path, size: Size, fps: Fractio
         if section.copied:
             span = section.pieces[0]
             assert isinstance(span, Span)
-            ranges.append(PacketRange(span.clip, span.start, span.stop))
+            ranges.append(PacketRange(span.clip.index, span.start, span.stop))
             watch.step(span.num_frames)
         else:
             ranges.append(next(encoded))
     return ranges
 
 
-def _matches(result: VideoIndex, ranges: Sequence[PacketRange], size: Size) -> bool:
-    """Whether every frame has its exact time, each seam decodes, and each range begins as its source does."""
+def _matches(result: VideoIndex, ranges: Sequence[PacketRange]) -> bool:
+    """Whether every frame has its exact time, and the result shows what its sources do where it is most in danger.
+
+    Each seam is played across: the last frame before it and the first one behind it must be those of their sources.
+    With several encoders also the middle of each range, found by seeking, as a player would that was set up by the
+    parameter sets of another.
+    """
     starts = list(accumulate((part.num_frames for part in ranges), initial=0))
     total = starts.pop()
     if result.info.num_frames != total or not result.has_constant_rate:
         return False
+    mixed = needs_sets_in_band(ranges)
+    lasts: list[Pixels] = []
     for start, part in zip(starts, ranges, strict=True):
-        around = list(read_planes(result, max(start - 1, 0), start + 1, size))
-        source = next(read_planes(part.video, part.start, part.start + 1, size))
-        if not np.array_equal(around[-1], source):
+        first = _picture(part.video, part.start)
+        if not _shows(result, start - len(lasts), [*lasts, first]):
             return False
-    return len(list(read_planes(result, total - 1, total, size))) == 1
+        half = part.num_frames // 2
+        if mixed and not _shows(result, start + half, [_picture(part.video, part.start + half)]):
+            return False
+        lasts = [_picture(part.video, part.stop - 1)]
+    return _shows(result, total - 1, lasts)
 
 
-def _by_streaming(pieces: Sequence[Piece], output: Path, size: Size, fps: Fraction, watch: Watch) -> SpliceReport:
+def _picture(video: VideoIndex, frame: int) -> Pixels:
+    return np.asarray(next(decode(video, frame, frame + 1)).to_ndarray(), dtype=np.uint8)
+
+
+def _shows(video: VideoIndex, start: int, pictures: Sequence[Pixels]) -> bool:
+    """Whether the frames of a video from `start` on are these, to the last bit."""
+    made = decode(video, start, start + len(pictures))
+    return all(np.array_equal(frame.to_ndarray(), picture) for frame, picture in zip(made, pictures, strict=True))
+
+
+def _by_streaming(pieces: Sequence[Piece], output: Path, target: _Target, watch: Watch) -> SpliceReport:
     starts = frozenset(accumulate(piece.num_frames for piece in pieces))
-    _encode(pieces, output, size, fps, watch, keyframes=starts)
+    _encode(pieces, output, target, watch, keyframes=starts)
     made = index_video(output).info.num_frames
     if made != watch.total:
         raise EngineError(f"{output} holds {made} frames instead of {watch.total}")
     return SpliceReport(made, "stream", 0, made)
 
 
-def _encode(
-    pieces: Sequence[Piece], output: Path, size: Size, fps: Fraction, watch: Watch, keyframes: frozenset[int]
-) -> None:
-    with VideoWriter(output, fps=fps, size=size, keyframes=keyframes) as writer:
+def _encode(pieces: Sequence[Piece], output: Path, target: _Target, watch: Watch, keyframes: frozenset[int]) -> None:
+    signalling = target.signalling
+    with VideoWriter(output, fps=target.fps, size=target.size, keyframes=keyframes, signalling=signalling) as writer:
         for piece in pieces:
-            for planes in piece.planes(size):
+            for planes in piece.planes(signalling):
                 writer.write_planes(planes)
                 watch.step()
