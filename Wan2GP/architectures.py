@@ -36,6 +36,11 @@ class WindowRule:
 
 #: windows that share exactly the frame which the next one starts from
 _ONE_FRAME = WindowRule(overlap_max=1, overlap_step=0, overlap_default=1)
+#: frames of one latent frame, which a video made with `svi2pro` shares with the one that it goes on from
+SVI_OVERLAP = 4
+_ONE_LATENT_FRAME = WindowRule(
+    overlap_min=SVI_OVERLAP, overlap_max=SVI_OVERLAP, overlap_step=0, overlap_default=SVI_OVERLAP
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +83,26 @@ class Architecture:
     audio: bool = False
     #: answers with text instead of pictures
     text_output: bool = False
-    #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro)
+    #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro), when `svi2pro` is 1
     svi: bool = False
+    #: goes on that way whether asked to or not
+    svi_always: bool = False
+    #: what its folder must hold besides weights where it is in transformers' format; empty: it is in diffusers'
+    folder_files: tuple[str, ...] = ()
     #: values of model_mode; empty: has none
     model_modes: tuple[int, ...] = ()
     #: the model whose folder holds the parts (text encoder, VAE, …) that a file of the transformer alone lacks
     parts_from: str | None = None
+
+
+def with_svi(architecture: Architecture) -> Architecture:
+    """What an architecture takes when `svi2pro` is 1: an anchor as its reference, and four frames as the overlap."""
+    return replace(
+        architecture,
+        inputs=architecture.inputs | {"references"},
+        control="".join(sorted({*architecture.control, "I"})),
+        windows=architecture.windows and _ONE_LATENT_FRAME,
+    )
 
 
 _T2V = Architecture(
@@ -100,10 +119,12 @@ _I2V = Architecture(
     engine="wan",
     parts_from="i2v",
     i2v=True,
+    svi=True,
     lora_folder="wan_i2v",
     windows=_ONE_FRAME,
     image_prompt_letters="SEVL",
 )
+_I2V_2_2 = replace(_I2V, parts_from="i2v_2_2", lora_folder="wan", experts=2)
 _VACE_14B = replace(_T2V, inputs=_VACE, min_frames=17, vace=True, control=_VACE_LETTERS)
 _PHANTOM = Architecture(inputs=_TEXT | {"references"}, engine="wan", parts_from="t2v", control="I")
 #: front ends step by 20 frames; the VAE takes any 4k + 1, so that is the rule here
@@ -125,26 +146,21 @@ _WAN: Mapping[str, Architecture] = {
     "t2v_1.3B": replace(_T2V, parts_from="t2v_1.3B", lora_folder="wan_1.3B"),
     "t2v_2_2": replace(_T2V, parts_from="t2v_2_2", experts=2),
     "i2v": _I2V,
-    "i2v_2_2": replace(
-        _I2V,
-        inputs=_IMAGES | {"control_video", "mask"},
-        control=_REDRAW_LETTERS,
-        parts_from="i2v_2_2",
-        lora_folder="wan",
-        experts=2,
-    ),
+    "i2v_2_2": replace(_I2V_2_2, inputs=_IMAGES | {"control_video", "mask"}, control=_REDRAW_LETTERS),
+    "i2v_2_2_svi2pro": replace(with_svi(_I2V_2_2), svi_always=True),
     "ti2v_2_2": replace(
         _I2V,
         inputs=_STARTED,
         parts_from="ti2v_2_2",
         i2v=False,
+        svi=False,
         fps=24,
         pixel_block=32,
         lora_folder="wan_5B",
         windows=replace(_ONE_FRAME, size=121),
         image_prompt_letters="TSVL",
     ),
-    "flf2v_720p": replace(_I2V, parts_from="flf2v_720p"),
+    "flf2v_720p": replace(_I2V, parts_from="flf2v_720p", svi=False),
     "fun_inp": _I2V,
     "fun_inp_1.3B": replace(_I2V, lora_folder="wan_1.3B"),
     "vace_1.3B": replace(_VACE_14B, parts_from="t2v_1.3B", lora_folder="wan_1.3B"),
@@ -160,7 +176,7 @@ _WAN: Mapping[str, Architecture] = {
         control="UV",
         model_modes=tuple(range(1, 11)),
     ),
-    "fantasy": replace(_I2V, inputs=_STARTED | {"audio"}, fps=23, image_prompt_letters="SVL", audio=True),
+    "fantasy": replace(_I2V, inputs=_STARTED | {"audio"}, svi=False, fps=23, image_prompt_letters="SVL", audio=True),
     "sky_df_1.3B": replace(_SKY_DF, parts_from="sky_df_1.3B", fps=16, lora_folder="wan_1.3B"),
     "sky_df_14B": _SKY_DF,
 }
@@ -168,13 +184,16 @@ _WAN: Mapping[str, Architecture] = {
 #: families that the stock pipelines of diffusers will serve
 _OTHERS: Mapping[str, Architecture] = {
     "draft": Architecture(
-        inputs=frozenset({"image_start", "image_end", "control_video", "mask"}),
+        inputs=frozenset({"image_start", "image_end", "video_source", "control_video", "mask"}),
         phases=1,
         family="Draft",
         needs_weights=False,
         engine="draft",
+        svi=True,
         lora_folder="",
         solvers=(),
+        image_prompt_letters="SEV",
+        control="VUMANT",
     ),
     "hunyuan": Architecture(inputs=_TEXT, fps=24, phases=1, family="Hunyuan Video", lora_folder="hunyuan", solvers=()),
     "ltxv_13B": Architecture(
@@ -187,6 +206,33 @@ _OTHERS: Mapping[str, Architecture] = {
         family="LTX Video",
         lora_folder="ltxv",
         solvers=(),
+    ),
+    "qwen2_5_vl": Architecture(
+        inputs=frozenset({"text", "references"}),
+        fps=1,
+        frame_step=1,
+        min_frames=1,
+        pixel_block=1,
+        phases=1,
+        family="Qwen2.5-VL",
+        engine="vision_language",
+        lora_folder="",
+        solvers=(),
+        text_output=True,
+        folder_files=("config.json", "tokenizer.json", "tokenizer_config.json"),
+    ),
+    "depth_anything_v2": Architecture(
+        inputs=frozenset({"control_video"}),
+        frame_step=1,
+        min_frames=1,
+        pixel_block=2,
+        phases=1,
+        family="Depth Anything",
+        engine="depth",
+        lora_folder="",
+        solvers=(),
+        control="V",
+        folder_files=("config.json",),
     ),
     "flux": Architecture(inputs=_TEXT, image_output=True, phases=1, family="Flux", lora_folder="flux", solvers=()),
 }

@@ -245,7 +245,8 @@ def how_to_fetch(definition: ModelDefinition, folder: Path) -> str:
     if source.startswith(layout.IN_PACKAGE):
         return "It is a part of this package; install the package again."
     if Path(source).expanduser().is_absolute():
-        return f"The definition names the local folder {folder}; put a whole diffusers folder there."
+        kind = "transformers" if definition.architecture.folder_files else "diffusers"
+        return f"The definition names the local folder {folder}; put a whole {kind} folder there."
     command = ["python", "-m", "Wan2GP.models", "fetch", definition.id, "--ckpts", str(folder.parent)]
     if definition.origin.parent != DEFAULTS_DIR:
         command += ["--definitions", str(definition.origin.parent)]

@@ -53,9 +53,10 @@ class Weight:
 class Layout:
     """Where a model's weights are, or belong when they are not there yet."""
 
-    #: diffusers folder with the text encoder, tokenizer, VAE and scheduler; and the transformers, unless they are files
+    #: diffusers folder with the text encoder, tokenizer, VAE and scheduler, and the transformers unless they are files;
+    #: of an architecture with `folder_files`, a folder in transformers' format that holds everything
     folder: Path
-    #: a folder in diffusers' format, or one file
+    #: a folder in diffusers' or transformers' format, or one file
     transformer: Path
     #: that of the low-noise expert; None: there is one transformer
     transformer_2: Path | None
@@ -86,7 +87,7 @@ def where(definition: ModelDefinition, checkpoints: Path) -> Layout | None:
     audio = definition.model.get("audio_encoder")
     return Layout(
         folder=folder,
-        transformer=chosen[0].path if chosen[0] else folder / "transformer",
+        transformer=chosen[0].path if chosen[0] else _own(folder, definition),
         transformer_2=(chosen[1].path if chosen[1] else folder / "transformer_2") if two else None,
         modules=tuple(weight.path for weight in modules[0] if weight is not None),
         modules_2=tuple(weight.path for weight in modules[1] if weight is not None) if two else (),
@@ -95,9 +96,14 @@ def where(definition: ModelDefinition, checkpoints: Path) -> Layout | None:
     )
 
 
+def _own(folder: Path, definition: ModelDefinition) -> Path:
+    return folder if definition.architecture.folder_files else folder / "transformer"
+
+
 def missing(definition: ModelDefinition, layout: Layout) -> Path | None:
     """The first file or folder that is not there or damaged; None when everything is in its place."""
-    found = missing_part(layout.folder, unneeded_parts(definition))
+    listed = definition.architecture.folder_files
+    found = _lacking_file(layout.folder, listed) if listed else missing_part(layout.folder, unneeded_parts(definition))
     if found is not None:
         return found
     for weight in layout.files:
@@ -129,6 +135,14 @@ def missing_part(folder: Path, unneeded: frozenset[str] = frozenset()) -> Path |
         if lacking is not None:
             return lacking
     return None
+
+
+def _lacking_file(folder: Path, listed: tuple[str, ...]) -> Path | None:
+    """The first of these files, or of the weights, that a folder in transformers' format lacks or has damaged."""
+    for path in (folder / name for name in listed):
+        if _json_object(path) is None:
+            return path
+    return _lacking(folder)
 
 
 def _lacking(part: Path) -> Path | None:

@@ -112,17 +112,22 @@ def _present(definition: ModelDefinition, checkpoints: Path) -> Iterator[Path]:
 
 
 def _where(definition: ModelDefinition, options: argparse.Namespace, out: Console) -> None:
-    places = _layout(definition, options.ckpts)
-    parts = {
+    for part, paths in _parts(definition, _layout(definition, options.ckpts)).items():
+        for path in paths:
+            out.print(f"{part:20}{path}{'' if path.exists() else '   (missing)'}", markup=False)
+
+
+def _parts(definition: ModelDefinition, places: Layout) -> dict[str, list[Path]]:
+    """What a part is called -> its files and folders."""
+    if definition.architecture.folder_files:
+        return {"model": [places.folder]}
+    return {
         "text encoder, VAE": [places.folder],
         "transformer": [places.transformer],
         "low-noise expert": [places.transformer_2] if places.transformer_2 else [],
         "modules": list(dict.fromkeys([*places.modules, *places.modules_2])),
         "audio encoder": [places.audio_encoder] if places.audio_encoder else [],
     }
-    for part, paths in parts.items():
-        for path in paths:
-            out.print(f"{part:20}{path}{'' if path.exists() else '   (missing)'}", markup=False)
 
 
 def _verify(definition: ModelDefinition, options: argparse.Namespace, out: Console) -> None:

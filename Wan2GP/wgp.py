@@ -15,7 +15,7 @@ from typing import Any
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
 from Wan2GP.engine.request import GenerationRequest, parse_request
-from Wan2GP.engine.saving import save_frames
+from Wan2GP.engine.saving import save_frames, save_text
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
 from Wan2GP.parameters import PARAMETERS, PLUMBING, SIGNATURE, check_names
 
@@ -104,6 +104,7 @@ def get_model_def(model_type: str) -> dict[str, Any]:
         "vace_class": architecture.vace,
         "i2v_class": architecture.i2v,
         "image_outputs": architecture.image_output,
+        "text_outputs": architecture.text_output,
         "guidance_max_phases": architecture.phases,
     }
 
@@ -350,12 +351,16 @@ def _run_once(
 ) -> None:
     folder = Path(image_save_path if request.image_output else save_path)
     cancel.raise_if_requested()
-    frames = model.generate(request, report, cancel)
+    made = model.generate(request, report, cancel)
     try:
-        paths = save_frames(frames, request, folder, report, cancel, lossless=bool(server_config["lossless"]))
+        if isinstance(made, str):
+            cancel.raise_if_requested()
+            paths = save_text(made, request, folder, report)
+        else:
+            paths = save_frames(made, request, folder, report, cancel, lossless=bool(server_config["lossless"]))
     finally:
         # A failure that somebody keeps would keep the run too, and with it its LoRAs in the weights.
-        getattr(frames, "close", lambda: None)()
+        getattr(made, "close", lambda: None)()
     for remark in model.remarks:
         send("info", remark)
     for path in paths:

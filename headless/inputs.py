@@ -39,7 +39,7 @@ def check_inputs(task: GenerationTask, model: ModelInfo) -> None:
     """Raises Unsupported, InvalidInput or InvalidMedia, each naming the option at fault."""
     # A prompt of one space is a deliberate empty prompt: travels without any text use it.
     given = {name for name in FEEDS if getattr(task.options, name, None)}
-    _refuse_unsupported(given, model)
+    _refuse_unsupported(given, model, _taken(task.options, model))
     _demand_required({FEEDS[name] for name in given}, model)
     generation_size(task.options, model)
     for name, kind in task.options.media().items():
@@ -58,10 +58,17 @@ def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _refuse_unsupported(given: set[str], model: ModelInfo) -> None:
+def _taken(options: GenerationOptions, model: ModelInfo) -> frozenset[str]:
+    """The inputs that a model takes for these options: with `svi2pro` an anchor too. Raises Unsupported."""
+    if options.svi2pro and not model.svi:
+        raise Unsupported(f"the model {model.name} cannot go on from a video by SVI 2 Pro", field="svi2pro")
+    return model.inputs | {"references"} if options.svi2pro else model.inputs
+
+
+def _refuse_unsupported(given: set[str], model: ModelInfo, taken: frozenset[str]) -> None:
     for name, feed in FEEDS.items():
-        if name in given and feed not in model.inputs | IGNORABLE:
-            takes = ", ".join(sorted(option for option, other in FEEDS.items() if other in model.inputs))
+        if name in given and feed not in taken | IGNORABLE:
+            takes = ", ".join(sorted(option for option, other in FEEDS.items() if other in taken))
             raise Unsupported(f"the model {model.name} does not take it; of such options it takes {takes}", field=name)
 
 

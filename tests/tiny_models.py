@@ -139,6 +139,7 @@ TINY_WAN: Mapping[str, Callable[[Path], Path]] = {
     "t2v_2_2": tiny_wan_t2v_2_2,
     "i2v": tiny_wan_i2v,
     "i2v_2_2": tiny_wan_i2v_2_2,
+    "i2v_2_2_svi2pro": tiny_wan_i2v_2_2,
     "flf2v_720p": tiny_wan_flf2v,
     "fun_inp": tiny_wan_i2v,
     "fun_inp_1.3B": tiny_wan_i2v,

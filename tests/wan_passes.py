@@ -11,9 +11,9 @@ import torch
 from wan_runs import Tiny
 
 from Wan2GP.engine.request import GenerationRequest
-from Wan2GP.engine.wan.architectures import CONDITIONS
+from Wan2GP.engine.wan.architectures import conditions_class
 from Wan2GP.engine.wan.conditions import Conditions
-from Wan2GP.engine.wan.media import prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import context_of, prompt_of, source_frames, spans_of, window_of
 from Wan2GP.engine.wan.steps import Step, plan_steps
 
 
@@ -30,9 +30,10 @@ def conditions_of(tiny: Tiny, **values: Any) -> Conditions:
     """The conditions of a request's first window."""
     request = tiny.request(**values)
     spans = spans_of(request)
-    window = window_of(request, 0, spans[0], len(spans), source_frames(request)[: spans[0].overlap])
+    before = source_frames(request)[-context_of(request, spans[0]) or None :]
+    window = window_of(request, 0, spans[0], len(spans), before)
     prompts = tiny.prompts(prompt_of(request, 0), request.negative_prompt)
-    return CONDITIONS[request.definition.architecture_name](tiny.parts, request, window, prompts)
+    return conditions_class(request)(tiny.parts, request, window, prompts)
 
 
 def first_step(request: GenerationRequest) -> Step:

@@ -17,10 +17,10 @@ from tiny_models import TINY_WAN
 from Wan2GP.definitions import ModelDefinition, load_definitions
 from Wan2GP.engine.families import Cancel, Place
 from Wan2GP.engine.request import GenerationRequest, parse_request
-from Wan2GP.engine.wan.architectures import CONDITIONS
+from Wan2GP.engine.wan.architectures import conditions_class
 from Wan2GP.engine.wan.conditions import Prompts
 from Wan2GP.engine.wan.loop import denoise
-from Wan2GP.engine.wan.media import prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import context_of, prompt_of, source_frames, spans_of, window_of
 from Wan2GP.engine.wan.model import Wan
 from Wan2GP.engine.wan.steps import plan_steps
 from Wan2GP.engine.wan.text import encode_prompts
@@ -80,8 +80,9 @@ class Tiny:
         request = self.request(**values)
         steps, levels = plan_steps(request.sampling, tuple(self.parts.experts), self.parts.boundary_ratio)
         spans = spans_of(request)
-        window = window_of(request, 0, spans[0], len(spans), source_frames(request)[-spans[0].overlap or None :])
-        conditions = CONDITIONS[request.definition.architecture_name](
+        before = source_frames(request)[-context_of(request, spans[0]) or None :]
+        window = window_of(request, 0, spans[0], len(spans), before)
+        conditions = conditions_class(request)(
             self.parts, request, window, self.prompts(prompt_of(request, 0), request.negative_prompt)
         )
         return denoise(

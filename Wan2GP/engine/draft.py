@@ -17,7 +17,20 @@ from Wan2GP.errors import InvalidInput, Unsupported
 class Draft:
     """Fills the frames between kept ones; before the first and after the last it holds them."""
 
-    reads = frozenset({"image_start", "image_end", "video_guide", "video_mask", "video_prompt_type"})
+    reads = frozenset(
+        {
+            "image_start",
+            "image_end",
+            "image_refs",
+            "video_source",
+            "keep_frames_video_source",
+            "sliding_window_overlap",
+            "svi2pro",
+            "video_guide",
+            "video_mask",
+            "video_prompt_type",
+        }
+    )
 
     def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
         """Load RIFE, or fall back on optical flow, with a note, where its weights are missing."""
@@ -53,16 +66,19 @@ class Draft:
         """Raises InvalidInput when nothing says which frames to keep."""
         if request.image_output:
             raise Unsupported(f"{request.definition.id} makes videos, no stills", field="image_mode")
-        if request.image_start is None and request.image_end is None and request.video_guide is None:
+        given = (request.image_start, request.image_end, request.video_source, request.video_guide)
+        if all(media is None for media in given):
             raise Unsupported(
                 f"{request.definition.id} cannot draw from text: it fills the frames between given ones. "
-                "Give image_start, image_end, or video_guide with video_mask",
+                "Give image_start, image_end, or video_guide with video_mask, or a video_source to go on from",
                 field="model",
             )
         check_kept_frames(request)
 
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
-        """The frames in order, (H, W, 3) uint8; kept ones exactly as given. Streams: memory does not grow with length.
+        """The frames in order, (H, W, 3) uint8; kept ones exactly as given, those of a `video_source` first.
+
+        Streams: memory does not grow with length.
 
         Raises InvalidInput when the mask keeps no frame at all.
         """
@@ -71,7 +87,7 @@ class Draft:
         first = next(kept, None)
         if first is None:
             raise InvalidInput("no frame is black, so there is nothing to keep and start from", field="video_mask")
-        return self._counted(self._filled(chain([first], kept), request.num_frames, cancel), request, report, cancel)
+        return self._counted(self._filled(chain([first], kept), request.total_frames, cancel), request, report, cancel)
 
     def release(self) -> None:
         """Let go of the network."""
@@ -98,7 +114,7 @@ class Draft:
         for number, frame in enumerate(frames, start=1):
             cancel.raise_if_requested()
             yield frame
-            report("decoding", number, request.num_frames)
+            report("decoding", number, request.total_frames)
 
 
 def _remark(ranges: list[tuple[int, int]], what: str) -> tuple[str, ...]:

@@ -49,8 +49,9 @@ class Model(Protocol):
     #: what the user should know about the latest run; complete once all its frames were taken
     remarks: tuple[str, ...]
 
-    def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterable[Frame]:
-        """The request's frames in order: exactly `num_frames` of a video, or `batch_size` stills.
+    def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterable[Frame] | str:
+        """The request's frames in order: exactly `num_frames` of a video, or `batch_size` stills. Or a text, which is
+        never empty, where the architecture says so.
 
         Raises GenerationCancelled as soon as `cancel` says so, without decoding; the next run is not affected.
         """
@@ -74,7 +75,9 @@ class Family(Protocol):
 
 #: name (as in `Architecture.engine`) -> module and class
 FAMILIES = {
+    "depth": ("Wan2GP.engine.depth", "Depth"),
     "draft": ("Wan2GP.engine.draft", "Draft"),
+    "vision_language": ("Wan2GP.engine.vision_language", "VisionLanguage"),
     "wan": ("Wan2GP.engine.wan.model", "Wan"),
 }
 

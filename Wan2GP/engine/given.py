@@ -39,7 +39,8 @@ def path(value: Any, field: str) -> Path | None:
 def _decoded(value: Any, field: str) -> Frame:
     if isinstance(value, (str, Path)):
         return read_image(Path(value))
-    found = np.asarray(value.convert("RGB") if hasattr(value, "convert") else value)
+    # A copy: what a PIL image shows as an array cannot be written to, which torch warns of.
+    found = np.array(value.convert("RGB")) if hasattr(value, "convert") else np.asarray(value)
     if found.ndim != 3 or found.shape[2] != 3 or found.dtype != np.uint8:
         raise InvalidInput(
             f"must be a path, a PIL image or an RGB uint8 array, not {found.dtype} {found.shape}", field=field

@@ -69,4 +69,6 @@ def _idle(architecture: Architecture) -> frozenset[str]:
     names = {name for name, needed in _ABOUT.items() if needed not in architecture.inputs}
     names |= {"alt_guidance_scale"} if architecture.vace else _OF_VACE
     names |= _OF_WINDOWS if architecture.windows is None else set()
+    # Without windows too, frames are shared with a video that goes on.
+    names -= {"sliding_window_overlap"} if "video_source" in architecture.inputs else set()
     return frozenset(names | (set() if architecture.model_modes else {"model_mode"}))

@@ -1,6 +1,7 @@
 """Which frames of a video are given and must stay, and what they show. No torch here.
 
-They come from a start and an end image, and from a control video wherever the frame of its mask is black.
+They come from a video that is continued, from a start and an end image, and from a control video wherever the frame of
+its mask is black. Control videos count from the first frame of the result; with letter T from the first new one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _PROCESSING = {
 
 
 def check_kept_frames(request: GenerationRequest) -> None:
-    """Raises InvalidInput when the request does not say which frames to keep."""
+    """Raises InvalidInput when the request does not say which frames to keep, or does so twice."""
+    if request.video_source is not None:
+        _check_source(request)
     if request.video_guide is None:
         if request.video_mask is not None:
             raise InvalidInput("a mask needs the video it belongs to; give video_guide too", field="video_mask")
@@ -48,9 +51,19 @@ def check_kept_frames(request: GenerationRequest) -> None:
     _check_mask_length(request)
 
 
+def _check_source(request: GenerationRequest) -> None:
+    if request.image_start is not None:
+        raise InvalidInput("video_source is where the video begins; give one of the two", field="image_start")
+    if request.total_frames <= request.kept_source_frames:
+        raise InvalidInput(
+            f"of {request.num_frames} frames, {request.windows.overlap} shared with video_source leave nothing to add",
+            field="sliding_window_overlap",
+        )
+
+
 def _check_mask_length(request: GenerationRequest) -> None:
     assert request.video_guide is not None and request.video_mask is not None
-    guide = min(probe_video(request.video_guide).num_frames, request.num_frames)
+    guide = min(probe_video(request.video_guide).num_frames, request.total_frames - _guide_start(request))
     mask = probe_video(request.video_mask).num_frames
     if mask < guide:
         raise InvalidInput(f"has {mask} frames; video_guide has {guide} that it must cover", field="video_mask")
@@ -58,24 +71,36 @@ def _check_mask_length(request: GenerationRequest) -> None:
 
 def kept_frames(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
     """(index, RGB frame at the request's size) of every frame to keep, in order; one in memory at a time."""
-    last = request.num_frames - 1
-    if request.image_start is not None:
-        yield 0, resize(request.image_start, request.size)
+    last = request.total_frames - 1
+    for index, frame in _beginning(request):
+        yield index, resize(frame, request.size)
+    begun = max(request.kept_source_frames, int(request.image_start is not None))
     for index, frame in _kept_of_guide(request):
-        overridden = (index == 0 and request.image_start is not None) or (
-            index == last and request.image_end is not None
-        )
-        if not overridden:
+        if index >= begun and (index < last or request.image_end is None):
             yield index, resize(frame, request.size)
     if request.image_end is not None:
         yield last, resize(request.image_end, request.size)
+
+
+def _beginning(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
+    if request.image_start is not None:
+        yield 0, request.image_start
+    if request.video_source is not None:
+        yield from enumerate(read_frames(request.video_source, 0, request.kept_source_frames))
+
+
+def _guide_start(request: GenerationRequest) -> int:
+    """The frame of the result at which control videos begin."""
+    return request.kept_source_frames if "T" in request.video_prompt_type else 0
 
 
 def _kept_of_guide(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
     if request.video_guide is None or request.video_mask is None:
         return
     inverted = "N" in request.video_prompt_type
-    guide = islice(read_frames(request.video_guide), request.num_frames)
-    for index, (frame, mask_frame) in enumerate(zip(guide, read_frames(request.video_mask), strict=False)):
+    start = _guide_start(request)
+    guide = islice(read_frames(request.video_guide), request.total_frames - start)
+    pairs = zip(guide, read_frames(request.video_mask), strict=False)
+    for index, (frame, mask_frame) in enumerate(pairs, start=start):
         if (mask_frame.mean() < _BLACK_BELOW) != inverted:
             yield index, frame

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from Wan2GP.architectures import SVI_OVERLAP, with_svi
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine import given
 from Wan2GP.engine.frame_numbers import keep_from_source, listed_frames, positions
@@ -76,6 +77,8 @@ class GenerationRequest:
     video_source: Path | None
     #: frames of the source that are kept, from its beginning; they begin the result
     kept_source_frames: int
+    #: go on from a video by its last latent frame, with the first reference (at most one) as the anchor
+    svi: bool
     video_guide: Path | None
     #: 0-based control frames that are used; None: all
     guide_frames: frozenset[int] | None
@@ -135,16 +138,21 @@ def parse_request(
     InvalidInput for values that cannot be used; other unused parameters become a note.
     """
     wanted = (asked(values) | asked(definition.settings)) - PLUMBING
+    svi = _goes_on_by_svi(values, definition)
+    definition = replace(definition, architecture=with_svi(definition.architecture)) if svi else definition
     refuse_unusable(wanted, definition, reads)
     given_values = {name: value for name, value in values.items() if name in PARAMETERS and value is not None}
     loras = parse_loras(given_values, definition, loras_root)
-    settings = _defaults() | definition.settings | loras.settings | given_values
+    # Without windows a video goes on from the last frame of another alone.
+    shared = {} if definition.architecture.windows else {"sliding_window_overlap": 1}
+    shared_by_svi = {"sliding_window_overlap": SVI_OVERLAP} if svi else {}
+    settings = _defaults() | shared | definition.settings | shared_by_svi | loras.settings | given_values
     numbers = Numbers(settings)
     _refuse_inpainting(numbers, reads)
     _refuse_the_last_video(settings)
     image_output = numbers.whole("image_mode", 0, 2) > 0 or definition.architecture.image_output
     idle = ignored(wanted, definition, reads if image_output else reads - {"batch_size"})
-    request = _request(settings, numbers, definition, loras, image_output, (*loras.notes, *idle))
+    request = _request(settings, numbers, definition, loras, image_output, svi, (*loras.notes, *idle))
     return replace(request, notes=(*request.notes, *_without_effect(request, reads)))
 
 
@@ -154,6 +162,7 @@ def _request(
     definition: ModelDefinition,
     loras: LoraRequest,
     image_output: bool,
+    svi: bool,
     notes: tuple[str, ...],
 ) -> GenerationRequest:
     width, height = _size(settings["resolution"], definition)
@@ -190,6 +199,7 @@ def _request(
         reference_size=numbers.real("image_refs_relative_size", 1, 100),
         video_source=source,
         kept_source_frames=kept_frames,
+        svi=svi,
         video_guide=guide,
         guide_frames=_guide_frames(guide, str(settings["keep_frames_video_guide"])),
         video_mask=given.path(settings["video_mask"], "video_mask"),
@@ -208,6 +218,19 @@ def _request(
         settings={name: value for name, value in settings.items() if name not in PLUMBING},
         notes=(*changed, *notes),
     )
+
+
+def _goes_on_by_svi(values: Mapping[str, Any], definition: ModelDefinition) -> bool:
+    """Whether the call, or the model, goes on from a video by SVI 2 Pro. Raises Unsupported where it cannot."""
+    given_value = values.get("svi2pro")
+    value = definition.settings.get("svi2pro", 0) if given_value is None else given_value
+    wanted, architecture = Numbers({"svi2pro": value}).switch("svi2pro"), definition.architecture
+    if wanted and not architecture.svi:
+        raise Unsupported(
+            f"{definition.id} cannot go on from a video by SVI 2 Pro; use an image-to-video model, or leave it at 0",
+            field="svi2pro",
+        )
+    return wanted or architecture.svi_always
 
 
 def _sampling(
@@ -288,8 +311,20 @@ def _without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterat
     masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
     if masked and not request.masking_strength and not request.definition.architecture.vace:
         yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
-    if request.references and request.settings["remove_background_images_ref"]:
+    shows_references = not request.definition.architecture.text_output
+    if request.svi:
+        yield from _idle_anchor(request)
+    elif request.references and shows_references and request.settings["remove_background_images_ref"]:
         yield "reference images keep their background: this version removes none"
+
+
+def _idle_anchor(request: GenerationRequest) -> Iterator[str]:
+    """Where nothing goes on, or nothing is drawn after the anchor."""
+    model, one_window = request.definition, request.num_frames <= request.windows.size
+    if request.references and not model.architecture.i2v:
+        yield f"image_refs has no effect: {model.id} has no use for an anchor"
+    elif request.references and request.video_source is None and one_window:
+        yield "image_refs has no effect: the video begins with image_start, and nothing goes on from it"
 
 
 def _defaults() -> dict[str, Any]:
@@ -310,7 +345,7 @@ def _num_frames(asked_frames: int, definition: ModelDefinition) -> tuple[int, tu
     step, least = definition.architecture.frame_step, definition.architecture.min_frames
     if asked_frames < least:
         return least, (f"video_length raised from {asked_frames} to {least}, the least that {definition.id} can do",)
-    made = asked_frames // step * step + 1
+    made = asked_frames // step * step + 1 if step > 1 else asked_frames
     if made == asked_frames:
         return made, ()
     return made, (f"video_length changed from {asked_frames} to {made}: {definition.id} makes {step} * k + 1 frames",)

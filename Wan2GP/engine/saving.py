@@ -1,4 +1,7 @@
-"""Frames become files: H.264 mp4 for videos, png for stills, under names that nothing else has. No torch here."""
+"""Frames become files: H.264 mp4 for videos, png for stills; answers become txt. Under names that nothing else has.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,14 @@ def save_frames(
     if request.image_output:
         return _save_stills(frames, request, folder, report, cancel)
     return [_save_video(frames, request, folder, report, cancel, lossless and request.audio_guide is None)]
+
+
+def save_text(text: str, request: GenerationRequest, folder: Path, report: Report) -> list[Path]:
+    """Write an answer as one .txt file (UTF-8), named as the frames of a request are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _published(lambda partial: partial.write_text(text, encoding="utf-8"), folder, _stem(request), ".txt")
+    report("saving", 1, 1)
+    return [path]
 
 
 def _save_video(

@@ -20,6 +20,7 @@ _TRANSFORMERS: Mapping[str, str] = MappingProxyType(
         "t2v_2_2": "t2v_14B",
         "i2v": "i2v_14B",
         "i2v_2_2": "i2v_2_2",
+        "i2v_2_2_svi2pro": "i2v_2_2",
         "ti2v_2_2": "ti2v_5B",
         "flf2v_720p": "flf2v_14B",
         "fun_inp": "i2v_14B",

@@ -14,7 +14,7 @@ from Wan2GP.errors import InvalidInput, UnknownModel
 REQUIRED = {
     "draft", "hunyuan", "ltxv_13B", "flux",
     "t2v", "t2v_1.3B", "t2v_2_2", "moviigen", "t2v_fusionix", "t2v_sf",
-    "i2v", "i2v_720p", "i2v_fusionix", "i2v_2_2", "flf2v_720p", "fun_inp", "fun_inp_1.3B",
+    "i2v", "i2v_720p", "i2v_fusionix", "i2v_2_2", "i2v_2_2_svi2pro", "flf2v_720p", "fun_inp", "fun_inp_1.3B",
     "vace_1.3B", "vace_14B", "vace_14B_cocktail", "vace_14B_fusionix", "vace_14B_sf",
     "vace_14B_2_2", "vace_14B_cocktail_2_2", "vace_14B_lightning_3p_2_2",
     "phantom_1.3B", "phantom_14B", "recam_1.3B", "fantasy", "sky_df_1.3B", "sky_df_14B", "sky_df_720p_14B",
@@ -43,7 +43,7 @@ def test_every_engine_that_an_architecture_names_exists():
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(UnknownModel, match=r"'vace_15B'.*'vace_14B'"):
         load_definitions()["vace_15B"]
-    with pytest.raises(UnknownModel, match="There are: draft, fantasy"):
+    with pytest.raises(UnknownModel, match="There are: depth_anything_v2_vitl, draft"):
         load_definitions()["zzzzzz"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,6 +109,76 @@ def test_images_of_another_size_are_resized(draft, samples):
     assert frames[0].shape == (48, 96, 3)
 
 
+# ---- a video that goes on
+
+
+@pytest.mark.parametrize(
+    ("values", "overlap"),
+    [
+        ({}, 1),
+        ({"sliding_window_overlap": 4}, 4),
+        ({"sliding_window_overlap": 0}, 0),
+        ({"svi2pro": 1}, 4),
+        ({"svi2pro": 1, "sliding_window_overlap": 2}, 2),
+        ({"svi2pro": 1, "image_refs": [START], "video_prompt_type": "I", "image_prompt_type": "SVE"}, 4),
+    ],
+)
+@pytest.mark.parametrize("num_frames", [5, 17, 29])
+@pytest.mark.parametrize("end", [None, END])
+def test_a_video_goes_on_from_its_last_frame_and_stays_as_it_is(draft, guide, values, overlap, num_frames, end):
+    frames = drawn(draft, video_source=str(guide), video_length=num_frames, image_end=end, **values)
+    source = list(read_frames(guide))
+    assert len(frames) == 9 + num_frames - overlap
+    assert all(np.array_equal(frame, given) for frame, given in zip(frames[:9], source, strict=True))
+    assert np.array_equal(frames[-1], source[-1] if end is None else end)
+    if end is not None and len(frames) > 11:
+        assert not np.array_equal(frames[9], source[-1]), "it is on its way at once"
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("4", 4), ("-2", 7)])
+def test_it_goes_on_from_what_is_kept(draft, guide, keep, kept):
+    frames = drawn(draft, video_source=str(guide), keep_frames_video_source=keep, video_length=9)
+    assert len(frames) == kept + 8
+    assert all(np.array_equal(frame, list(read_frames(guide))[kept - 1]) for frame in frames[kept - 1 :])
+
+
+def test_a_guide_counts_from_the_first_frame_of_the_result(draft, guide, tmp_path):
+    source = tmp_path / "source.mkv"
+    write_video(source, [START] * 4, fps=16, codec="ffv1")
+    mask = grey_video(tmp_path / "mask.mkv", [0] * 9)
+    control = {"video_guide": str(guide), "video_mask": str(mask), "video_length": 13, "image_end": END}
+    given = list(read_frames(guide))
+    frames = drawn(draft, video_source=str(source), **control)
+    assert len(frames) == 4 + 12
+    assert all(np.array_equal(frame, START) for frame in frames[:4])
+    assert all(np.array_equal(frames[index], given[index]) for index in range(4, 9))
+    frames = drawn(draft, video_source=str(source), video_prompt_type="VAT", **control)
+    assert all(np.array_equal(frames[4 + index], given[index]) for index in range(9))
+    assert np.array_equal(frames[-1], END)
+
+
+def test_an_anchor_does_nothing_and_is_named(guide):
+    request = request_for(video_source=str(guide), svi2pro=1, image_refs=[START], video_length=9)
+    assert any("no use for an anchor" in note for note in request.notes)
+    assert not request_for(video_source=str(guide), svi2pro=1, video_length=9).notes
+
+
+def test_a_long_source_is_streamed(draft, tmp_path):
+    """Frames come one by one: the first of 2,000 is there before the second is read."""
+    source = tmp_path / "long.mkv"
+    write_video(source, (START for _ in range(2000)), fps=16, codec="ffv1")
+    frames = draft.generate(request_for(video_source=str(source), video_length=5), lambda *_: None, NEVER)
+    tracemalloc.start()
+    count = sum(1 for _ in frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 2004
+    assert peak < 100 * START.nbytes
+
+
+# ---- what is refused
+
+
 def test_text_alone_is_refused_with_what_it_needs():
     with pytest.raises(Unsupported, match="image_start, image_end, or video_guide with video_mask"):
         request_for(prompt="a cat")
@@ -121,7 +192,9 @@ def test_text_alone_is_refused_with_what_it_needs():
         ({"video_guide": "guide", "video_mask": "mask", "video_prompt_type": "PVA"}, "video_prompt_type"),
         ({"video_guide": "guide", "video_mask": "short"}, "video_mask"),
         ({"image_start": START, "image_mode": 1}, "image_mode"),
-        ({"image_start": START, "video_source": "guide"}, "video_source"),
+        ({"image_start": START, "video_source": "guide"}, "image_start"),
+        ({"video_source": "guide", "sliding_window_overlap": 9}, "sliding_window_overlap"),
+        ({"image_start": START, "image_refs": [END]}, "image_refs"),
         ({"image_start": START, "vid2vid_init_video": "guide"}, "vid2vid_init_video"),
     ],
 )

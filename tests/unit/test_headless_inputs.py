@@ -128,3 +128,18 @@ def test_a_size_below_one_block_is_refused(check: Check) -> None:
 def test_every_option_that_feeds_a_model_exists() -> None:
     assert set(FEEDS) <= set(GenerationOptions.model_fields)
     assert set(FEEDS.values()) == ALL_INPUTS
+
+
+def test_an_anchor_is_taken_where_a_video_goes_on_by_svi(check: Check, media: dict[str, str]) -> None:
+    model = ModelInfo(name="m", architecture="a", inputs=frozenset({"text", "video_source"}), fps=16, svi=True)
+    given = {"video_source": media["video"], "image_refs": [media["image"]]}
+    check(model, svi2pro=1, **given)
+    with pytest.raises(Unsupported, match=r"^image_refs: the model m does not take it"):
+        check(model, **given)
+
+
+@pytest.mark.parametrize("model", ["fake_vace", "fake_t2v", "fake_i2v"])
+def test_svi_on_a_model_that_cannot_do_it_is_refused(check: Check, model: str) -> None:
+    with pytest.raises(Unsupported, match=f"^svi2pro: the model {model} cannot"):
+        check(model, svi2pro=True)
+    check("fake_t2v", svi2pro=False)

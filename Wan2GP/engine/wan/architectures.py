@@ -12,6 +12,7 @@ from Wan2GP.engine.wan.image_conditions import FirstLatentConditions, ImageCondi
 from Wan2GP.engine.wan.phantom import PhantomConditions
 from Wan2GP.engine.wan.recam import ReCamConditions
 from Wan2GP.engine.wan.skyreels import DiffusionForcing
+from Wan2GP.engine.wan.svi import SviConditions
 from Wan2GP.engine.wan.vace import VaceConditions
 from Wan2GP.errors import InvalidInput, Unsupported
 
@@ -22,6 +23,7 @@ CONDITIONS: Mapping[str, type[Conditions]] = MappingProxyType(
         "t2v_2_2": Conditions,
         "i2v": ImageConditions,
         "i2v_2_2": ImageConditions,
+        "i2v_2_2_svi2pro": SviConditions,
         "flf2v_720p": ImageConditions,
         "fun_inp": ImageConditions,
         "fun_inp_1.3B": ImageConditions,
@@ -39,15 +41,20 @@ CONDITIONS: Mapping[str, type[Conditions]] = MappingProxyType(
 )
 
 
-def check_architecture(request: GenerationRequest) -> None:
-    """Raises InvalidInput when the model is not given what it cannot do without."""
-    architecture = request.definition.architecture
-    kind = CONDITIONS.get(request.definition.architecture_name)
+def conditions_class(request: GenerationRequest) -> type[Conditions]:
+    """The conditions of a request: those of its architecture, or those of SVI. Raises Unsupported for want of any."""
+    kind = SviConditions if request.svi else CONDITIONS.get(request.definition.architecture_name)
     if kind is None:
         raise Unsupported(
             f"this version has no implementation of {request.definition.architecture_name}", field="model"
         )
-    kind.check(request)
+    return kind
+
+
+def check_architecture(request: GenerationRequest) -> None:
+    """Raises InvalidInput when the model is not given what it cannot do without."""
+    architecture = request.definition.architecture
+    conditions_class(request).check(request)
     _check_media(request)
     if architecture.i2v and request.image_start is None and request.video_source is None:
         raise InvalidInput(

@@ -81,6 +81,11 @@ class Conditions:
         """The latents of the video alone."""
         return latents
 
+    @property
+    def lead(self) -> int:
+        """Decoded frames before the first one of the video."""
+        return 0
+
     @staticmethod
     def check(request: GenerationRequest) -> None:
         """Raises InvalidInput or Unsupported for what these conditions cannot do. Needs no model in memory."""

@@ -57,12 +57,17 @@ class ImageConditions(Conditions):
         config = self.parts.transformer.config
         if config.image_dim is None:
             return None
-        images = [self.window.first_frames[-1]]
+        images = [self._looked_at()]
         if config.pos_embed_seq_len is not None:
             end = self.window.image_end
             # A window before the last has no end image of its own; it is on its way to the last one.
             images.append(resize(self.request.image_ends[-1], self.request.size) if end is None else end)
         return clip_states(self.parts, images).to(self.parts.dtype)
+
+    def _looked_at(self) -> Frame:
+        """What the image encoder sees of the beginning."""
+        frame: Frame = self.window.first_frames[-1]
+        return frame
 
 
 class FirstLatentConditions(Conditions):

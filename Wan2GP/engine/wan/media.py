@@ -8,8 +8,8 @@ import numpy as np
 
 from Wan2GP.engine.control import GREY, drawn_mask, guide_frames, initial_frames, positioned, references
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.wan.window import Frames, Span, Window, plan_windows
-from Wan2GP.media import read_frames, resize
+from Wan2GP.engine.wan.window import SVI_CONTEXT, Frames, Span, Window, plan_svi_windows, plan_windows
+from Wan2GP.media import read_frame, read_frames, resize
 
 #: a window that no video exceeds
 _ALL = 10**9
@@ -25,7 +25,13 @@ def spans_of(request: GenerationRequest) -> tuple[Span, ...]:
     if rule is not None and windows.size < request.num_frames:
         size = max(windows.size // step * step + 1, least)
     given = request.kept_source_frames
-    return plan_windows(request.total_frames, size, windows.overlap, windows.discard, step, given, least)
+    plan = plan_svi_windows if request.svi else plan_windows
+    return plan(request.total_frames, size, windows.overlap, windows.discard, step, given, least)
+
+
+def context_of(request: GenerationRequest, span: Span) -> int:
+    """How many of the frames before those that it adds a window is given, at most."""
+    return SVI_CONTEXT if request.svi else span.overlap
 
 
 def prompt_of(request: GenerationRequest, window: int) -> str:
@@ -47,7 +53,7 @@ def source_frames(request: GenerationRequest) -> Frames:
 
 
 def window_of(request: GenerationRequest, index: int, span: Span, windows: int, prefix: Frames) -> Window:
-    """What one window is given; `prefix` are the frames that it shares with the one before.
+    """What one window is given; `prefix` are the last `context_of` frames that were made before.
 
     Control videos and positions count from the first frame of the result; with letter T from the first new frame.
     """
@@ -77,6 +83,7 @@ def window_of(request: GenerationRequest, index: int, span: Span, windows: int, 
         guide=guide,
         mask=mask,
         references=references(request),
+        anchor=_anchor_of(request) if request.svi else None,
         start=start,
         initial=initial,
     )
@@ -88,6 +95,14 @@ def _end_of(request: GenerationRequest, index: int, windows: int) -> Frame | Non
     if not ends or (len(ends) == 1 and not last):
         return None
     return resize(ends[min(index, len(ends) - 1)], request.size)
+
+
+def _anchor_of(request: GenerationRequest) -> Frame | None:
+    """The reference; else the start image, or the last frame that is kept of the video which is continued."""
+    image = request.references[0] if request.references else request.image_start
+    if image is None and request.video_source is not None:
+        image = read_frame(request.video_source, request.kept_source_frames - 1)
+    return None if image is None else resize(image, request.size)
 
 
 def _with_image(

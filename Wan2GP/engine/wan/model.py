@@ -15,13 +15,13 @@ from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.lora import LoraSet
 from Wan2GP.engine.lora_multipliers import plan_multipliers
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.wan.architectures import CONDITIONS, check_architecture
+from Wan2GP.engine.wan.architectures import check_architecture, conditions_class
 from Wan2GP.engine.wan.conditions import Prompts
 from Wan2GP.engine.wan.continuity import colour_matched, with_noise
 from Wan2GP.engine.wan.latents import decode
 from Wan2GP.engine.wan.loading import load_parts
 from Wan2GP.engine.wan.loop import denoise
-from Wan2GP.engine.wan.media import prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import context_of, prompt_of, source_frames, spans_of, window_of
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.engine.wan.resume import Resume
 from Wan2GP.engine.wan.steps import Step, plan_steps
@@ -78,6 +78,7 @@ class Wan:
             "frames_positions",
             "video_source",
             "keep_frames_video_source",
+            "svi2pro",
             "video_guide",
             "keep_frames_video_guide",
             "video_mask",
@@ -164,13 +165,14 @@ class _Run:
         source = source_frames(request)
         yield from source
         spans = spans_of(request)
-        tail, kept = source, max(1, *(span.overlap for span in spans))
+        tail, kept = source, max(1, *(context_of(request, span) for span in spans))
         with ExitStack() as stack:
             loras = stack.enter_context(self._loras())
             for index, span in enumerate(spans):
                 frames = self.resume.finished(index)
                 if frames is None:
-                    frames = self._window(index, span, len(spans), tail[len(tail) - span.overlap :], loras)
+                    before = tail[max(len(tail) - context_of(request, span), 0) :]
+                    frames = self._window(index, span, len(spans), before, loras)
                     if len(spans) > 1:
                         self.resume.finish(index, frames)
                 tail = np.concatenate([tail, frames])[-kept:]
@@ -185,7 +187,7 @@ class _Run:
         self._report("encoding", index, windows)
         self._cancel.raise_if_requested()
         seed = request.seed + index
-        kind = CONDITIONS[request.definition.architecture_name]
+        kind = conditions_class(request)
         noise = 0.0 if kind.noise_on_latents else request.windows.overlap_noise
         window = window_of(request, index, span, windows, with_noise(prefix, noise, seed))
         conditions = kind(parts, request, window, prompts)
@@ -195,10 +197,11 @@ class _Run:
             conditions, self._steps, self._levels, seed, loras, self.resume.window(index), self._report, self._cancel
         )
         self._report("decoding", index, windows)
-        frames = decode(parts, latents)
+        frames = decode(parts, latents)[conditions.lead :]
         self._cancel.raise_if_requested()
         self._report("decoding", index + 1, windows)
-        frames = colour_matched(frames, prefix, request.windows.colour_correction)
+        shared = prefix[len(prefix) - span.overlap :]
+        frames = colour_matched(frames, shared, request.windows.colour_correction)
         return frames[span.overlap : span.overlap + span.new]
 
     def _prompts(self, window: int) -> Prompts:

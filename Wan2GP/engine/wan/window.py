@@ -13,6 +13,11 @@ from Wan2GP.media import Frame
 
 Frames = npt.NDArray[np.uint8]
 
+#: frames from which the last latent frame of a video is made: the first latent frame has one, two more have four each
+SVI_CONTEXT = 9
+#: fewer make no latent frame of four
+SVI_LEAST_CONTEXT = 5
+
 
 @dataclass(frozen=True)
 class Span:
@@ -62,6 +67,29 @@ def plan_windows(
     return tuple(spans)
 
 
+def plan_svi_windows(
+    total: int, size: int, overlap: int, discard: int, frame_step: int, given: int = 0, least: int = 1
+) -> tuple[Span, ...]:
+    """The same where each window goes on from the last latent frame of what was made before (SVI 2 Pro).
+
+    A window that goes on makes one frame that is no part of the video (the anchor), the `overlap`, and as many latent
+    frames more as hold what it adds; frames past that are left out at its end. The first window, where nothing is
+    given, is a plain one. Raises InvalidInput too when there is too little to go on from.
+    """
+    plain = plan_windows(total, size, overlap, discard, frame_step, given, least)
+    spans = [] if given else list(plain[:1])
+    made = given or spans[0].new
+    while made < total:
+        if made < SVI_LEAST_CONTEXT:
+            raise InvalidInput(f"SVI goes on from {SVI_LEAST_CONTEXT} frames or more, not {made}", field="video_source")
+        last = overlap + total - made <= size
+        drawn = total - made if last else size - overlap
+        frames = 1 + overlap + _lengthened(drawn + 1, frame_step) - 1
+        spans.append(Span(made - overlap, frames, overlap, drawn if last else drawn - discard))
+        made += spans[-1].new
+    return tuple(spans)
+
+
 def _lengthened(frames: int, frame_step: int) -> int:
     """The shortest length frame_step * k + 1 of at least `frames`."""
     return -(-(frames - 1) // frame_step) * frame_step + 1
@@ -76,7 +104,7 @@ class Window:
     height: int
     #: frames to make
     frames: int
-    #: (P, H, W, 3) frames that the window must begin with; P may be 0
+    #: (P, H, W, 3) frames that the window must begin with; P may be 0. With SVI the last SVI_CONTEXT frames before it
     prefix: Frames
     image_start: Frame | None = None
     image_end: Frame | None = None
@@ -85,6 +113,8 @@ class Window:
     #: (F, H, W) float32: 1 where the model draws, 0 where the guide is kept
     mask: npt.NDArray[np.float32] | None = None
     references: Sequence[Frame] = field(default_factory=tuple)
+    #: what the window shall look like as a whole (SVI)
+    anchor: Frame | None = None
     #: the video whose latents are the starting point of a video-to-video run (F, H, W, 3)
     initial: Frames | None = None
     #: the first frame's place in control videos and sound tracks; negative when they begin later

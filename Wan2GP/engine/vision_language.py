@@ -1,0 +1,149 @@
+"""Vision-language models (Qwen2.5-VL): a prompt and pictures in, a text out. Greedy: the same again for the same."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration, StoppingCriteria
+
+from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.families import Cancel, Place, Report
+from Wan2GP.engine.folder_models import folder_of, load_from_folder, unusable
+from Wan2GP.engine.loading import free_memory, weights_dtype
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.vision_pictures import PatchRule
+from Wan2GP.errors import EngineError, InvalidInput, Unsupported
+
+#: longest answer, in tokens
+MAX_NEW_TOKENS = 256
+MAX_PICTURES = 8
+
+_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+#: ChatML, for a tokenizer that brings no template of its own
+_CHAT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n{pictures}{prompt}<|im_end|>\n<|im_start|>assistant\n"
+)
+#: marks of the chat's structure, which a prompt must not hold
+_MARK = re.compile(r"<\|[^|<>]*\|>")
+
+
+class VisionLanguage:
+    """Answers a prompt about pictures (`image_refs`), in the order in which they were given."""
+
+    reads = frozenset({"prompt", "image_refs"})
+    remarks: tuple[str, ...] = ()
+
+    def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
+        """Load: bfloat16 on an accelerator, float32 on a CPU. Raises ModelUnavailable."""
+        self._interrupt = False
+        self.notes: tuple[str, ...] = ()
+        self._name, self._device = definition.id, place.device
+        report("loading", 0, 1)
+        folder = folder_of(definition, place)
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise unusable(definition, folder, error) from error
+        dtype = weights_dtype(place.device)
+        self._model: Any = load_from_folder(Qwen2_5_VLForConditionalGeneration, definition, place, dtype)
+        vision = self._model.config.vision_config
+        self._rule = PatchRule(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        report("loading", 1, 1)
+
+    @staticmethod
+    def check(request: GenerationRequest) -> None:
+        """Raises InvalidInput for no prompt, too many pictures, or pictures of a shape that cannot be read."""
+        if request.image_output:
+            raise Unsupported(f"{request.definition.id} writes text, no stills", field="image_mode")
+        if not _MARK.sub("", request.prompt).strip():
+            raise InvalidInput("is missing; say what the model shall write", field="prompt")
+        if len(request.references) > MAX_PICTURES:
+            raise InvalidInput(
+                f"takes up to {MAX_PICTURES} pictures, not {len(request.references)}", field="image_refs"
+            )
+        for picture in request.references:
+            PatchRule().size(picture.shape[1], picture.shape[0])
+
+    @torch.inference_mode()
+    def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> str:
+        """The answer. Raises GenerationCancelled within a token, EngineError for an answer without a word."""
+        cancel.raise_if_requested()
+        report("encoding", 0, 1)
+        inputs = self._inputs(_MARK.sub("", request.prompt).strip(), request.references)
+        report("encoding", 1, 1)
+        watch: Any = _EachToken(report, cancel)
+        output = self._model.generate(**inputs, generation_config=self._greedy(), stopping_criteria=[watch])
+        new = output[0, inputs["input_ids"].shape[1] :]
+        answer = str(self._tokenizer.decode(new, skip_special_tokens=True)).strip()
+        if not answer:
+            raise EngineError(f"{self._name} gave an empty answer")
+        return answer
+
+    def release(self) -> None:
+        """Let go of the network."""
+        self._model = self._tokenizer = None
+        free_memory()
+
+    def _greedy(self) -> GenerationConfig:
+        own = self._model.generation_config
+        return GenerationConfig(
+            do_sample=False,
+            max_new_tokens=MAX_NEW_TOKENS,
+            repetition_penalty=own.repetition_penalty or 1.0,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+
+    def _inputs(self, prompt: str, pictures: tuple[Frame, ...]) -> dict[str, torch.Tensor]:
+        """Token ids, in which each picture has as many places as it has tokens, and the pictures' patches."""
+        cut = [self._rule.patches(picture) for picture in pictures]
+        mark = self._model.config.image_token_id
+        ids = self._with_places(self._chat(prompt, len(pictures)), mark, [self._rule.tokens(grid) for _, grid in cut])
+        tokens = torch.tensor([ids], device=self._device)
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        if cut:
+            values = torch.from_numpy(np.concatenate([patches for patches, _ in cut]))
+            inputs |= {
+                "pixel_values": values.to(self._device, self._model.dtype),
+                "image_grid_thw": torch.tensor([grid for _, grid in cut], device=self._device),
+                "mm_token_type_ids": (tokens == mark).int(),
+            }
+        return inputs
+
+    def _chat(self, prompt: str, pictures: int) -> list[int]:
+        """The ids of a conversation in which a user shows the pictures and says the prompt."""
+        if self._tokenizer.chat_template:
+            content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": prompt}]
+            said = [{"role": "user", "content": content}]
+            text = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        else:
+            text = _CHAT.format(pictures=_PICTURE * pictures, prompt=prompt)
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def _with_places(self, ids: list[int], mark: int, counts: list[int]) -> list[int]:
+        """`ids` with each mark of a picture repeated: once for each token of that picture."""
+        if ids.count(mark) != len(counts):
+            raise EngineError(
+                f"{self._name}: its chat template has {ids.count(mark)} places for {len(counts)} pictures"
+            )
+        left = iter(counts)
+        return [each for token in ids for each in ([token] * next(left) if token == mark else [token])]
+
+
+class _EachToken(StoppingCriteria):
+    """Reports each token, and raises when the run shall stop."""
+
+    def __init__(self, report: Report, cancel: Cancel) -> None:
+        self._report, self._cancel, self._tokens = report, cancel, 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Never stops by itself; raises GenerationCancelled."""
+        self._cancel.raise_if_requested()
+        self._tokens += 1
+        self._report("decoding", self._tokens, MAX_NEW_TOKENS)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
