@@ -1,7 +1,8 @@
 """Guide and mask videos: what a control model is to keep, and what it is to make.
 
-In the guide, kept frames show their picture and all others are grey 128. In the mask, black (0) keeps a frame of the
-guide and white (255) has it generated. Both are lossless, so that grey is exactly 128 and masks have no soft edges.
+In the guide, kept frames show their picture; all others show the structure that they are to follow, or grey 128. In the
+mask, black (0) keeps a frame of the guide and white (255) has it generated, by its structure where it has one. Both are
+lossless, so that grey is exactly 128 and masks have no soft edges.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 
 from source.errors import InvalidInput, InvalidMedia
+from source.media.structure import fitted
+from source.planning.guidance import StructureClip
 from Wan2GP.media import Frame, index_video, read_frames, resize, write_video
 
 GREY, KEEP, GENERATE = 128, 0, 255
@@ -24,14 +27,16 @@ GREY, KEEP, GENERATE = 128, 0, 255
 class GuidePlan:
     """Which frames of a segment are given.
 
-    size    (width, height) in pixels
-    kept    frame index -> RGB picture (H, W, 3) uint8 of any size; it is stretched to `size`
+    size        (width, height) in pixels
+    kept        frame index -> RGB picture (H, W, 3) uint8 of any size; it is stretched to `size`
+    structure   guidance of the other frames, by index: frame k shows frame `offset + k` of it, grey after its end
     """
 
     num_frames: int
     size: tuple[int, int]
     fps: Fraction | float
     kept: Mapping[int, Frame]
+    structure: StructureClip | None = None
 
     def __post_init__(self) -> None:
         outside = sorted(index for index in self.kept if not 0 <= index < self.num_frames)
@@ -70,8 +75,19 @@ NEUTRAL = ContextTreatment()
 
 def guide_frames(plan: GuidePlan) -> Iterator[Frame]:
     """The frames of the guide, RGB (H, W, 3) uint8."""
+    structure = iter(()) if plan.structure is None else _structure_frames(plan.structure, plan.num_frames)
     for index in range(plan.num_frames):
-        yield resize(plan.kept[index], plan.size) if index in plan.kept else _solid(plan.size, GREY)
+        guidance = next(structure, None)
+        if index in plan.kept:
+            yield resize(plan.kept[index], plan.size)
+        else:
+            yield _solid(plan.size, GREY) if guidance is None else fitted(guidance, plan.size)
+
+
+def _structure_frames(clip: StructureClip, num_frames: int) -> Iterator[Frame]:
+    """The frames of the guidance that a guide of `num_frames` shows, fewer where it ends."""
+    last = index_video(clip.path).info.num_frames
+    return read_frames(clip.path, min(clip.offset, last), min(clip.offset + num_frames, last))
 
 
 def mask_frames(plan: GuidePlan) -> Iterator[Frame]:
