@@ -35,11 +35,15 @@ def main() -> int:
     """Parse the command and print its answer."""
     given = parser().parse_args()
     try:
-        with closing(open_existing(load_settings(db_file=given.db_file).db_file)) as store:
-            view, readable = answer(store, given)
+        settings = load_settings(db_file=given.db_file)
+        with closing(open_existing(settings.db_file)) as store:
+            view, readable = answer(store, settings, given)
     except WanError as error:
         print(f"debug.py: {error}", file=sys.stderr)
         return 2 if isinstance(error, StoreError) and not isinstance(error, TaskNotFound) else 1
+    except OSError as error:
+        print(f"debug.py: {error}", file=sys.stderr)
+        return 1
     console = Console(width=None if sys.stdout.isatty() else WIDTH)  # it also knows what to do when `head` hangs up
     if given.json:
         console.out(json.dumps(view, indent=2, ensure_ascii=False), highlight=False)

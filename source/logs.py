@@ -1,20 +1,28 @@
-"""Logging: one configuration, the task's id in every line, secrets out."""
+"""Logging: one configuration, the task's id in every line, secrets out.
+
+A log file whose name ends in .jsonl holds one JSON object a line, for programs; any other one holds the lines of the
+console.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import logging.config
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
-from rich.console import Console
 
 from source.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _task_id: ContextVar[str] = ContextVar("task_id", default="-")
 
@@ -22,6 +30,10 @@ REDACTED = "***"
 LINE = "%(asctime)s %(levelname)-7s [%(task)s] %(message)s"
 #: on a terminal the first eight characters tell tasks apart, as its progress bars do
 RICH_LINE = "[%(task).8s] %(message)s"
+#: ending of log files for programs
+JSON_LINES = ".jsonl"
+#: the logger of the debug trail: a file for programs holds all of it, also where the console shows none
+TRAIL = "source.trail"
 
 _SECRET_NAMES = (
     r"(?:access_?|refresh_?|auth_?|id_?|session_?)?token|api_?key|anon_?key|service_?(?:role_?)?key|secret\w*|"
@@ -102,11 +114,46 @@ class RedactingFormatter(logging.Formatter):
         return redact(super().format(record), self._secrets)
 
 
+class JsonLinesFormatter(logging.Formatter):
+    """A record as one line of JSON, without secrets.
+
+    time (UTC, ISO 8601), level, logger, task, message; category and facts for a record of the debug trail; traceback
+    where there is one.
+    """
+
+    def __init__(self, fmt: str | None = None, datefmt: str | None = None, *, secrets: Iterable[str] = ()) -> None:
+        super().__init__(fmt, datefmt)
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._escaped = tuple(json.dumps(secret, ensure_ascii=False)[1:-1] for secret in self._secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "task": getattr(record, "task", "-"),
+        }
+        if hasattr(record, "category"):
+            facts = json.loads(json.dumps(getattr(record, "facts", {}), default=str))
+            values |= {"category": record.category, "facts": redact_values(facts)}
+        values["message"] = redact(record.getMessage(), self._secrets)
+        if record.exc_info:
+            values["traceback"] = redact(self.formatException(record.exc_info), self._secrets)
+        line = json.dumps(values, ensure_ascii=False)
+        for secret in self._escaped:
+            line = line.replace(secret, REDACTED)
+        return line
+
+
 def logging_config(settings: Settings, console: Console) -> dict[str, Any]:
     """A dictConfig: rich on a terminal, plain lines elsewhere, and the file that `save_logging` names."""
-    handlers: dict[str, Any] = {"console": _console_handler(console)}
+    level = "DEBUG" if settings.debug else "INFO"
+    levels = dict.fromkeys(("source", "headless", "Wan2GP"), level)
+    handlers: dict[str, Any] = {"console": _console_handler(console) | {"level": level}}
     if settings.save_logging:
         handlers["file"] = _file_handler(settings.save_logging)
+    for_programs = handlers.get("file", {}).get("formatter") == "json"
+    levels[TRAIL] = "DEBUG" if for_programs else level
     secrets = secret_values(settings)
     return {
         "version": 1,
@@ -115,11 +162,10 @@ def logging_config(settings: Settings, console: Console) -> dict[str, Any]:
         "formatters": {
             "line": {"()": RedactingFormatter, "fmt": LINE, "secrets": secrets},
             "rich": {"()": RedactingFormatter, "fmt": RICH_LINE, "secrets": secrets},
+            "json": {"()": JsonLinesFormatter, "secrets": secrets},
         },
         "handlers": handlers,
-        "loggers": {
-            name: {"level": "DEBUG" if settings.debug else "INFO"} for name in ("source", "headless", "Wan2GP")
-        },
+        "loggers": {name: {"level": each} for name, each in levels.items()},
         "root": {"level": "WARNING", "handlers": list(handlers)},
     }
 
@@ -151,6 +197,6 @@ def _file_handler(path: Path) -> dict[str, Any]:
         "filename": str(path),
         "encoding": "utf-8",
         "delay": True,
-        "formatter": "line",
+        "formatter": "json" if path.suffix.lower() == JSON_LINES else "line",
         "filters": ["task"],
     }

@@ -1,7 +1,8 @@
 """The debug trail: what a task did with frames, step by step, as structured log records.
 
-Each record has a category and facts; `extra` of the log record carries them for programs. What was expected and did not
-come about is a warning, in the log and in the task's timeline.
+Each record has a category and facts; `extra` of the log record carries them for programs, and a log file that ends in
+.jsonl holds them. What was expected and did not come about is a warning, in the log and in the task's timeline. Facts
+are kept without secrets.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import logging
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
+
+from source.logs import redact_values
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +47,11 @@ class Trail:
 
     def note(self, category: Category, what: str, **facts: Any) -> None:
         """A record at DEBUG."""
-        _log(logging.DEBUG, category, what, facts)
+        _log(logging.DEBUG, category, what, redact_values(facts))
 
     def warn(self, category: Category, what: str, **facts: Any) -> None:
         """A record at WARNING, and an entry in the timeline."""
+        facts = redact_values(facts)
         _log(logging.WARNING, category, what, facts)
         self._remember(WARNING, _text(category, what, facts))
 

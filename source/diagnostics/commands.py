@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 
 from source.command_line import CommandParser
 from source.diagnostics.rendering import rendered_task, rendered_tasks
+from source.diagnostics.travels import visualize_travel
 from source.diagnostics.views import task_view, tasks_view
 from source.errors import InvalidInput
+from source.planning.timeline import LAYOUTS
+from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.types import Status
 
@@ -33,10 +37,14 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     )
     tasks.add_argument("--type", dest="task_type", metavar="T", help="tasks of this type alone")
     tasks.add_argument("--limit", type=int, default=50, metavar="N", help="at most this many (default: 50)")
+    show = commands.add_parser("visualize", parents=[shared], help="draw a finished travel with its timeline")
+    show.add_argument("id")
+    show.add_argument("-o", "--output", type=Path, metavar="FILE", help="an mp4 (default: ID_visualization.mp4)")
+    show.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=f"default: {LAYOUTS[0]}")
 
 
-def answer(store: TaskStore, given: argparse.Namespace) -> tuple[Any, RenderableType]:
-    """The JSON value and the readable form. Raises TaskNotFound, InvalidInput and StoreError."""
+def answer(store: TaskStore, settings: Settings, given: argparse.Namespace) -> tuple[Any, RenderableType]:
+    """The JSON value and the readable form. Raises TaskNotFound, InvalidInput, InvalidMedia and StoreError."""
     match given.command:
         case "task":
             view = task_view(store, given.id)
@@ -47,6 +55,9 @@ def answer(store: TaskStore, given: argparse.Namespace) -> tuple[Any, Renderable
             status = Status(given.status) if given.status else None
             views = tasks_view(store, status=status, task_type=given.task_type, limit=given.limit)
             return views, rendered_tasks(views)
+        case "visualize":
+            made = visualize_travel(store, settings, given.id, given.output, given.layout)
+            return made, f"{made['output']}  {made['num_frames']} frames"
         case "cancel":
             status = store.cancel(given.id)
         case _:

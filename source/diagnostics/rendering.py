@@ -22,6 +22,8 @@ STYLES = {
     "Failed": "bold red",
     "Cancelled": "magenta",
 }
+#: entries of a timeline that should be seen
+EVENT_STYLES = {"warning": "yellow", "retry": "yellow", "failed": "bold red", "complete": "green"}
 STATUS_WIDTH = max(map(len, STYLES))
 MAX_PARAMS_LINES = 40
 
@@ -87,7 +89,7 @@ def _timeline(view: View) -> Table:
     for event in view["timeline"]:
         number = event["claim_number"]
         cells = (event["at"], event["name"], "" if number is None else str(number), event["worker_id"], event["detail"])
-        table.add_row(*(Text(cell or "") for cell in cells))
+        table.add_row(*(Text(cell or "") for cell in cells), style=EVENT_STYLES.get(event["name"]))
     return table
 
 

@@ -91,6 +91,18 @@ def test_a_childs_failure_is_told_below_its_parent(store: SqliteStore) -> None:
     assert "the picture cannot be read" in lines[position + 1]
 
 
+def test_warnings_of_the_timeline_stand_out(store: SqliteStore) -> None:
+    task = store.add(NewTask(task_type="t2v", params={}))
+    (claimed,) = store.claim("worker", lease_s=60)
+    store.note(claimed.claim, "warning", "STITCH: joined (expected 34, actual 33) from https://h/a?token=swordfish")
+    console = Console(width=160, color_system="standard", force_terminal=True, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(rendered_task(task_view(store, task)))
+    (line,) = (line for line in captured.get().splitlines() if "expected 34, actual 33" in line)
+    assert "\x1b[33m" in line
+    assert "swordfish" not in line
+
+
 def test_the_newest_tasks_come_first(store: SqliteStore) -> None:
     ids = [store.add(NewTask(task_type="t2v", params={"prompt": "x"})) for _ in range(3)]
     assert [view["id"] for view in tasks_view(store)] == ids[::-1]
