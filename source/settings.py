@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     device: str | None = Field(None, description="torch device; chosen when absent")
     preload_model: str = Field("", description="model to load at start")
     mask_active_frames: bool = Field(True, description="give VACE models a mask video")
+    colour_match_videos: bool = Field(False, description="match the colours of each segment of a travel to its images")
 
     download_timeout_s: float = Field(60, gt=0, description="longest silence of a download")
     max_download_mb: int = Field(2048, ge=1, description="largest file that is downloaded")

@@ -67,7 +67,7 @@ BOOKKEEPING = frozenset(
     ]
 )
 
-#: features of the predecessor that this version refuses instead of ignoring: name -> what is refused
+#: features of some task types that the others refuse instead of ignoring: name -> what is refused
 UNSUPPORTED = {
     "structure_guidance": "structure guidance",
     "structure_videos": "structure guidance",
@@ -328,7 +328,7 @@ def refuse_unsupported(values: Mapping[str, Any], kind: type[TaskParams]) -> Non
     for name, what in UNSUPPORTED.items():
         known = name in kind.model_fields or name in kind.carried
         if name in values and not known and not _asks_for_nothing(name, values[name]):
-            raise InvalidInput(f"{what} is not supported by this version; leave it out or switch it off", field=name)
+            raise InvalidInput(f"{what} is not supported by this task type; leave it out or switch it off", field=name)
 
 
 def _asks_for_nothing(name: str, value: Any) -> bool:

@@ -47,7 +47,7 @@ class PhaseConfig(Part):
     sample_solver: str = Field("euler", max_length=40, description="sampler; it decides at which noise phases switch")
     model_switch_phase: int = Field(2, ge=1, le=2, description="boundary at which the low-noise expert takes over")
     phases: list[Phase] = Field([], max_length=8, description="one entry a phase")
-    svi2pro: bool = Field(False, description="not supported by this version")
+    svi2pro: bool = Field(False, description="refused: segments are chained by use_svi of their travel")
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> PhaseConfig | None:
@@ -64,7 +64,7 @@ class PhaseConfig(Part):
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         if self.svi2pro:
-            raise Unsupported("SVI chaining is not supported by this version", field="phase_config.svi2pro")
+            raise Unsupported("SVI is no matter of a phase; set use_svi of the travel", field="phase_config.svi2pro")
         if self.guidance_phases not in (2, 3) or len(self.phases) != self.guidance_phases:
             raise InvalidInput(
                 f"{len(self.phases)} phases and {len(self.steps_per_phase)} entries of steps_per_phase; "

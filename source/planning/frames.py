@@ -13,7 +13,7 @@ model asks, and what is too much at its end (`tail`) is cut off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from source.errors import InvalidInput
@@ -86,6 +86,11 @@ class FramePlan:
     continued: int = 0
 
     @property
+    def generation_starts(self) -> tuple[int, ...]:
+        """The segments of the travel that begin a generation: with these as `borders` the plan comes out again."""
+        return tuple(segment.sources[0] for segment in self.segments)
+
+    @property
     def total_frames(self) -> int:
         """Frames of the stitched video."""
         last = self.segments[-1]
@@ -115,11 +120,13 @@ def plan_frames(
     step: int = FRAME_STEP,
     continued: int = 0,
     packed: bool = False,
+    borders: Collection[int] = (),
 ) -> FramePlan:
     """Plan a travel. Missing overlaps are 0; an overlap is at most as long as the two segments that it joins.
 
     continued   frames of a video that the first segment goes on from, over the first of the overlaps
     packed      put neighbours into one generation while it has at most PACK_LIMIT frames; chained travels alone
+    borders     segments that begin a generation even so
 
     Raises InvalidInput for lengths and overlaps that no plan can honour.
     """
@@ -128,7 +135,8 @@ def plan_frames(
     lengths = [_checked_length(index, frames, min_frames, step) for index, frames in enumerate(segment_frames)]
     wanted = _checked_overlaps(overlaps, lengths)
     before = _overlap_with_continued(overlaps, lengths[0], continued)
-    groups = _packed(lengths, wanted, before, step) if packed and chained else [(i,) for i in range(len(lengths))]
+    alone = range(len(lengths)) if not (packed and chained) else borders
+    groups = _packed(lengths, wanted, before, step, alone)
     segments: list[SegmentPlan] = []
     for sources in groups:
         previous = wanted[sources[0] - 1] if sources[0] else before
@@ -152,11 +160,13 @@ def plan_frames(
     return FramePlan(tuple(segments), continued)
 
 
-def _packed(lengths: Sequence[int], overlaps: Sequence[int], before: int, step: int) -> list[tuple[int, ...]]:
+def _packed(
+    lengths: Sequence[int], overlaps: Sequence[int], before: int, step: int, borders: Collection[int]
+) -> list[tuple[int, ...]]:
     """Neighbours together, as many as fit into one generation with its context and its tail."""
     groups: list[tuple[int, ...]] = []
     for index, length in enumerate(lengths):
-        if groups:
+        if groups and index not in borders:
             first = groups[-1][0]
             new = sum(lengths[first:index]) + length
             context = context_for(overlaps[first - 1] if first else before, step)

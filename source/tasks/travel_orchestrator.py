@@ -2,36 +2,80 @@
 
 from __future__ import annotations
 
-from headless.generation import ModelInfo
-from source.errors import Unsupported
-from source.params.travel import TravelParams
-from source.planning.travel import plan_travel
-from source.task_registry import Done, Spawned, TaskContext, task
+from contextlib import suppress
 
-#: what a model must take for each kind of travel
-NEEDS = {"vace": ("control_video", "mask"), "i2v": ("image_start",)}
+from headless.generation import ModelInfo
+from source.errors import ModelUnavailable, Unsupported
+from source.params.travel import TravelParams
+from source.planning.travel import TravelPlan, plan_travel
+from source.predecessor import continued_clip
+from source.segments import check_model
+from source.task_registry import Done, Spawned, TaskContext, task
+from source.trail import Category
+from source.upscaling import check_upscale
 
 
 @task("travel_orchestrator", uses_gpu=False)
 def travel_orchestrator(params: TravelParams, context: TaskContext) -> Done | Spawned:
     """Travel between images: one generated segment from each image to the next, stitched to one video."""
+    from headless.inputs import generation_size
+
     if params.num_segments <= 0:
         return Done(None, {"message": "no segments were asked for"})
     assert params.model is not None
     model = context.model(params.model)
-    check_model(model, params.model_type)
-    for index, image in enumerate(params.input_image_paths_resolved):
-        context.fetch(image, kind="image", field=f"input_image_paths_resolved[{index}]")
-    plan = plan_travel(params, context.task, min_frames=model.min_frames, step=model.frame_step)
+    check_model(model, params)
+    _check_end_images(model, params)
+    _check_helpers(params, context)
+    _check_images(params, context)
+    plan = plan_travel(
+        params, context.task, min_frames=model.min_frames, step=model.frame_step,
+        continued=_continued_frames(params, context), size=generation_size(params.options, model),
+    )  # fmt: skip
+    _note(plan, context)
     return Spawned(plan.children, plan.final_child)
 
 
-def check_model(model: ModelInfo, model_type: str) -> None:
-    """Raises Unsupported when the model cannot do this kind of travel."""
-    needed = NEEDS[model_type]
-    if not model.takes(*needed):
-        raise Unsupported(
-            f"{model.name} cannot make a travel of model_type {model_type!r}: it takes "
-            f"{', '.join(sorted(model.inputs))}, but {' and '.join(needed)} are needed",
-            field="model_name",
-        )
+def _check_helpers(params: TravelParams, context: TaskContext) -> None:
+    """Raises UnknownModel and Unsupported for models beside the travel's own. One that writes prompts may be missing on
+    this machine: then the user's prompts are kept."""
+    if params.upscaled and params.upscale_model_name:
+        check_upscale(context, params.upscale_model_name)
+    if params.enhance_prompt:
+        with suppress(ModelUnavailable):
+            context.model(params.enhance_prompt_model)
+
+
+def _check_end_images(model: ModelInfo, params: TravelParams) -> None:
+    """Raises Unsupported when segments end with images that the model does not take."""
+    ends = len(params.input_image_paths_resolved) > 1 or params.continue_from_video_resolved_path
+    if params.mode != "vace" and ends and not model.takes("image_end"):
+        raise Unsupported(f"{model.name} takes no end image, so it cannot travel to one", field="model_name")
+
+
+def _check_images(params: TravelParams, context: TaskContext) -> None:
+    for index, image in enumerate(params.input_image_paths_resolved):
+        context.fetch(image, kind="image", field=f"input_image_paths_resolved[{index}]")
+    for index, reference in enumerate(params.vace_image_refs_to_prepare_by_worker):
+        context.fetch(reference.original_path, kind="image", field=f"vace_image_refs_to_prepare_by_worker[{index}]")
+
+
+def _continued_frames(params: TravelParams, context: TaskContext) -> int:
+    """Frames of the continued video at the travel's rate; 0 without one."""
+    video = params.continue_from_video_resolved_path
+    if video is None:
+        return 0
+    path = context.fetch(video, kind="video", field="continue_from_video_resolved_path")
+    return continued_clip(path, params.fps_helpers).num_frames
+
+
+def _note(plan: TravelPlan, context: TaskContext) -> None:
+    for segment in plan.frames.segments:
+        context.trail.note(
+            Category.SEGMENT, "planned", segment=segment.index, sources=segment.sources, start=segment.start,
+            generated=segment.generated, context=segment.context, kept=segment.output,
+        )  # fmt: skip
+    context.trail.note(
+        Category.STITCH, "planned", total_frames=plan.frames.total_frames, overlaps=plan.frames.overlaps,
+        continued=plan.frames.continued, anchors=plan.frames.anchors,
+    )  # fmt: skip

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sqlite3
 import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from box import SHORT_LEASE, Box
 from skimage.metrics import structural_similarity
 
 from source.media.analysis import difference_profile
@@ -25,46 +21,6 @@ FRAMES = [49, 49]
 OVERLAP = 12
 TOTAL = 98
 ANCHORS = (0, 48, 97)
-
-
-class Box:
-    """A GPU box of one test: its database, and the project's commands run in it."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.root = root
-        self.folder = folder
-        self.database = folder / "tasks.db"
-
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, *command, "--db-file", str(self.database)],
-            cwd=self.root, env=os.environ | environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def run(self, *command: str, **environment: str) -> str:
-        process = self.start(*command, **environment)
-        out, err = process.communicate(timeout=170)
-        assert process.returncode == 0, err
-        return out.strip()
-
-    def queue_travel(self, **changes: Any) -> str:
-        params = json.loads((self.root / "samples/tasks/travel_orchestrator.json").read_text())
-        params["orchestrator_details"] |= {"parsed_resolution_wh": f"{SIZE[0]}x{SIZE[1]}"} | changes
-        return self.run("add_task.py", "--type", "travel_orchestrator", "--params", json.dumps(params))
-
-    def work(self, **environment: str) -> str:
-        return self.run("worker.py", *self.worker_arguments, **environment)
-
-    @property
-    def worker_arguments(self) -> tuple[str, ...]:
-        return ("--main-output-dir", str(self.folder / "outputs"), "--until-idle")
-
-    def view(self, task: str) -> dict[str, Any]:
-        return json.loads(self.run("debug.py", "task", task, "--json"))
-
-    def video(self, view: dict[str, Any]) -> Path:
-        return self.folder / "public" / view["output_location"]
 
 
 @pytest.fixture
@@ -80,7 +36,7 @@ def photo(root: Path, name: str) -> np.ndarray:
 def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Box, dict[str, Any]]:
     """One travel, finished; the tests below look at it from many sides."""
     box = Box(root, tmp_path_factory.mktemp("travel"))
-    task = box.queue_travel()
+    task = box.queue_travel(parsed_resolution_wh=f"{SIZE[0]}x{SIZE[1]}")
     box.work()
     return box, box.view(task)
 
@@ -140,20 +96,10 @@ def test_nothing_is_left_in_the_scratch_folder(finished: tuple[Box, dict[str, An
     assert not [path for path in (box.folder / "outputs").rglob("*") if path.is_file()]
 
 
-def completions(database: Path) -> Counter[str]:
-    connection = sqlite3.connect(database)
-    try:
-        rows = connection.execute("SELECT task_id FROM task_events WHERE name = 'complete'").fetchall()
-    finally:
-        connection.close()
-    return Counter(task for (task,) in rows)
-
-
 def test_a_killed_worker_loses_nothing(box: Box) -> None:
     """kill -9 while the second segment is generated; another worker finishes, each row once, same frame count."""
     task = box.queue_travel(segment_frames_expanded=[17, 49], parsed_resolution_wh="96x64", frame_overlap_expanded=[4])
-    short = {"LEASE_S": "3", "HEARTBEAT_S": "1", "RESCUE_INTERVAL_S": "1", "POLL_INTERVAL_S": "1"}
-    worker = box.start("worker.py", *box.worker_arguments, **short)
+    worker = box.start("worker.py", *box.worker_arguments, **SHORT_LEASE)
     try:
         wait_for_progress(worker, box, task, "travel_segment:1")
     finally:
@@ -162,12 +108,12 @@ def test_a_killed_worker_loses_nothing(box: Box) -> None:
     interrupted = child(box.view(task), "travel_segment:1")
     assert interrupted["status"] == "In Progress"
 
-    box.work(**short)
+    box.work(**SHORT_LEASE)
     view = box.view(task)
     assert view["status"] == "Complete", view["error_message"]
     assert box.view(interrupted["id"])["attempts"] == 1
     assert probe_video(box.video(view)).num_frames == 66
-    ended = completions(box.database)
+    ended = box.completions()
     assert set(ended) == {task, *(each["id"] for each in view["children"])}
     assert set(ended.values()) == {1}
 

@@ -10,59 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from travel_shop import COLOURS, SIZE, Workshop, assert_colour, pictures, travel
 
-from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from headless.testing import FakeOrchestrator
-from source.daemon import Worker
-from source.settings import Settings
-from source.store.sqlite import SqliteStore
-from source.store.types import NewTask, Status, Task
+from source.store.types import NewTask, Status
 from source.task_registry import registry
-from Wan2GP.media import Frame, probe_video, read_frame, write_image
-
-SIZE = (64, 48)
-COLOURS = [(220, 40, 40), (40, 200, 60), (50, 60, 230)]
-
-
-class Workshop:
-    """A database, a queue with an engine, and a worker that runs until nothing is left to do."""
-
-    def __init__(
-        self,
-        folder: Path,
-        engine: FakeOrchestrator | WanOrchestrator | None = None,
-        options_class: type[GenerationOptions] = GenerationOptions,
-    ) -> None:
-        self.folder = folder
-        self.engine = engine or FakeOrchestrator()
-        self.settings = Settings(
-            db_file=folder / "tasks.db", main_output_dir=folder / "outputs", poll_interval_s=0.2, retry_delay_s=0.0
-        )
-        self.store = SqliteStore(self.settings.db_file)
-        self.queue = HeadlessTaskQueue(self.engine)
-        self.worker = Worker(
-            self.settings, self.store, self.queue,
-            registry=registry(), describe=self.engine.describe, options_class=options_class,
-        )  # fmt: skip
-
-    def add(self, task_type: str, params: dict[str, Any]) -> str:
-        return self.store.add(NewTask(task_type=task_type, params=params))
-
-    def work(self) -> None:
-        with self.queue:
-            assert self.worker.run(until_idle=True) == 0
-
-    def run(self, task_type: str, params: dict[str, Any]) -> Task:
-        task = self.add(task_type, params)
-        self.work()
-        return self.store.get(task)
-
-    def video(self, row: Task) -> Path:
-        assert row.status is Status.COMPLETE, row.error_message
-        assert row.output_location
-        return self.folder / "public" / row.output_location
+from Wan2GP.media import probe_video, read_frame
 
 
 @pytest.fixture
@@ -74,41 +29,7 @@ def shop(tmp_path: Path) -> Iterator[Workshop]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """One picture of each colour."""
-    paths = []
-    for index, colour in enumerate(COLOURS):
-        path = tmp_path / f"image{index}.png"
-        write_image(path, plain(colour))
-        paths.append(str(path))
-    return paths
-
-
-def plain(colour: tuple[int, int, int]) -> Frame:
-    return np.full((SIZE[1], SIZE[0], 3), colour, np.uint8)
-
-
-def travel(images: list[str], **changes: Any) -> dict[str, Any]:
-    details = {
-        "run_id": "run",
-        "model_name": "fake_vace",
-        "model_type": "vace",
-        "input_image_paths_resolved": images,
-        "segment_frames_expanded": [17, 17],
-        "frame_overlap_expanded": 6,
-        "base_prompts_expanded": ["one", "two"],
-        "parsed_resolution_wh": f"{SIZE[0]}x{SIZE[1]}",
-        "fps_helpers": 12,
-    }
-    return {"orchestrator_details": details | changes}
-
-
-def colour_at(video: Path, position: int) -> tuple[int, ...]:
-    return tuple(round(channel) for channel in read_frame(video, position).reshape(-1, 3).mean(axis=0))
-
-
-def assert_colour(video: Path, position: int, wanted: tuple[int, int, int]) -> None:
-    """Colour order matters: red must come out red."""
-    assert np.abs(np.subtract(colour_at(video, position), wanted)).max() <= 8
+    return pictures(tmp_path)
 
 
 def test_a_chained_travel_is_exactly_as_long_as_asked_and_passes_every_image(shop: Workshop, images: list[str]) -> None:
@@ -358,8 +279,13 @@ def sample_tasks(samples: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((samples / "tasks").glob("*.json"))}
 
 
+def type_of(sample: str) -> str:
+    """A sample of a further mode is named TYPE.MODE."""
+    return sample.partition(".")[0]
+
+
 def test_every_task_type_has_a_sample(samples: Path) -> None:
-    assert {kind.name for kind in registry()} == set(sample_tasks(samples))
+    assert {kind.name for kind in registry()} == {type_of(name) for name in sample_tasks(samples)}
 
 
 def test_every_sample_parses_strictly_and_runs(
@@ -370,9 +296,9 @@ def test_every_sample_parses_strictly_and_runs(
     shop = Workshop(tmp_path, every_model_at_hand(tmp_path))
     rows = {}
     for name, params in sample_tasks(samples).items():
-        registry().get(name).parse(params, strict=True)
-        dependencies = (rows["travel_segment"],) if name == "travel_stitch" else ()
-        rows[name] = shop.store.add(NewTask(task_type=name, params=params, dependant_on=dependencies))
+        registry().get(type_of(name)).parse(params, strict=True)
+        dependencies = (rows["travel_segment"],) if type_of(name) == "travel_stitch" else ()
+        rows[name] = shop.store.add(NewTask(task_type=type_of(name), params=params, dependant_on=dependencies))
     shop.work()
     ended = {name: shop.store.get(row) for name, row in rows.items()}
     shop.store.close()

@@ -91,7 +91,6 @@ def test_strict_parsing_looks_into_orchestrator_details() -> None:
         ("enhance_prompt", True),
         ("structure_guidance", {"videos": [{"path": "x.mp4"}]}),
         ("structure_video_path", "x.mp4"),
-        ("phase_config", {"num_phases": 2}),
         ("continue_from_video_resolved_path", "x.mp4"),
         ("upscale_factor", 2),
         ("after_first_post_generation_saturation", 0.8),
@@ -100,9 +99,14 @@ def test_strict_parsing_looks_into_orchestrator_details() -> None:
         ("regenerate_anchors", True),
     ],
 )
-def test_features_of_later_versions_are_refused_not_dropped(name: str, value: Any) -> None:
+def test_features_of_a_travel_are_refused_by_other_task_types_not_dropped(name: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=name):
-        parse_params(TravelParams, travel(**{name: value}))
+        parse_params(GenerateParams, {"prompt": "x", name: value})
+
+
+def test_a_broken_phase_config_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="phase_config"):
+        parse_params(TravelParams, travel(phase_config={"num_phases": 2}))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,252 @@
+"""Every sample of samples/tasks, run by one worker as a user runs it, on models that need no GPU, and measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from box import Box
+from skimage.metrics import structural_similarity
+
+from source.store.sqlite import SqliteStore
+from source.store.types import NewTask
+from source.task_registry import registry
+from Wan2GP.media import Frame, probe_image, probe_video, read_frame, read_frames, read_image, read_sound, resize
+
+#: the sample whose task a sample depends on
+AFTER = {"travel_stitch": "travel_segment"}
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a sample shall make."""
+
+    frames: int
+    size: tuple[int, int]
+    fps: Fraction | int = 16
+    sound: bool = False
+
+
+TINY = (64, 64)
+SMALL = (192, 128)
+BIRD = (320, 180)
+
+MAKES: Mapping[str, Video] = {
+    **dict.fromkeys(
+        ("generate_video", "t2v", "t2v_22", "i2v", "i2v_22", "vace", "vace_21", "vace_22"), Video(17, TINY)
+    ),
+    "travel_orchestrator": Video(98, (384, 256)),
+    "travel_orchestrator.photos": Video(99, (384, 256)),
+    "travel_orchestrator.tiny": Video(43, TINY, 8),
+    "travel_orchestrator.unchained": Video(33, SMALL),
+    "travel_orchestrator.i2v": Video(33, SMALL),
+    "travel_orchestrator.svi": Video(34, SMALL),
+    "travel_orchestrator.continue": Video(31 + 17 + 17, SMALL),
+    "travel_orchestrator.consolidated": Video(34, SMALL),
+    "travel_orchestrator.per_segment": Video(34, SMALL),
+    "travel_orchestrator.references": Video(17, TINY),
+    "travel_orchestrator.single_image": Video(17, SMALL),
+    "travel_orchestrator.structure": Video(34, SMALL),
+    "travel_orchestrator.finished": Video(34, (288, 288), sound=True),
+    "travel_segment": Video(33, (384, 256)),
+    "travel_stitch": Video(33, (384, 256)),
+    "individual_travel_segment": Video(33, (384, 256)),
+    "individual_travel_segment.i2v": Video(17, SMALL),
+    "individual_travel_segment.svi": Video(21, SMALL),
+    "travel_guidance": Video(33, (256, 144)),
+    "travel_guidance.canny": Video(17, (256, 144)),
+    "travel_guidance.raw": Video(17, (256, 144)),
+    "upscale_video": Video(50, (384, 216), 25, sound=True),
+    "upscale_video.redraw": Video(17, TINY),
+    "create_visualization": Video(49, (1442, 582), 25),
+    "create_visualization.grid": Video(49, (1090, 858), 25),
+    # All frames of the clips, less those replaced, and the gaps between them; 49 frames at 25 fps are 31 at 16.
+    "join_clips_segment": Video(31 + 21 + 32, (320, 176), sound=True),
+    "join_clips": Video(31 + 21 + 32, (320, 176), sound=True),
+    "join_clips_segment.replace": Video(49 + 50, (320, 176), 25, sound=True),
+    "join_clips_orchestrator": Video(31 + 21 + 32 + 21 + 31, (320, 176), sound=True),
+    "join_clips_orchestrator.replace": Video(31 + 32, (176, 176), sound=True),
+    "join_clips_orchestrator.loop": Video(49 + 21 + 49, (320, 176), 25),
+    "join_final_stitch": Video(50, BIRD, 25, sound=True),
+    "join_reverse": Video(50, BIRD, 25),
+    "edit_video_orchestrator": Video(50 - 9 - 5 + 9 + 9, BIRD, 25, sound=True),
+    "edit_video_orchestrator.replace": Video(50 - 9 + 9, BIRD, 25, sound=True),
+    "inpaint_frames": Video(50, BIRD, 25, sound=True),
+    "inpaint_frames.patch": Video(29, (256, 144), 25),
+}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The finished box, and the task of each sample."""
+
+    box: Box
+    tasks: Mapping[str, str]
+
+    def view(self, sample: str) -> dict[str, Any]:
+        return self.box.view(self.tasks[sample])
+
+    def video(self, sample: str) -> Path:
+        view = self.view(sample)
+        assert view["status"] == "Complete", view["error_message"]
+        return self.box.video(view)
+
+    def result(self, sample: str) -> Mapping[str, Any]:
+        store = SqliteStore(self.box.database)
+        try:
+            return store.get(self.tasks[sample]).result_data or {}
+        finally:
+            store.close()
+
+
+def samples(root: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((root / "samples" / "tasks").glob("*.json"))}
+
+
+def task_type(sample: str) -> str:
+    """travel_orchestrator.svi -> travel_orchestrator"""
+    return sample.partition(".")[0]
+
+
+@pytest.fixture(scope="module")
+def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Floor:
+    """All samples, finished by one worker; the tests below look at them from many sides."""
+    box = Box(root, tmp_path_factory.mktemp("samples"))
+    store = SqliteStore(box.database)
+    tasks: dict[str, str] = {}
+    given = samples(root)
+    for name in sorted(given, key=lambda name: name in AFTER):
+        registry().get(task_type(name)).parse(given[name], strict=True)
+        before = (tasks[AFTER[name]],) if name in AFTER else ()
+        tasks[name] = store.add(NewTask(task_type=task_type(name), params=given[name], dependant_on=before))
+    store.close()
+    box.work()
+    return Floor(box, tasks)
+
+
+def test_every_task_type_has_a_sample(root: Path) -> None:
+    assert {kind.name for kind in registry()} == {task_type(name) for name in samples(root)}
+
+
+@pytest.mark.timeout(600)
+def test_every_sample_runs_to_its_end(floor: Floor) -> None:
+    ended = {name: floor.view(name) for name in floor.tasks}
+    assert {name: view["error_message"] for name, view in ended.items() if view["status"] != "Complete"} == {}
+
+
+@pytest.mark.parametrize("sample", MAKES)
+def test_a_sample_makes_the_video_that_it_asks_for(floor: Floor, sample: str) -> None:
+    wanted, made = MAKES[sample], probe_video(floor.video(sample))
+    assert (made.num_frames, made.width, made.height) == (wanted.frames, *wanted.size)
+    assert (made.fps, made.has_audio) == (wanted.fps, wanted.sound)
+
+
+def test_every_sample_that_makes_a_video_is_measured(floor: Floor) -> None:
+    made = {name for name in floor.tasks if (floor.view(name)["output_location"] or "").endswith(".mp4")}
+    assert made == set(MAKES)
+
+
+def test_one_frame_of_a_video_model_is_a_picture(floor: Floor) -> None:
+    made = probe_image(floor.video("wan_2_2_t2i"))
+    assert (made.width, made.height) == TINY
+
+
+# -- travels: each picture stands where the plan says
+
+
+TRAVELS = {
+    "travel_orchestrator": 0.9,
+    "travel_orchestrator.photos": 0.9,
+    "travel_orchestrator.unchained": 0.9,
+    "travel_orchestrator.i2v": 0.9,
+    "travel_orchestrator.svi": 0.9,
+    "travel_orchestrator.continue": 0.9,
+    "travel_orchestrator.consolidated": 0.9,
+    "travel_orchestrator.per_segment": 0.9,
+    "travel_orchestrator.single_image": 0.9,
+    "travel_orchestrator.structure": 0.9,
+    # What the tiny model's own decoder loses counts here too.
+    "travel_orchestrator.tiny": 0.8,
+}
+
+
+@pytest.mark.parametrize("sample", TRAVELS)
+def test_each_picture_of_a_travel_is_at_its_anchor(floor: Floor, root: Path, sample: str) -> None:
+    video, anchors = floor.video(sample), floor.result(sample)["anchors"]
+    images = samples(root)[sample]["orchestrator_details"]["input_image_paths_resolved"]
+    assert len(anchors) == len(images)
+    for position, image in zip(anchors, images, strict=True):
+        shown = read_frame(video, position)
+        wanted = resize(read_image(root / image), (shown.shape[1], shown.shape[0]))
+        assert similarity(shown, wanted) >= TRAVELS[sample], (image, position)
+
+
+def test_a_continued_video_begins_the_travel(floor: Floor, root: Path) -> None:
+    """Its frames come first, at the travel's size; only those that the first segment shares are faded."""
+    source = samples(root)["travel_orchestrator.continue"]["orchestrator_details"]["continue_from_video_resolved_path"]
+    made = list(read_frames(floor.video("travel_orchestrator.continue"), 0, 31 - 6))
+    for index in (0, 10, 20, len(made) - 1):
+        nearest = round(index * probe_video(root / source).fps / 16)
+        assert similarity(made[index], resize(read_frame(root / source, nearest), SMALL)) >= 0.9, index
+
+
+def similarity(first: Frame, second: Frame) -> float:
+    return float(structural_similarity(first, second, channel_axis=2))
+
+
+# -- joins, edits, inpainting: what was given stays
+
+
+BIRD_CLIP = "samples/bbb_320x180_keyframes.mp4"
+
+
+def test_inpainting_leaves_all_other_frames_as_they_were(floor: Floor, root: Path) -> None:
+    """Frames 20 to 32 of 50 are new. Those copied are the source's, value for value; the others were encoded once."""
+    source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.video("inpaint_frames")))
+    equal = sum(np.array_equal(before, after) for before, after in zip(source, made, strict=True))
+    assert equal >= floor.result("inpaint_frames")["copied_frames"] > 0
+    kept = [index for index in range(50) if not 20 <= index < 33]
+    assert min(similarity(source[index], made[index]) for index in kept) >= 0.93
+    assert max(similarity(source[index], made[index]) for index in range(22, 31)) < 1
+
+
+def test_an_edit_keeps_what_lies_outside_its_portions(floor: Floor, root: Path) -> None:
+    """Frames 0-11, 21-31 and 37-49 of 50 stay; nine new ones stand for each portion."""
+    source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.video("edit_video_orchestrator")))
+    places = [*zip(range(12), range(12), strict=True), *zip(range(21, 32), range(21, 32), strict=True)]
+    places += zip(range(37, 50), range(41, 54), strict=True)
+    assert min(similarity(source[before], made[after]) for before, after in places) >= 0.93
+    equal = sum(np.array_equal(source[before], made[after]) for before, after in places)
+    assert equal >= floor.result("edit_video_orchestrator")["copied_frames"] * 0.5 > 0
+
+
+@pytest.mark.parametrize("sample", ["inpaint_frames", "join_final_stitch"])
+def test_sound_stays_in_sync(floor: Floor, root: Path, sample: str) -> None:
+    """Within one frame, at the beginning and at the end."""
+    for at_s in (0.1, 1.4):
+        assert abs(sound_shift(floor.video(sample), root / BIRD_CLIP, at_s, at_s, 0.5)) <= 1 / 25
+
+
+def test_the_sound_of_a_joined_clip_stands_at_its_pictures(floor: Floor, root: Path) -> None:
+    """The clip with sound is the second; it begins after the first clip and the gap, at 16 fps."""
+    begins_s = (31 + 21) / 16
+    shift = sound_shift(floor.video("join_clips_orchestrator"), root / BIRD_CLIP, begins_s + 0.6, 0.6, 0.8)
+    assert abs(shift) <= 1 / 16
+
+
+def sound_shift(made: Path, source: Path, made_at_s: float, source_at_s: float, length_s: float) -> float:
+    """By how many seconds the sound at `made_at_s` lags behind that of the source at `source_at_s`."""
+    rate = 8000
+    ours = read_sound(made, rate=rate, start_s=made_at_s, stop_s=made_at_s + length_s)
+    theirs = read_sound(source, rate=rate, start_s=source_at_s, stop_s=source_at_s + length_s)
+    size = min(len(ours), len(theirs))
+    ours, theirs = ours[:size] - ours[:size].mean(), theirs[:size] - theirs[:size].mean()
+    correlation = np.fft.irfft(np.fft.rfft(ours, 2 * size) * np.conj(np.fft.rfft(theirs, 2 * size)))
+    lag = int(np.argmax(correlation))
+    return (lag - 2 * size if lag > size else lag) / rate
