@@ -59,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=DEMO, help="a folder that does not exist yet (default: demo)")
     parser.add_argument("--tiny", action="store_true", help="travel between shapes with the tiny Wan VACE")
+    parser.add_argument("--sample", help="another chained travel, as samples/tasks/travel_orchestrator.photos.json")
     return parser.parse_args()
 
 
@@ -81,7 +82,7 @@ def shown(path: Path) -> Path:
 def main() -> int:
     started = time.monotonic()
     given = arguments()
-    folder, sample = new_folder(given.folder), SHAPES if given.tiny else PHOTOS
+    folder, sample = new_folder(given.folder), given.sample or (SHAPES if given.tiny else PHOTOS)
     database = str(folder / "tasks.db")
     task = run(
         "add_task.py", "--type", "travel_orchestrator", "--params", f"@{sample}",

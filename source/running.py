@@ -7,7 +7,9 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from source.task_registry import Done, Spawned
 log = logging.getLogger(__name__)
 
 MAX_RETRY_DELAY_S = 3600.0
+#: where result_data names the published poster
+THUMBNAIL = "thumbnail_url"
 
 
 class Run:
@@ -116,20 +120,26 @@ class Run:
             self._write(lambda: self._store.complete(self.claim, None, result_data=done.result_data))
             return "complete"
         self._context.report("publishing")
-        staged = persist(lambda: self._stage(output), self._workplace.closing)
-        try:
-            self._write(
-                lambda: self._store.complete(
-                    self.claim, staged.location, result_data=done.result_data, publish=staged.publish
-                )
-            )
-        finally:
-            staged.discard()
+        with ExitStack() as staging:
+            staged = self._stage(output, staging)
+            data, publish = done.result_data, staged.publish
+            if done.poster is not None:
+                poster = self._stage(done.poster, staging)
+                data = {**(data or {}), THUMBNAIL: poster.location}
+                publish = partial(_publish_all, (poster, staged))
+            self._write(lambda: self._store.complete(self.claim, staged.location, result_data=data, publish=publish))
         return f"complete: {staged.location}"
 
-    def _stage(self, output: Path) -> StagedOutput:
-        self.token.raise_if_cancelled()
-        return self._workplace.storage.stage(self.task, output)
+    def _stage(self, output: Path, staging: ExitStack) -> StagedOutput:
+        """Staged; what is not published when `staging` ends is dropped."""
+
+        def stage() -> StagedOutput:
+            self.token.raise_if_cancelled()
+            return self._workplace.storage.stage(self.task, output)
+
+        staged = persist(stage, self._workplace.closing)
+        staging.callback(staged.discard)
+        return staged
 
     def _write(self, write: Callable[[], object]) -> None:
         """The write that ends the run."""
@@ -197,6 +207,11 @@ class Run:
             log.debug("whether the task is at its end is not known: %s", failure)
         if "scratch" in vars(self._context) and not self._context.keeps_intermediates:
             shutil.rmtree(self._context.scratch, ignore_errors=True)
+
+
+def _publish_all(staged: Iterable[StagedOutput]) -> None:
+    for each in staged:
+        each.publish()
 
 
 def retry_delay_s(first_s: float, attempts: int) -> float:

@@ -138,8 +138,10 @@ class LocalStorage:
 
     def _forget_earlier_claims(self, task: Task) -> None:
         """A worker that died between staging and completing left its file behind."""
+        own = f"{_staging_prefix(task)}{task.claim_number}_"
         for leftover in self._staging.glob(f"{glob.escape(_staging_prefix(task))}*"):
-            leftover.unlink(missing_ok=True)
+            if not leftover.name.startswith(own):
+                leftover.unlink(missing_ok=True)
 
 
 def prepare_output_path_with_upload(storage: LocalStorage, task: Task, filename: str) -> tuple[Path, str]:

@@ -33,6 +33,8 @@ class Done:
 
     output: Path | None
     result_data: Mapping[str, Any] | None = None
+    #: a picture that stands for the result; published with it, its location is `thumbnail_url` in result_data
+    poster: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def _transition_alone(params: JoinSegmentParams, context: TaskContext) -> Done:
 def _joined(params: JoinSegmentParams, context: TaskContext) -> Done:
     """A join of its own: planned, generated and spliced here."""
     from source.joining import Footage, Harmony, Transition, check_joining_model, splice_project
+    from source.media.poster import poster
     from source.planning.joins import Wanted, plan_joins
 
     step, min_frames = check_joining_model(context, params.model)
@@ -68,7 +69,8 @@ def _joined(params: JoinSegmentParams, context: TaskContext) -> Done:
         output=context.scratch / "joined.mp4",
         audio_url=params.audio_url if params.is_last_join or not _orchestrated(context) else None,
     )
-    return Done(output, {"model": said["model"], "notes": said["notes"]} | data)
+    picture = poster(output, context.scratch / "joined.jpg")
+    return Done(output, {"model": said["model"], "notes": said["notes"]} | data, picture)
 
 
 def _orchestrated(context: TaskContext) -> bool:

@@ -16,6 +16,7 @@ from source.task_registry import Dependency, Done, TaskContext, task
 def join_final_stitch(params: FinalStitchParams, context: TaskContext) -> Done:
     """Splice clips and transitions to one video, created by an orchestrator of joins or edits."""
     from source.joining import Footage, Harmony, located, splice_project
+    from source.media.poster import poster
 
     transitions = ordered_transitions(context.dependencies(), len(params.joins))
     harmony = Harmony.of(params, located(params.clips[0], context, field="clips[0]"))
@@ -31,7 +32,7 @@ def join_final_stitch(params: FinalStitchParams, context: TaskContext) -> Done:
     )
     if params.total_frames not in (None, data["num_frames"]):
         raise InvalidInput(f"is {params.total_frames}, but the plan makes {data['num_frames']}", field="total_frames")
-    return Done(output, data)
+    return Done(output, data, poster(output, context.scratch / "joined.jpg"))
 
 
 def ordered_transitions(dependencies: Sequence[Dependency], count: int) -> list[Dependency]:

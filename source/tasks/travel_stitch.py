@@ -30,6 +30,7 @@ def travel_stitch(params: StitchParams, context: TaskContext) -> Done:
     """Join the segments of a travel, created by travel_orchestrator."""
     from source.media.analysis import debug_video_analysis
     from source.media.assemble import assemble
+    from source.media.poster import poster
 
     segments = ordered_segments(context.dependencies(), params.num_total_segments_generated)
     canvas = Canvas.of(segments, params)
@@ -58,7 +59,8 @@ def travel_stitch(params: StitchParams, context: TaskContext) -> Done:
         raise InvalidMedia(f"the stitched video has {made} frames instead of {plan.total_frames}")
     anchors = plan.anchors[: len(params.input_image_paths_resolved) or None]
     data = {"num_frames": made, "anchors": list(anchors), "method": report.method}
-    return Done(output, data | {"copied_frames": report.copied_frames})
+    picture = poster(output, context.scratch / "travel_final.jpg")
+    return Done(output, data | {"copied_frames": report.copied_frames}, picture)
 
 
 def frame_plan(params: StitchParams, continued: int) -> FramePlan:

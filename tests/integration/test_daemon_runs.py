@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import Field
 from worker_floor import Floor
@@ -14,10 +15,11 @@ from headless.generation import Progress
 from headless.options import GenerationOptions
 from headless.testing import FakeOrchestrator
 from source.errors import DeviceLost, EngineError, InvalidMedia, OutOfMemory, Transient
+from source.media.poster import poster
 from source.params.base import TaskParams
 from source.store.types import NewTask, Status, Task
 from source.task_registry import Done, Spawned, TaskContext
-from Wan2GP.media import probe_video
+from Wan2GP.media import probe_video, read_frame, read_image
 
 
 @pytest.fixture
@@ -333,3 +335,34 @@ def test_a_damaged_medium_is_named_by_its_field(floor: Floor, tmp_path: Path) ->
     task: Task = floor.store.get(floor.add("fetch"))
     floor.work()
     assert floor.store.get(task.id).status is Status.COMPLETE
+
+
+def test_a_poster_is_published_with_the_result_and_named_in_it(floor: Floor) -> None:
+    def show(params: TaskParams, context: TaskContext) -> Done:
+        result = context.generate("fake_t2v", GenerationOptions(prompt="a ball"))
+        return Done(result.output, {"made": 1}, poster(result.output, context.scratch / "first.jpg"))
+
+    floor.register("show", show)
+    task = floor.add("show")
+    floor.work()
+    row = floor.store.get(task)
+    assert row.result_data == {"made": 1, "thumbnail_url": f"files/{task}_first.jpg"}
+    shown = read_image(floor.settings.public_dir / row.result_data["thumbnail_url"])
+    assert np.abs(shown.astype(int) - read_frame(floor.output(task), 0)).mean() < 4
+    assert len(floor.published()) == 2
+
+
+def test_a_task_that_lost_its_claim_publishes_no_poster(floor: Floor) -> None:
+    """The row is cancelled behind the worker's back while it stages: neither file appears."""
+
+    def show(params: TaskParams, context: TaskContext) -> Done:
+        result = context.generate("fake_t2v", GenerationOptions(prompt="a ball"))
+        picture = poster(result.output, context.scratch / "first.jpg")
+        floor.store.fail(context.task.claim, "taken away", error_class="test")
+        return Done(result.output, None, picture)
+
+    floor.register("show", show)
+    task = floor.add("show")
+    floor.work()
+    assert floor.store.get(task).error_message == "taken away"
+    assert floor.published() == []
