@@ -38,6 +38,8 @@ class WindowRule:
 _ONE_FRAME = WindowRule(overlap_max=1, overlap_step=0, overlap_default=1)
 #: frames of one latent frame, which a video made with `svi2pro` shares with the one that it goes on from
 SVI_OVERLAP = 4
+#: the shortest video that has such a latent frame: its first latent frame is one frame alone
+SVI_LEAST_CONTEXT = 1 + SVI_OVERLAP
 _ONE_LATENT_FRAME = WindowRule(
     overlap_min=SVI_OVERLAP, overlap_max=SVI_OVERLAP, overlap_step=0, overlap_default=SVI_OVERLAP
 )
@@ -101,7 +103,7 @@ def with_svi(architecture: Architecture) -> Architecture:
         architecture,
         inputs=architecture.inputs | {"references"},
         control="".join(sorted({*architecture.control, "I"})),
-        windows=architecture.windows and _ONE_LATENT_FRAME,
+        windows=_ONE_LATENT_FRAME,
     )
 
 

@@ -82,6 +82,7 @@ AudioRef = Annotated[str, Media("audio")]
 Names = Annotated[list[str], BeforeValidator(_listed)]
 Multipliers = Annotated[str, BeforeValidator(_joined)]
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
+Switch = Annotated[int, Field(ge=0, le=1), BeforeValidator(_flag)]
 
 
 def knob(description: str, *aliases: str, default: Any = None, **bounds: Any) -> Any:
@@ -132,8 +133,8 @@ class GenerationOptions(BaseModel):
     image_end: ImageRef | None = knob("last frame")
     video_source: VideoRef | None = knob("video to continue")
     keep_frames_video_source: str | None = knob("frames of the source to keep; negative cuts from the end")
-    svi2pro: Annotated[int, BeforeValidator(_flag)] | None = knob(
-        "1 goes on from video_source by its last latent frame, with image_refs as the anchor (SVI 2 Pro)", ge=0, le=1
+    svi2pro: Switch | None = knob(
+        "1 goes on from video_source by its last latent frame, with image_refs as the anchor (SVI 2 Pro)"
     )
     input_video_strength: Fraction01 | None = knob("adherence to the start image or source")
     video_prompt_type: str | None = knob("letters that say what the control media are")

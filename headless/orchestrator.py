@@ -27,6 +27,7 @@ from headless.generation import (
     Progress,
 )
 from headless.inputs import check_inputs, generation_size
+from Wan2GP.architectures import with_svi
 from Wan2GP.definitions import Definitions, load_definitions
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported
 from Wan2GP.media import read_image, resize
@@ -111,6 +112,8 @@ class WanOrchestrator:
     def describe(self, model: str) -> ModelInfo:
         definition = self._definitions[model]
         architecture = definition.architecture
+        if definition.settings.get("svi2pro"):
+            architecture = with_svi(architecture)
         needs = {
             "text": "text" in architecture.inputs and not definition.settings.get("prompt"),
             "control_video": architecture.vace,
@@ -128,7 +131,7 @@ class WanOrchestrator:
             image_output=architecture.image_output,
             text_output=architecture.text_output,
             svi=architecture.svi,
-            lora_folder=getattr(architecture, "lora_folder", "wan"),
+            lora_folder=architecture.lora_folder,
             unavailable=self._definitions.unavailable(definition.id, self._checkpoints, self._device.partition(":")[0]),
         )
 

@@ -32,7 +32,9 @@ from headless.generation import (
 )
 from headless.inputs import check_inputs, generation_size
 from headless.options import GenerationOptions
-from Wan2GP.errors import ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
+from Wan2GP.architectures import SVI_LEAST_CONTEXT, SVI_OVERLAP
+from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
+from Wan2GP.frame_numbers import keep_from_source
 from Wan2GP.media import Frame, probe_video, read_frames, read_image, resize, write_image, write_video
 
 ALL_INPUTS = frozenset(
@@ -210,6 +212,7 @@ class FakeOrchestrator:
         if model.unavailable:
             raise ModelUnavailable(model.unavailable)
         check_inputs(task, model)
+        _check_continued(task.options)
 
     def load_model(self, model: str, on_progress: OnProgress) -> bool:
         info = self.describe(model)
@@ -290,12 +293,12 @@ class FakeOrchestrator:
 def draw(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:
     """`num_frames` RGB frames of `size` (width, height): the given ones exactly, a dissolve between them.
 
-    A video that is continued comes first, whole; of the frames asked for, those that it shares with them are its own.
-    Before the first given frame and after the last one that frame is held. Holds two given frames in memory.
+    What is kept of a video that is continued comes first; of the frames asked for, those that it shares with them are
+    its own. Control videos count as the engine's do: from the first frame of the result, with letter T from the first
+    new one. Before the first given frame and after the last one that frame is held. Holds two given frames in memory.
     """
     before: tuple[int, Frame] | None = None
-    if options.video_source:
-        num_frames += probe_video(options.video_source).num_frames - _shared(options)
+    num_frames += _kept_of_source(options) - _shared(options)
     for index, frame in _given(options, size, num_frames):
         for position in range(0 if before is None else before[0] + 1, index):
             yield _blend(before[1], frame, (position - before[0]) / (index - before[0])) if before else frame
@@ -309,25 +312,44 @@ def draw(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> 
 
 def _given(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[tuple[int, Frame]]:
     """(index, frame) of each frame that the task fixes, in order."""
-    start, end = options.image_start, options.image_end if num_frames > 1 else None
+    begun, end = _kept_of_source(options), options.image_end if num_frames > 1 else None
     if options.video_source:
-        start = None
-        for index, shown in enumerate(read_frames(Path(options.video_source))):
+        for index, shown in enumerate(read_frames(Path(options.video_source), 0, begun)):
             yield index, resize(shown, size)
-    if start:
-        yield 0, resize(read_image(Path(start)), size)
-    for index, frame in enumerate(itertools.islice(_kept(options), num_frames)):
-        if frame is not None and not (start and index == 0) and not (end and index == num_frames - 1):
+    elif options.image_start:
+        begun = 1
+        yield 0, resize(read_image(Path(options.image_start)), size)
+    first = begun if options.video_source and "T" in (options.video_prompt_type or "") else 0
+    for index, frame in enumerate(itertools.islice(_kept(options), num_frames - first), start=first):
+        if frame is not None and index >= begun and not (end and index == num_frames - 1):
             yield index, resize(frame, size)
     if end:
         yield num_frames - 1, resize(read_image(Path(end)), size)
 
 
+def _kept_of_source(options: GenerationOptions) -> int:
+    """Frames of the continued video that begin the result; 0 without one. Raises InvalidInput when none is kept."""
+    if not options.video_source:
+        return 0
+    there = probe_video(options.video_source).num_frames
+    return keep_from_source(options.keep_frames_video_source or "", there)
+
+
 def _shared(options: GenerationOptions) -> int:
     """Frames of the continued video that count among the frames asked for."""
-    if options.sliding_window_overlap is not None:
-        return options.sliding_window_overlap
-    return 4 if options.svi2pro else 1
+    asked = 1 if options.sliding_window_overlap is None else options.sliding_window_overlap
+    return min(SVI_OVERLAP if options.svi2pro else asked, _kept_of_source(options))
+
+
+def _check_continued(options: GenerationOptions) -> None:
+    """Raises what the engine raises for a video that cannot be gone on from, or that nothing would be added to."""
+    kept = _kept_of_source(options)
+    if kept and options.image_start:
+        raise InvalidInput("video_source is where the video begins; give one of the two", field="image_start")
+    if kept and (options.video_length or DEFAULT_FRAMES) <= _shared(options):
+        raise InvalidInput("leaves nothing to add to video_source", field="sliding_window_overlap")
+    if options.svi2pro and 0 < kept < SVI_LEAST_CONTEXT:
+        raise InvalidInput(f"SVI goes on from {SVI_LEAST_CONTEXT} frames or more, not {kept}", field="video_source")
 
 
 def _kept(options: GenerationOptions) -> Iterator[Frame | None]:

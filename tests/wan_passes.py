@@ -13,7 +13,7 @@ from wan_runs import Tiny
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.wan.architectures import conditions_class
 from Wan2GP.engine.wan.conditions import Conditions
-from Wan2GP.engine.wan.media import context_of, prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import context_of, last_frames, prompt_of, source_frames, spans_of, window_of
 from Wan2GP.engine.wan.steps import Step, plan_steps
 
 
@@ -30,7 +30,7 @@ def conditions_of(tiny: Tiny, **values: Any) -> Conditions:
     """The conditions of a request's first window."""
     request = tiny.request(**values)
     spans = spans_of(request)
-    before = source_frames(request)[-context_of(request, spans[0]) or None :]
+    before = last_frames(source_frames(request), context_of(request, spans[0]), request)
     window = window_of(request, 0, spans[0], len(spans), before)
     prompts = tiny.prompts(prompt_of(request, 0), request.negative_prompt)
     return conditions_class(request)(tiny.parts, request, window, prompts)

@@ -20,7 +20,7 @@ from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.wan.architectures import conditions_class
 from Wan2GP.engine.wan.conditions import Prompts
 from Wan2GP.engine.wan.loop import denoise
-from Wan2GP.engine.wan.media import context_of, prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import context_of, last_frames, prompt_of, source_frames, spans_of, window_of
 from Wan2GP.engine.wan.model import Wan
 from Wan2GP.engine.wan.steps import plan_steps
 from Wan2GP.engine.wan.text import encode_prompts
@@ -80,7 +80,7 @@ class Tiny:
         request = self.request(**values)
         steps, levels = plan_steps(request.sampling, tuple(self.parts.experts), self.parts.boundary_ratio)
         spans = spans_of(request)
-        before = source_frames(request)[-context_of(request, spans[0]) or None :]
+        before = last_frames(source_frames(request), context_of(request, spans[0]), request)
         window = window_of(request, 0, spans[0], len(spans), before)
         conditions = conditions_class(request)(
             self.parts, request, window, self.prompts(prompt_of(request, 0), request.negative_prompt)

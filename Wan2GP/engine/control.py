@@ -50,7 +50,7 @@ def check_control(request: GenerationRequest) -> None:
         raise InvalidInput("a mask needs the video it belongs to; give video_guide too", field="video_mask")
     masked = request.initial_video or request.video_guide
     assert masked is not None
-    guide = min(probe_video(masked).num_frames, request.total_frames)
+    guide = min(probe_video(masked).num_frames, request.total_frames - request.guide_start)
     frames = probe_video(request.video_mask).num_frames
     if frames < guide:
         raise InvalidInput(f"has {frames} frames; the video has {guide} that it must cover", field="video_mask")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from Wan2GP.architectures import Architecture
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.errors import Unsupported
 from Wan2GP.parameters import CONTENT, PARAMETERS
+
+if TYPE_CHECKING:
+    from Wan2GP.engine.request import GenerationRequest
 
 #: what the call itself uses, whatever the model
 _USED_BY_THE_CALL = frozenset(
@@ -62,6 +68,33 @@ def ignored(wanted: frozenset[str], definition: ModelDefinition, reads: frozense
     acting = reads - _idle(definition.architecture)
     names = sorted(wanted - acting - _USED_BY_THE_CALL - CONTENT)
     return (f"ignored by {definition.id}: {', '.join(names)}",) if names else ()
+
+
+def without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterator[str]:
+    """What was asked for, or promised by a default, and cannot act."""
+    sampling = request.sampling
+    scales = (sampling.guidance_scale, sampling.guidance2_scale, sampling.guidance3_scale)[: sampling.guidance_phases]
+    if "NAG_scale" in reads and sampling.nag_scale > 1 and min(scales) > 1:
+        yield "NAG_scale has no effect beside guidance: it acts in phases whose guidance_scale is 1 or less"
+    masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
+    if masked and not request.masking_strength and not request.definition.architecture.vace:
+        yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
+    shows_references = not request.definition.architecture.text_output
+    if request.svi:
+        yield from _idle_svi(request)
+    elif request.references and shows_references and request.settings["remove_background_images_ref"]:
+        yield "reference images keep their background: this version removes none"
+
+
+def _idle_svi(request: GenerationRequest) -> Iterator[str]:
+    """An anchor where nothing goes on, or nothing is drawn after it; a 0 that a model cannot follow."""
+    model, one_window = request.definition, request.num_frames <= request.windows.size
+    if request.video_source is not None and not request.settings["svi2pro"]:
+        yield f"svi2pro 0 has no effect: {model.id} always goes on that way"
+    if request.references and not model.architecture.i2v:
+        yield f"image_refs has no effect: {model.id} has no use for an anchor"
+    elif request.references and request.video_source is None and one_window:
+        yield "image_refs has no effect: the video begins with image_start, and nothing goes on from it"
 
 
 def _idle(architecture: Architecture) -> frozenset[str]:

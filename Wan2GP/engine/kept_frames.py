@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from Wan2GP.engine.control import PROCESSING
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import probe_video, read_frames, resize
@@ -16,23 +17,12 @@ from Wan2GP.media import probe_video, read_frames, resize
 #: a mask frame whose mean is below this keeps the control frame
 _BLACK_BELOW = 128
 
-#: letters of `video_prompt_type` that ask for the control video to be processed first
-_PROCESSING = {
-    "P": "pose",
-    "O": "aligned pose",
-    "D": "depth",
-    "S": "scribble",
-    "E": "edges",
-    "L": "optical flow",
-    "C": "recolouring",
-    "G": "video-to-video",
-}
+#: letters of `video_prompt_type` that ask for the control video to be processed first, or for more than keeping it
+_PROCESSING = PROCESSING | {"G": "video-to-video"}
 
 
 def check_kept_frames(request: GenerationRequest) -> None:
-    """Raises InvalidInput when the request does not say which frames to keep, or does so twice."""
-    if request.video_source is not None:
-        _check_source(request)
+    """Raises InvalidInput when the request does not say which frames to keep."""
     if request.video_guide is None:
         if request.video_mask is not None:
             raise InvalidInput("a mask needs the video it belongs to; give video_guide too", field="video_mask")
@@ -51,19 +41,9 @@ def check_kept_frames(request: GenerationRequest) -> None:
     _check_mask_length(request)
 
 
-def _check_source(request: GenerationRequest) -> None:
-    if request.image_start is not None:
-        raise InvalidInput("video_source is where the video begins; give one of the two", field="image_start")
-    if request.total_frames <= request.kept_source_frames:
-        raise InvalidInput(
-            f"of {request.num_frames} frames, {request.windows.overlap} shared with video_source leave nothing to add",
-            field="sliding_window_overlap",
-        )
-
-
 def _check_mask_length(request: GenerationRequest) -> None:
     assert request.video_guide is not None and request.video_mask is not None
-    guide = min(probe_video(request.video_guide).num_frames, request.total_frames - _guide_start(request))
+    guide = min(probe_video(request.video_guide).num_frames, request.total_frames - request.guide_start)
     mask = probe_video(request.video_mask).num_frames
     if mask < guide:
         raise InvalidInput(f"has {mask} frames; video_guide has {guide} that it must cover", field="video_mask")
@@ -89,16 +69,11 @@ def _beginning(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
         yield from enumerate(read_frames(request.video_source, 0, request.kept_source_frames))
 
 
-def _guide_start(request: GenerationRequest) -> int:
-    """The frame of the result at which control videos begin."""
-    return request.kept_source_frames if "T" in request.video_prompt_type else 0
-
-
 def _kept_of_guide(request: GenerationRequest) -> Iterator[tuple[int, Frame]]:
     if request.video_guide is None or request.video_mask is None:
         return
     inverted = "N" in request.video_prompt_type
-    start = _guide_start(request)
+    start = request.guide_start
     guide = islice(read_frames(request.video_guide), request.total_frames - start)
     pairs = zip(guide, read_frames(request.video_mask), strict=False)
     for index, (frame, mask_frame) in enumerate(pairs, start=start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 from collections.abc import Iterable
 
@@ -13,6 +14,8 @@ from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
 
 #: share of the free memory that weights may take; the rest is for activations
 _WEIGHTS_SHARE = 0.7
+#: what the allocators of an accelerator and of the host say
+_NO_MEMORY = re.compile(r"out of memory|(not enough|can't allocate|cannot allocate) memory", re.IGNORECASE)
 
 
 def default_device() -> str:
@@ -50,7 +53,7 @@ def typed_failure(error: BaseException) -> WanError:
         return error
     text = str(error) or type(error).__name__
     first_line = text.splitlines()[0]
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in text.lower():
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(text):
         return OutOfMemory(f"out of memory: {first_line}. Ask for fewer frames or a smaller resolution")
     if isinstance(error, torch.AcceleratorError) or "CUDA error" in text:
         return DeviceLost(f"the accelerator failed: {first_line}")

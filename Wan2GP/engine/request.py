@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from Wan2GP.architectures import SVI_OVERLAP, with_svi
+from Wan2GP.architectures import SVI_LEAST_CONTEXT, SVI_OVERLAP, with_svi
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine import given
-from Wan2GP.engine.frame_numbers import keep_from_source, listed_frames, positions
-from Wan2GP.engine.honoured import ignored, refuse_unusable
+from Wan2GP.engine.honoured import ignored, refuse_unusable, without_effect
 from Wan2GP.engine.lora_request import LoraRequest, parse_loras
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.sampling import Sampling, parse_sampling
 from Wan2GP.errors import InvalidInput, Unsupported
+from Wan2GP.frame_numbers import keep_from_source, listed_frames, positions
 from Wan2GP.media import Frame, probe_video, snap_size
 from Wan2GP.parameters import PARAMETERS, PLUMBING, asked
 
@@ -117,6 +117,11 @@ class GenerationRequest:
         return self.image_ends[0] if self.image_ends else None
 
     @property
+    def guide_start(self) -> int:
+        """The frame of the result at which control videos begin: its first, or with letter T its first new one."""
+        return self.kept_source_frames if "T" in self.video_prompt_type else 0
+
+    @property
     def total_frames(self) -> int:
         """Frames of the result: those kept of `video_source`, and the new ones; the overlap counts once."""
         if not self.kept_source_frames:
@@ -145,7 +150,7 @@ def parse_request(
     loras = parse_loras(given_values, definition, loras_root)
     # Without windows a video goes on from the last frame of another alone.
     shared = {} if definition.architecture.windows else {"sliding_window_overlap": 1}
-    shared_by_svi = {"sliding_window_overlap": SVI_OVERLAP} if svi else {}
+    shared_by_svi = {"sliding_window_overlap": SVI_OVERLAP, "svi2pro": 1} if svi else {}
     settings = _defaults() | shared | definition.settings | shared_by_svi | loras.settings | given_values
     numbers = Numbers(settings)
     _refuse_inpainting(numbers, reads)
@@ -153,7 +158,10 @@ def parse_request(
     image_output = numbers.whole("image_mode", 0, 2) > 0 or definition.architecture.image_output
     idle = ignored(wanted, definition, reads if image_output else reads - {"batch_size"})
     request = _request(settings, numbers, definition, loras, image_output, svi, (*loras.notes, *idle))
-    return replace(request, notes=(*request.notes, *_without_effect(request, reads)))
+    _check_continued(request)
+    return replace(
+        request, notes=(*request.notes, *_overlap_changed(request, given_values), *without_effect(request, reads))
+    )
 
 
 def _request(
@@ -289,6 +297,32 @@ def _model_mode(value: Any) -> int:
         raise InvalidInput(f"must be one of the model's numbered modes, not {value!r}", field="model_mode") from None
 
 
+def _check_continued(request: GenerationRequest) -> None:
+    """Raises InvalidInput for a video that cannot be gone on from, or that nothing would be added to."""
+    kept = request.kept_source_frames
+    if not kept or request.image_output:
+        return
+    if request.image_start is not None:
+        raise InvalidInput("video_source is where the video begins; give one of the two", field="image_start")
+    if request.total_frames <= kept:
+        raise InvalidInput(
+            f"of {request.num_frames} frames, {request.windows.overlap} shared with video_source leave nothing to add",
+            field="sliding_window_overlap",
+        )
+    if request.svi and kept < SVI_LEAST_CONTEXT:
+        raise InvalidInput(f"SVI goes on from {SVI_LEAST_CONTEXT} frames or more, not {kept}", field="video_source")
+
+
+def _overlap_changed(request: GenerationRequest, given_values: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note where the overlap acts and is not the one that the caller wrote."""
+    name, used = "sliding_window_overlap", request.windows.overlap
+    wanted = given_values.get(name, used)
+    acts = request.kept_source_frames or request.num_frames > request.windows.size
+    if not acts or int(wanted) == used:
+        return ()
+    return (f"{name} changed from {wanted} to {used}, the nearest that {request.definition.id} can do",)
+
+
 def _refuse_inpainting(numbers: Numbers, reads: frozenset[str]) -> None:
     if numbers.whole("image_mode", 0, 2) == 2 and "image_mask" not in reads:
         raise Unsupported("2, image inpainting, is not there in this version; use 0 or 1", field="image_mode")
@@ -300,31 +334,6 @@ def _refuse_the_last_video(settings: Mapping[str, Any]) -> None:
             "L, the last video made, is not looked for in this version; give it as video_source",
             field="image_prompt_type",
         )
-
-
-def _without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterator[str]:
-    """What was asked for, or promised by a default, and cannot act."""
-    sampling = request.sampling
-    scales = (sampling.guidance_scale, sampling.guidance2_scale, sampling.guidance3_scale)[: sampling.guidance_phases]
-    if "NAG_scale" in reads and sampling.nag_scale > 1 and min(scales) > 1:
-        yield "NAG_scale has no effect beside guidance: it acts in phases whose guidance_scale is 1 or less"
-    masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
-    if masked and not request.masking_strength and not request.definition.architecture.vace:
-        yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
-    shows_references = not request.definition.architecture.text_output
-    if request.svi:
-        yield from _idle_anchor(request)
-    elif request.references and shows_references and request.settings["remove_background_images_ref"]:
-        yield "reference images keep their background: this version removes none"
-
-
-def _idle_anchor(request: GenerationRequest) -> Iterator[str]:
-    """Where nothing goes on, or nothing is drawn after the anchor."""
-    model, one_window = request.definition, request.num_frames <= request.windows.size
-    if request.references and not model.architecture.i2v:
-        yield f"image_refs has no effect: {model.id} has no use for an anchor"
-    elif request.references and request.video_source is None and one_window:
-        yield "image_refs has no effect: the video begins with image_start, and nothing goes on from it"
 
 
 def _defaults() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForCondition
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.folder_models import folder_of, load_from_folder, unusable
+from Wan2GP.engine.folder_models import load_from_folder, read_folder
 from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.vision_pictures import PatchRule
@@ -43,11 +43,9 @@ class VisionLanguage:
         self.notes: tuple[str, ...] = ()
         self._name, self._device = definition.id, place.device
         report("loading", 0, 1)
-        folder = folder_of(definition, place)
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise unusable(definition, folder, error) from error
+        self._tokenizer: Any = read_folder(
+            definition, place, lambda folder: AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        )
         dtype = weights_dtype(place.device)
         self._model: Any = load_from_folder(Qwen2_5_VLForConditionalGeneration, definition, place, dtype)
         vision = self._model.config.vision_config
@@ -59,7 +57,7 @@ class VisionLanguage:
         """Raises InvalidInput for no prompt, too many pictures, or pictures of a shape that cannot be read."""
         if request.image_output:
             raise Unsupported(f"{request.definition.id} writes text, no stills", field="image_mode")
-        if not _MARK.sub("", request.prompt).strip():
+        if not _without_marks(request.prompt):
             raise InvalidInput("is missing; say what the model shall write", field="prompt")
         if len(request.references) > MAX_PICTURES:
             raise InvalidInput(
@@ -73,7 +71,7 @@ class VisionLanguage:
         """The answer. Raises GenerationCancelled within a token, EngineError for an answer without a word."""
         cancel.raise_if_requested()
         report("encoding", 0, 1)
-        inputs = self._inputs(_MARK.sub("", request.prompt).strip(), request.references)
+        inputs = self._inputs(_without_marks(request.prompt), request.references)
         report("encoding", 1, 1)
         watch: Any = _EachToken(report, cancel)
         output = self._model.generate(**inputs, generation_config=self._greedy(), stopping_criteria=[watch])
@@ -133,6 +131,12 @@ class VisionLanguage:
             )
         left = iter(counts)
         return [each for token in ids for each in ([token] * next(left) if token == mark else [token])]
+
+
+def _without_marks(prompt: str) -> str:
+    """The prompt without the marks of a chat, those too that come about when one inside them is left out."""
+    left = _MARK.sub("", prompt)
+    return left.strip() if left == prompt else _without_marks(left)
 
 
 class _EachToken(StoppingCriteria):

@@ -168,14 +168,21 @@ def write_video(
     preset: str = "medium",
     keyframes: Collection[int] = frozenset(),
     codec: VideoCodec = "libx264",
+    signalling: Signalling = BT709_SIGNALLING,
 ) -> VideoInfo:
-    """Write RGB frames (H, W, 3) uint8, taken one at a time, and describe the file. The first frame sets the size."""
+    """Write RGB frames (H, W, 3) uint8, taken one at a time, and describe the file. The first frame sets the size.
+
+    The other arguments are those of `VideoWriter`.
+    """
     stream = iter(frames)
     first = next(stream, None)
     if first is None:
         raise InvalidInput(f"{path} would be a video without frames; give at least one")
     size = (first.shape[1], first.shape[0])
-    with VideoWriter(path, fps=fps, size=size, crf=crf, preset=preset, keyframes=keyframes, codec=codec) as writer:
+    writing = VideoWriter(
+        path, fps=fps, size=size, crf=crf, preset=preset, keyframes=keyframes, codec=codec, signalling=signalling
+    )
+    with writing as writer:
         for frame in chain([first], stream):
             writer.write(frame)
     return probe_video(path)
@@ -185,7 +192,7 @@ def exact_fps(fps: Fraction | float) -> Fraction:
     """A frame rate as a fraction; 23.976, 29.97 and the like become the n * 1000 / 1001 they stand for."""
     rate = Fraction(fps).limit_denominator(1001)
     whole = round(fps)
-    if not isinstance(fps, Fraction | int) and abs(fps - whole * 1000 / 1001) < 0.005:
+    if whole and not isinstance(fps, Fraction | int) and abs(fps - whole * 1000 / 1001) < 0.005:
         rate = Fraction(whole * 1000, 1001)
     if not 0 < rate <= 1000:
         raise InvalidInput(f"{fps} frames per second is not a usable rate; give a number above 0, such as 16")

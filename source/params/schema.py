@@ -17,10 +17,11 @@ from source.params.base import CONTAINERS, LEVELS, TaskParams, field_names, knob
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
-#: what is read as a value of the type: before it is checked, a list may be one comma-separated text, a text a list …
+#: what is read as a value of the type: before it is checked, a list may be one comma-separated text, true a 1 …
 _ALSO_READ: dict[str, list[Schema]] = {
     "string": [{"type": "number"}, {"type": "array", "items": {"type": ["string", "number"]}}],
     "array": [{"type": "string"}],
+    "integer": [{"type": "boolean"}],
 }
 LEVEL_HELP = {
     "full_orchestrator_payload": "weakest level: the same names as the row",

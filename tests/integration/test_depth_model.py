@@ -19,7 +19,7 @@ from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
 from Wan2GP.engine import depth
 from Wan2GP.errors import GenerationCancelled, InvalidInput, Unsupported
-from Wan2GP.media import probe_video, read_frames, write_video
+from Wan2GP.media import probe_video, read_frames, read_image, write_video
 
 SIZE, FRAMES = (96, 64), 7
 WAIT_S = 60.0
@@ -100,6 +100,17 @@ def test_a_slice_shows_what_the_whole_shows(engine, make_task, video, tmp_path: 
         whole = list(read_frames(made(queue, make_task("a"))))[3:6]
         alone = list(read_frames(made(queue, make_task("b", video_guide=str(part), video_length=3))))
     assert np.array_equal(whole, alone)
+
+
+@pytest.mark.parametrize(("asked", "made_at"), [("51x39", (50, 38)), ("17x200", (16, 200))])
+def test_one_frame_becomes_a_still_and_odd_sizes_are_floored(engine, make_task, asked, made_at) -> None:
+    with HeadlessTaskQueue(engine) as queue:
+        still = made(queue, make_task("a", video_length=1, resolution=asked, lossless=False))
+        two = made(queue, make_task("b", video_length=2, resolution=asked))
+    assert still.suffix == ".png" and read_image(still).shape == (*made_at[::-1], 3)
+    assert np.abs(read_image(still).astype(int) - next(iter(read_frames(two)))).mean() < 8
+    info = probe_video(two)
+    assert (info.num_frames, info.width, info.height) == (2, *made_at)
 
 
 def test_more_frames_than_the_video_has_and_other_requests_are_refused(engine, make_task) -> None:

@@ -13,12 +13,14 @@ import pytest
 from engine_runs import grey_video, picture
 from tiny_models import tiny_wan_fantasy
 
-from headless.generation import CancelToken, GenerationTask
+from headless.generation import CancelToken, GenerationTask, Progress
+from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.request import parse_request
+from Wan2GP.errors import GenerationCancelled
 from Wan2GP.media import probe_video, read_frames, read_image, write_image, write_video
 
 START, END = picture(1), picture(2)
@@ -97,6 +99,31 @@ def test_a_run_that_does_not_ask_for_it_gets_mp4(engine: WanOrchestrator, tmp_pa
     assert [(file.suffix, probe_video(file).codec) for file in files] == [(".mkv", "ffv1"), (".mp4", "h264")]
     difference = np.abs(frames_of(files[0]).astype(int) - frames_of(files[1]))
     assert 0 < difference.mean() < 6
+
+
+def test_a_task_after_lossless_ones_of_any_end_gets_mp4_through_the_queue(
+    engine: WanOrchestrator, tmp_path: Path, kept: dict[str, Any]
+) -> None:
+    stop = CancelToken()
+
+    def task(name: str, lossless: bool) -> GenerationTask:
+        options = GenerationOptions.parse(SIZE | kept)
+        return GenerationTask(id=name, model="draft", options=options, output_dir=tmp_path / name, lossless=lossless)
+
+    def stopping(progress: Progress) -> None:
+        if progress.phase == "decoding":
+            stop.cancel()
+
+    with HeadlessTaskQueue(engine) as queue:
+        runs = [queue.submit(task("whole", True))]
+        stopped = queue.submit(task("stopped", True), on_progress=stopping, cancel=stop)
+        runs += [queue.submit(task("plain", False)), queue.submit(task("again", True))]
+        files = [run.result(timeout=60).output for run in runs]
+        assert isinstance(stopped.exception(timeout=60), GenerationCancelled)
+    assert [(file.suffix, probe_video(file).codec) for file in files] == [
+        (".mkv", "ffv1"), (".mp4", "h264"), (".mkv", "ffv1")
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.glob("stopped/*")) == []
 
 
 def test_a_video_with_sound_stays_mp4(tmp_path: Path) -> None:

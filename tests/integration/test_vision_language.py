@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
 from Wan2GP.engine.vision_language import MAX_NEW_TOKENS, MAX_PICTURES
-from Wan2GP.errors import GenerationCancelled, InvalidInput, InvalidMedia, ModelUnavailable, Unsupported
+from Wan2GP.errors import GenerationCancelled, InvalidInput, InvalidMedia, ModelUnavailable, OutOfMemory, Unsupported
 from Wan2GP.media import write_image
 
 PROMPT = "what moves?"
@@ -111,11 +112,12 @@ def test_a_tokenizer_without_a_template_gets_the_same_chat_but_for_the_system_li
 
 def test_marks_of_the_chat_in_a_prompt_are_left_out(engine, make_task, pictures) -> None:
     marked = f"<|im_end|>{PROMPT}<|image_pad|><|vision_start|>"
+    nested = f"<|im_<|x|>end|>{PROMPT}<|im<|<|a|>b|>age_pad|><|image_<|im_end|>pad|>"
     said = [
         answer(engine, make_task(name, image_refs=pictures, prompt=text))
-        for name, text in (("a", PROMPT), ("b", marked))
+        for name, text in (("a", PROMPT), ("b", marked), ("c", nested))
     ]
-    assert said[0] == said[1]
+    assert said[0] == said[1] == said[2]
 
 
 def test_the_queue_loads_it_once_and_tells_of_each_token(engine, make_task, pictures) -> None:
@@ -177,6 +179,62 @@ def test_missing_and_unfitting_weights_say_how_to_fetch_them(tmp_path: Path, fol
     change_config(damaged, image_token_id=3)
     (damaged / "tokenizer.json").unlink()
     assert f"{damaged}/tokenizer.json is missing" in (engine.describe("tiny_vl").unavailable or "")
+
+
+def damage_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def empty_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
+def other_kind(folder: Path) -> None:
+    change_config(folder, model_type="bert")
+
+
+def wrong_config(folder: Path) -> None:
+    change_config(folder, text_config=5)
+
+
+@pytest.mark.parametrize("damage", [damage_tokenizer, empty_config, other_kind, wrong_config])
+def test_a_damaged_folder_is_told_by_name_and_leaves_room_for_the_next_model(
+    tmp_path: Path, folder: Path, make_task, pictures, damage
+) -> None:
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    damage(damaged)
+    rows = write_definition(tmp_path / "rows", "broken", "qwen2_5_vl", damaged)
+    write_definition(tmp_path / "rows", "tiny_vl", "qwen2_5_vl", folder)
+    engine = WanOrchestrator(checkpoints=tmp_path, definitions=[rows], device="cpu")
+    with HeadlessTaskQueue(engine) as queue:
+        failure = queue.submit(make_task("a", "broken")).exception(timeout=WAIT_S)
+        assert isinstance(failure, ModelUnavailable) and str(damaged) in str(failure)
+        assert queue.loaded_model is None
+        assert queue.submit(make_task("b", image_refs=pictures)).result(timeout=WAIT_S).output.stat().st_size
+
+
+def test_a_failed_load_keeps_no_weights_alive_for_whoever_keeps_the_error(tmp_path: Path, folder: Path) -> None:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    rows = write_definition(tmp_path / "rows", "tiny_vl", "qwen2_5_vl", damaged)
+    drop_weights(damaged)
+    engine = WanOrchestrator(checkpoints=tmp_path, definitions=[rows], device="cpu")
+    with pytest.raises(ModelUnavailable) as kept:
+        engine.load_model("tiny_vl", lambda progress: None)
+    assert kept.value is not None
+    alive = [each for each in gc.get_objects() if type(each) is Qwen2_5_VLForConditionalGeneration]
+    assert not alive
+
+
+def test_a_host_without_memory_is_no_missing_model() -> None:
+    import torch
+
+    from Wan2GP.engine.loading import typed_failure
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert isinstance(typed_failure(caught.value), OutOfMemory)
 
 
 def test_the_models_command_finds_and_verifies_a_folder_in_transformers_format(

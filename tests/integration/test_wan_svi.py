@@ -13,6 +13,8 @@ import torch
 from engine_runs import picture
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tiny_loras import LAYOUTS, factors, linears, write
 from wan_passes import conditions_of
 from wan_runs import CLIP, Tiny, tiny_models
 
@@ -118,6 +120,15 @@ def test_several_windows_make_exactly_the_frames_asked_for(tiny, source, length,
     assert len(tiny("i2v_2_2").frames(**values)) == wanted
 
 
+@pytest.mark.parametrize(("length", "discard", "last"), [(41, 2, 4), (41, 1, 13), (25, 2, 10), (41, 3, 7)])
+def test_a_last_window_of_any_remainder_ends_where_it_should(tiny, length, discard, last):
+    values = LONG | {"svi2pro": 1, "image_start": START, "image_end": END, "num_inference_steps": 1}
+    values |= {"video_length": length, "sliding_window_discard_last_frames": discard}
+    model = tiny("i2v_2_2")
+    assert spans_of(model.request(**values))[-1].new == last
+    assert len(model.frames(**values)) == length
+
+
 # ---- the condition
 
 
@@ -145,12 +156,13 @@ def test_the_condition_is_anchor_last_latent_zeros_and_the_end(tiny, source, end
     assert torch.equal(mask, marks)
 
 
-def test_the_last_nine_frames_that_are_kept_make_the_last_latent_frame(tiny, tmp_path: Path):
+@pytest.mark.parametrize(("keep", "first"), [(12, 3), (9, 0), (8, 3), (7, 2), (6, 1), (5, 0)])
+def test_the_last_nine_or_five_frames_that_are_kept_make_the_last_latent_frame(tiny, tmp_path: Path, keep, first):
     model = tiny("i2v_2_2")
     path, frames = clip(tmp_path / "long.mkv", 14)
-    kept = {"video_source": path, "keep_frames_video_source": "12"}
+    kept = {"video_source": path, "keep_frames_video_source": str(keep)}
     latents = layout(conditions_of(model, **ON, **kept))[1]
-    assert torch.allclose(latents[:, :, 1:2], encoded(model, *frames[3:12])[:, :, 2:], atol=1e-6)
+    assert torch.allclose(latents[:, :, 1:2], encoded(model, *frames[first:keep])[:, :, -1:], atol=1e-6)
 
 
 @pytest.mark.parametrize(("keep", "last"), [("", 8), ("7", 6)])
@@ -199,6 +211,50 @@ def test_later_windows_go_on_the_same_way_from_the_start_image_as_the_anchor(tin
     assert torch.allclose(second[:, 4:, :1], encoded(model, START), atol=1e-6)
     assert torch.allclose(second[:, 4:, 1:2], encoded(model, *frames[8:17])[:, :, 2:], atol=1e-6)
     assert not second[:, 4:, 2:].any()
+
+
+def test_each_expert_has_its_lora_alone_in_every_window_and_none_afterwards(tiny, tmp_path: Path):
+    model = tiny("i2v_2_2")
+    layers = linears(model.parts.transformer, ("blocks",))
+    files = [
+        write(tmp_path, LAYOUTS["diffusers"](factors(model.parts.transformer, layers, seed)), f"{seed}.safetensors")
+        for seed in (1, 2)
+    ]
+    own = {name: expert.get_submodule(layers[0]).weight.clone() for name, expert in model.parts.experts.items()}
+    seen: set[tuple[str, float]] = set()
+    hooks = [
+        expert.register_forward_pre_hook(
+            lambda module, args, name=name: seen.add(
+                (name, float((module.get_submodule(layers[0]).weight - own[name]).sum()))
+            )
+        )
+        for name, expert in model.parts.experts.items()
+    ]
+    loras = {"activated_loras": [str(file) for file in files], "loras_multipliers": "1;0 0;1", "guidance_phases": 2}
+    long = LONG | {"num_inference_steps": 4, "switch_threshold": 800, "guidance_scale": 1.0, "guidance2_scale": 1.0}
+    frames = model.frames(**long, **loras, image_start=START, svi2pro=1)
+    for hook in hooks:
+        hook.remove()
+    assert len(frames) == 41
+    changes = {}
+    for file in files:
+        down, up = (load_file(file)[f"transformer.{layers[0]}.lora_{side}.weight"] for side in "AB")
+        changes[file.stem] = float((up @ down).sum())
+    assert {name for name, _ in seen} == set(own)
+    assert len(seen) == 2, "the same weights in each window"
+    assert dict(seen) == pytest.approx({"transformer": changes["1"], "transformer_2": changes["2"]}, abs=1e-4)
+    for name, expert in model.parts.experts.items():
+        assert torch.equal(expert.get_submodule(layers[0]).weight, own[name])
+
+
+def test_a_zero_for_the_model_that_is_always_on_is_noted_and_the_record_says_what_applied(tiny, source):
+    values = {"video_source": source[0], "image_refs": [ANCHOR], "video_prompt_type": "I"}
+    model = tiny("i2v_2_2_svi2pro")
+    assert model.request(**values).settings["svi2pro"] == 1
+    assert not model.request(**values).notes
+    off = model.request(**values, svi2pro=0)
+    assert off.svi and any("svi2pro" in note for note in off.notes)
+    assert not model.request(image_start=START, svi2pro=0).notes, "nothing goes on"
 
 
 # ---- plain image-to-video stays

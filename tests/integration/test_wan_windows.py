@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from engine_runs import grey_video, picture
 from wan_runs import Tiny, tiny_models
 
+from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.wan.continuity import colour_matched, with_noise
 from Wan2GP.engine.wan.latents import encode, to_tensor
 from Wan2GP.engine.wan.media import spans_of, window_of
@@ -172,6 +175,10 @@ def test_the_overlap_is_what_the_model_allows_and_windows_must_advance(tiny):
     model = tiny("i2v")
     assert model.request(**LONG | {"sliding_window_overlap": 9}, image_start=START).windows.overlap == 1
     assert tiny("t2v").request(**LONG | {"sliding_window_overlap": 0}).windows.overlap == 1
+    changed = ("sliding_window_overlap changed from 9 to 1, the nearest that tiny can do",)
+    assert model.request(**LONG | {"sliding_window_overlap": 9}, image_start=START).notes == changed
+    assert not model.request(**LONG | {"sliding_window_overlap": 1}, image_start=START).notes
+    assert not model.request(sliding_window_overlap=9, image_start=START).notes, "one window shares nothing"
     with pytest.raises(InvalidInput, match="sliding_window_size"):
         tiny("t2v").request(**LONG | {"sliding_window_overlap": 17})
 
@@ -237,6 +244,29 @@ def test_a_video_goes_on_from_what_is_kept_of_its_source(tiny, tmp_path, archite
     assert len(found) == kept + length - overlap
     assert np.array_equal(found[:kept], frames[:kept])
     assert tiny(architecture).request(**values).total_frames == len(found)
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(17, 17), (17, 20), (5, 9)])
+def test_a_length_that_is_all_overlap_adds_nothing_and_is_refused(tiny, tmp_path: Path, length, overlap):
+    source, _ = clip(tmp_path / "source.mkv", 24)
+    with pytest.raises(InvalidInput, match="nothing to add") as caught:
+        tiny("t2v").request(video_source=source, video_length=length, sliding_window_overlap=overlap)
+    assert caught.value.field == "sliding_window_overlap"
+
+
+def test_a_long_source_is_streamed(tiny, tmp_path: Path):
+    """Of the frames that are kept, no more are in memory than the first window goes on from."""
+    source = tmp_path / "long.mkv"
+    write_video(source, (START for _ in range(600)), fps=16, codec="ffv1")
+    model = tiny("t2v")
+    frames = model.model.generate(model.request(video_source=str(source)), lambda *_: None, Cancel(bool))
+    tracemalloc.start()
+    count = sum(1 for _ in itertools.islice(frames, 600))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    frames.close()
+    assert count == 600
+    assert peak < 100 * START.nbytes
 
 
 # ---- a video that begins from a video

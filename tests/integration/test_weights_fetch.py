@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from Wan2GP.definitions import load_definitions
@@ -240,3 +241,47 @@ def test_what_the_hub_does_not_have_is_said_in_one_line(hub, tmp_path: Path):
     done = models(hub, tmp_path, "fetch", "lost")
     assert done.returncode == 1
     assert "someone/Lost could not be fetched" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_7b", "depth_anything_v2_vitl"])
+def test_a_model_in_transformers_format_is_listed_missing_fetched_and_verified(hub, tmp_path: Path, name: str):
+    row(tmp_path, name, source=REPOSITORY)
+    lists = load_definitions()[name].architecture.folder_files
+    shards = {f"model-0000{part}-of-00002.safetensors": tensors_file(part) for part in (1, 2)}
+    index = {"weight_map": {f"part.{part}": shard for part, shard in enumerate(shards, start=1)}}
+    hub.files = {listed: b"{}" for listed in lists} | shards
+    hub.files |= {"model.safetensors.index.json": json.dumps(index).encode(), "README.md": b"read me"}
+    assert state(hub, tmp_path, name) == "missing"
+    done = models(hub, tmp_path, "fetch", name)
+    assert done.returncode == 0 and f"{name} is complete" in done.stdout, done.stderr
+    folder = tmp_path / "ckpts" / name
+    assert {path.name for path in folder.iterdir() if path.is_file()} == hub.files.keys() - {"README.md"}
+    assert state(hub, tmp_path, name) == "ready"
+    assert models(hub, tmp_path, "where", name).stdout.split() == ["model", str(folder)]
+    verified = models(hub, tmp_path, "verify", name)
+    assert verified.returncode == 0 and verified.stdout.count("SHA-256 as published") >= 2, verified.stderr
+    (folder / next(iter(shards))).unlink()
+    assert state(hub, tmp_path, name) == "missing"
+
+
+def tensors_file(part: int) -> bytes:
+    from safetensors.numpy import save
+
+    return save({f"part.{part}": np.full(8, part, np.float32)})
+
+
+def state(hub: Hub, tmp_path: Path, name: str) -> str:
+    listed = models(hub, tmp_path, "list", "--json")
+    return next(each["state"] for each in json.loads(listed.stdout) if each["id"] == name)
+
+
+def test_the_chaining_model_shares_the_folder_of_its_base_and_brings_its_loras(hub, tmp_path: Path):
+    row(tmp_path, "i2v_2_2", source=REPOSITORY, URLs=[], URLs2=[])
+    names = [url.rsplit("/", 1)[1] for url in load_definitions()["i2v_2_2_svi2pro"].model["loras"]]
+    row(tmp_path, "i2v_2_2_svi2pro", loras=[f"{hub.url}/plain/{name}" for name in names])
+    hub.plain = {name: os.urandom(1000) for name in names}
+    done = models(hub, tmp_path, "fetch", "i2v_2_2_svi2pro", "--loras", str(tmp_path / "loras"))
+    assert "someone/Tiny-Diffusers" in done.stdout
+    assert (tmp_path / "ckpts" / "i2v_2_2" / "model_index.json").is_file()
+    assert not (tmp_path / "ckpts" / "i2v_2_2_svi2pro").exists()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "loras" / "wan").iterdir()} == hub.plain

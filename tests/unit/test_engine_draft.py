@@ -119,7 +119,7 @@ def test_images_of_another_size_are_resized(draft, samples):
         ({"sliding_window_overlap": 4}, 4),
         ({"sliding_window_overlap": 0}, 0),
         ({"svi2pro": 1}, 4),
-        ({"svi2pro": 1, "sliding_window_overlap": 2}, 2),
+        ({"svi2pro": 1, "sliding_window_overlap": 2}, 4),
         ({"svi2pro": 1, "image_refs": [START], "video_prompt_type": "I", "image_prompt_type": "SVE"}, 4),
     ],
 )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from Wan2GP.engine.frame_numbers import keep_from_source, listed_frames, positions
 from Wan2GP.errors import InvalidInput
+from Wan2GP.frame_numbers import keep_from_source, listed_frames, positions
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from headless.engine_run import typed_error
 from headless.generation import CancelToken, GenerationTask, Progress
+from headless.inputs import check_inputs
 from headless.options import GenerationOptions
 from headless.orchestrator import MAX_SEED, WanOrchestrator
 from Wan2GP.errors import (
@@ -357,6 +359,14 @@ def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEn
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
     assert engine.settings == {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
+
+
+def test_a_model_whose_definition_turns_svi_on_takes_an_anchor(tmp_path: Path, photo: str) -> None:
+    row = {"model": {"name": "Chain", "architecture": "i2v_2_2", "URLs": "i2v_2_2"}, "svi2pro": 1}
+    (tmp_path / "chain.json").write_text(json.dumps(row), encoding="utf-8")
+    model = WanOrchestrator(checkpoints=tmp_path, definitions=[tmp_path], device="cpu").describe("chain")
+    options = GenerationOptions(prompt="a kite", image_start=photo, image_refs=[photo])
+    check_inputs(GenerationTask(id="t", model="chain", options=options, output_dir=tmp_path), model)
 
 
 def test_models_are_described_by_their_declarations(orchestrator: WanOrchestrator) -> None:

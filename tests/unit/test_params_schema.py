@@ -49,6 +49,12 @@ def test_a_schema_lists_every_name_that_a_row_may_hold_and_no_other(kind: TaskTy
     assert own_text == []
 
 
+def test_a_switch_may_be_written_as_true_or_false() -> None:
+    shape = registry().get("travel_segment").schema()["properties"]["svi2pro"]
+    assert {"type": "boolean"} in shape["anyOf"][0].get("anyOf", shape["anyOf"])
+    assert type_text(shape, {}) == "integer 0 to 1"
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_sample_is_a_row_of_its_schema(kind: TaskType, root: Path) -> None:
     row = sample(root, kind)

@@ -77,8 +77,6 @@ def _check_media(request: GenerationRequest) -> None:
         raise Unsupported(f"{model} makes videos alone; leave it at 0", field="image_mode")
     if request.image_output and request.video_source is not None:
         raise Unsupported("a still does not go on from a video; leave it out", field="video_source")
-    if request.video_source is not None and request.image_start is not None:
-        raise InvalidInput("video_source is where the video begins; give one of the two", field="image_start")
     redraws_alone = not architecture.vace and "G" in architecture.control
     if request.video_guide is not None and redraws_alone and "G" not in request.video_prompt_type:
         raise Unsupported(

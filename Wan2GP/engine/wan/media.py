@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -44,12 +46,17 @@ def prompt_of(request: GenerationRequest, window: int) -> str:
     return prompts[min(window, len(prompts) - 1)] if prompts else ""
 
 
-def source_frames(request: GenerationRequest) -> Frames:
-    """The kept frames of the video to continue, at the request's size (K, H, W, 3)."""
-    if request.video_source is None:
-        return np.zeros((0, request.height, request.width, 3), np.uint8)
-    frames = read_frames(request.video_source, 0, request.kept_source_frames)
-    return np.stack([resize(frame, request.size) for frame in frames])
+def source_frames(request: GenerationRequest) -> Iterator[Frame]:
+    """The kept frames of the video to continue, at the request's size, one by one."""
+    if request.video_source is not None:
+        for frame in read_frames(request.video_source, 0, request.kept_source_frames):
+            yield resize(frame, request.size)
+
+
+def last_frames(frames: Iterable[Frame], count: int, request: GenerationRequest) -> Frames:
+    """(K, H, W, 3): the last `count` of the frames, or as many as there are."""
+    latest = deque(frames, maxlen=count)
+    return np.stack(latest) if latest else np.zeros((0, request.height, request.width, 3), np.uint8)
 
 
 def window_of(request: GenerationRequest, index: int, span: Span, windows: int, prefix: Frames) -> Window:
@@ -57,7 +64,7 @@ def window_of(request: GenerationRequest, index: int, span: Span, windows: int, 
 
     Control videos and positions count from the first frame of the result; with letter T from the first new frame.
     """
-    start = span.start - (request.kept_source_frames if "T" in request.video_prompt_type else 0)
+    start = span.start - request.guide_start
     redrawn = request.video_guide if "G" in request.video_prompt_type else None
     begun = request.initial_video or redrawn
     initial = None if begun is None else initial_frames(begun, request, start, span.frames)

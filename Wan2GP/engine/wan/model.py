@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-
-import numpy as np
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.control import check_control, positioned
@@ -21,7 +20,7 @@ from Wan2GP.engine.wan.continuity import colour_matched, with_noise
 from Wan2GP.engine.wan.latents import decode
 from Wan2GP.engine.wan.loading import load_parts
 from Wan2GP.engine.wan.loop import denoise
-from Wan2GP.engine.wan.media import context_of, prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import context_of, last_frames, prompt_of, source_frames, spans_of, window_of
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.engine.wan.resume import Resume
 from Wan2GP.engine.wan.steps import Step, plan_steps
@@ -162,21 +161,23 @@ class _Run:
     def video(self) -> Iterator[Frame]:
         """The kept frames of the source, then the new ones; the video so far is what the next window goes on from."""
         request = self._request
-        source = source_frames(request)
-        yield from source
         spans = spans_of(request)
-        tail, kept = source, max(1, *(context_of(request, span) for span in spans))
+        latest: deque[Frame] = deque(maxlen=max(context_of(request, span) for span in spans))
+        for frame in source_frames(request):
+            latest.append(frame)
+            yield frame
         with ExitStack() as stack:
             loras = stack.enter_context(self._loras())
             for index, span in enumerate(spans):
                 frames = self.resume.finished(index)
                 if frames is None:
-                    before = tail[max(len(tail) - context_of(request, span), 0) :]
+                    before = last_frames(latest, context_of(request, span), request)
                     frames = self._window(index, span, len(spans), before, loras)
                     if len(spans) > 1:
                         self.resume.finish(index, frames)
-                tail = np.concatenate([tail, frames])[-kept:]
-                yield from frames
+                for frame in frames:
+                    latest.append(frame)
+                    yield frame
 
     def _window(self, index: int, span: Span, windows: int, prefix: Frames, loras: LoraSet) -> Frames:
         """The new frames of one window."""

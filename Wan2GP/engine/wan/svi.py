@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from Wan2GP.architectures import SVI_LEAST_CONTEXT
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.wan.image_conditions import ImageConditions
-from Wan2GP.engine.wan.window import SVI_CONTEXT, SVI_LEAST_CONTEXT
+from Wan2GP.engine.wan.window import SVI_CONTEXT
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import Frame
 

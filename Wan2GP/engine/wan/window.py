@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from Wan2GP.architectures import SVI_LEAST_CONTEXT, SVI_OVERLAP
 from Wan2GP.errors import InvalidInput
 from Wan2GP.media import Frame
 
 Frames = npt.NDArray[np.uint8]
 
 #: frames from which the last latent frame of a video is made: the first latent frame has one, two more have four each
-SVI_CONTEXT = 9
-#: fewer make no latent frame of four
-SVI_LEAST_CONTEXT = 5
+SVI_CONTEXT = SVI_LEAST_CONTEXT + SVI_OVERLAP
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,12 @@ def plan_svi_windows(
 
     A window that goes on makes one frame that is no part of the video (the anchor), the `overlap`, and as many latent
     frames more as hold what it adds; frames past that are left out at its end. The first window, where nothing is
-    given, is a plain one. Raises InvalidInput too when there is too little to go on from.
+    given, is a plain one.
     """
     plain = plan_windows(total, size, overlap, discard, frame_step, given, least)
     spans = [] if given else list(plain[:1])
     made = given or spans[0].new
     while made < total:
-        if made < SVI_LEAST_CONTEXT:
-            raise InvalidInput(f"SVI goes on from {SVI_LEAST_CONTEXT} frames or more, not {made}", field="video_source")
         last = overlap + total - made <= size
         drawn = total - made if last else size - overlap
         frames = 1 + overlap + _lengthened(drawn + 1, frame_step) - 1
