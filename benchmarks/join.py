@@ -5,7 +5,8 @@
 The clips come from two encoders in turn: our writer, and x264 as many tools set it up (another preset, longer GOPs);
 neighbours fade into each other over 8 frames. Each run is a process of its own: its time is that of the joining alone,
 its memory the peak of the whole process, also given above that of a process which only imports the same modules. After
-each run every frame outside the fades is decoded and compared with its original by hash.
+each run every frame outside the fades is decoded and compared with its original by hash; fewer equal ones than were
+copied end it with an error.
 """
 
 from __future__ import annotations
@@ -132,7 +133,13 @@ def measure(way: str, folder: Path) -> dict[str, float]:
         return {"peak_mb": peak_mb}
     found, _ = run_alone(Path(__file__), "--child", "untouched", "--folder", str(folder), "--way", way)
     frames, outside, same = map(int, found.split())
-    counts = {"frames": frames, "encoded_frames": encoded, "outside_fades": outside, "identical_frames": same}
+    copied = max(frames - encoded, 0)
+    if same < copied:
+        raise SystemExit(f"{way}: {copied:.0f} frames were copied, but only {same} decode to their originals")
+    counts = {
+        "frames": frames, "encoded_frames": encoded, "copied_frames": copied,
+        "outside_fades": outside, "identical_frames": same,
+    }  # fmt: skip
     return {"seconds": seconds, "peak_mb": peak_mb, **counts}
 
 
@@ -159,14 +166,14 @@ def table(result: dict[str, Any]) -> str:
         f"Join of {NUM_CLIPS} clips of {result['clip_frames']} frames, {SIZE[0]}x{SIZE[1]}, from two encoders in turn, "
         f"fades of {FADE}; medians of {result['rounds']} rounds on {result['machine']}.",
         "",
-        "| way | frames | encoded | outside fades: identical to the original | seconds | peak memory, MB "
+        "| way | frames | encoded | copied | outside fades: identical to the original | seconds | peak memory, MB "
         "| of that above imports, MB |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, way in result["ways"].items():
         ratio = way["ratio"]
         lines.append(
-            f"| {name} | {way['frames']:.0f} | {way['encoded_frames']:.0f} "
+            f"| {name} | {way['frames']:.0f} | {way['encoded_frames']:.0f} | {way['copied_frames']:.0f} "
             f"| {way['identical_frames']:.0f} of {way['outside_fades']:.0f} "
             f"| {way['seconds']:.1f} [{ratio['seconds']:.1f}x] | {way['peak_mb']:.0f} [{ratio['peak_mb']:.1f}x] "
             f"| {way['above_imports_mb']:.0f} [{ratio['above_imports_mb']:.1f}x] |"

@@ -6,10 +6,10 @@ and size. Transitions are generated between views and encoded once; the result i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from headless.options import GenerationOptions
 from source.errors import EngineError, InvalidInput, InvalidMedia, Unsupported
 from source.media.assemble import Part, assemble
 from source.media.clips import Clip
+from source.media.download import naming
 from source.media.guides import GuidePlan, write_guide, write_mask
 from source.media.soundtrack import SoundPiece
-from source.media.splice import SpliceReport
-from source.params.joins import DEFAULT_FPS, ClipRange, Harmonised, JoinParams, JoinPlan, as_fraction
+from source.media.splice import SpliceReport, signalling_beside
+from source.params.joins import DEFAULT_FPS, SAME_FPS, ClipRange, Harmonised, JoinParams, JoinPlan, as_fraction
 from source.planning.joins import kept, sound_spans, total_frames
 from source.task_registry import TaskContext
 from source.trail import Category
-from Wan2GP.media import Frame, exact_fps, probe_video, read_frames, resize, write_video
+from Wan2GP.media import Frame, Signalling, check_sound, exact_fps, probe_video, read_frames, resize, write_video
 
 #: seconds in which a clip's sound comes and goes where it meets a transition
 FADE_S = 0.03
@@ -46,14 +47,17 @@ class Harmony:
     def of(cls, params: Harmonised, first: Path) -> Harmony:
         """As the parameters say; what they leave open is the first clip's. Raises InvalidMedia, InvalidInput."""
         own = probe_video(first)
-        fps = exact_fps(own.fps if params.use_input_video_fps else params.fps or DEFAULT_FPS)
         aspect = as_fraction(params.aspect_ratio) if params.aspect_ratio else Fraction(own.width, own.height)
         asked = None if params.use_input_video_resolution else params.options.size
         size = (asked[0] // 2 * 2, asked[1] // 2 * 2) if asked else Clip.open(first, aspect=aspect).size
-        return cls(size, fps, aspect, params.fps_tolerance)
+        return cls(size, _rate(params, exact_fps(own.fps)), aspect, params.fps_tolerance)
 
     def view(self, path: Path) -> Clip:
         return Clip.open(path, fps=self.fps, size=self.size, aspect=self.aspect, fps_tolerance=self.fps_tolerance)
+
+    def signalling_beside(self, *clips: Clip) -> Signalling:
+        """What a new video of the project says of its colours, to be copied together with these clips."""
+        return signalling_beside(clips, self.size, self.fps)
 
     @property
     def as_params(self) -> dict[str, Any]:
@@ -61,11 +65,20 @@ class Harmony:
         return {
             "resolution": list(self.size),
             "fps": float(self.fps),
+            "exact_fps": f"{self.fps.numerator}/{self.fps.denominator}",
             "aspect_ratio": f"{self.aspect.numerator}:{self.aspect.denominator}",
             "fps_tolerance": self.fps_tolerance,
             "use_input_video_resolution": False,
             "use_input_video_fps": False,
         }
+
+
+def _rate(params: Harmonised, own: Fraction) -> Fraction:
+    """The rate of all frames; the first clip's `own` where it is the one asked for, written as a rounded number."""
+    if params.exact_fps:
+        return Fraction(params.exact_fps)
+    asked = exact_fps(params.fps or DEFAULT_FPS)
+    return own if params.use_input_video_fps or abs(own - asked) < SAME_FPS else asked
 
 
 @dataclass(frozen=True)
@@ -199,8 +212,10 @@ class Transition:
             output,
             self._sized(result.output),
             fps=self.harmony.fps,
-            # The contexts are cross-faded later; the gap between these can be copied then.
-            keyframes={self.plan.context_before, self.plan.context_before + self.plan.gap},
+            # The contexts are cross-faded later. Between these the transition stands alone and can be copied, together
+            # with the originals: the last frame of a fade is wholly the transition's.
+            keyframes={self.plan.context_before - 1, self.plan.context_before + self.plan.gap},
+            signalling=self.harmony.signalling_beside(self.before.clip, self.after.clip),
         )
         return output, {"num_frames": made, "model": result.model, "notes": list(result.notes)}
 
@@ -225,6 +240,21 @@ def check_joining_model(context: TaskContext, name: str | None) -> tuple[int, in
     return model.frame_step, model.min_frames
 
 
+def checked_sound(clips: Mapping[str, Clip], audio_url: str | None, context: TaskContext) -> Path | None:
+    """The song that is heard instead of the clips, where one is named; otherwise their own sound is checked.
+
+    `clips` go by their fields. What the splice could not lay is refused here, before anything is generated.
+    Raises InvalidMedia.
+    """
+    if audio_url:
+        return context.fetch(audio_url, kind="audio", field="audio_url")
+    for field, clip in clips.items():
+        with naming(field):
+            if clip.has_audio:
+                check_sound(clip.path)
+    return None
+
+
 def splice_project(
     footage: Sequence[Footage],
     transitions: Sequence[Path],
@@ -233,19 +263,18 @@ def splice_project(
     context: TaskContext,
     *,
     output: Path,
-    audio_url: str | None = None,
+    song: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The clips with their transitions between them, from the originals; also what there is to say about it.
+
+    song   is heard instead of the clips
 
     Raises InvalidMedia when a transition, or the result, is not as long as planned.
     """
     ranges = [each.range for each in footage]
     planned = total_frames(ranges, joins)
     clips = [_transition_clip(path, join, harmony, context) for path, join in zip(transitions, joins, strict=True)]
-    pieces = _sound(footage, joins, harmony.fps)
-    if audio_url:
-        sound = context.fetch(audio_url, kind="audio", field="audio_url")
-        pieces = [SoundPiece(sound, 0, float(planned / harmony.fps), 0)]
+    pieces = [SoundPiece(song, 0, float(planned / harmony.fps), 0)] if song else _sound(footage, joins, harmony.fps)
     report = assemble(
         _parts(footage, clips, joins),
         output,
@@ -274,24 +303,28 @@ def _parts(footage: Sequence[Footage], transitions: Sequence[Clip], joins: Seque
         fade = joins[index - 1].context_after if index else 0
         parts.append(Part(footage[index].clip, start, stop, fade))
         if index < len(joins):
-            parts.append(Part(transitions[index], 0, joins[index].length, joins[index].context_before))
+            join = joins[index]
+            parts.append(Part(transitions[index], 0, join.length, join.context_before, generated=True))
     return parts
 
 
 def _sound(footage: Sequence[Footage], joins: Sequence[JoinPlan], fps: Fraction) -> list[SoundPiece]:
+    """What is heard of each clip. Sounds that meet are cross-faded where both files go on, else each fades alone."""
     ranges = [each.range for each in footage]
-    end = total_frames(ranges, joins)
-    pieces = [
-        footage[span.clip].clip.sound(
-            span.start,
-            span.stop,
-            span.at / fps,
-            fade_in_s=FADE_S if span.at else 0,
-            fade_out_s=FADE_S if span.end < end else 0,
-        )
-        for span in sound_spans(ranges, joins)
+    end, spans = total_frames(ranges, joins), sound_spans(ranges, joins)
+    clips = [footage[span.clip].clip for span in spans]
+    room = Fraction(FADE_S / 2) * fps
+    over = [
+        FADE_S / 2 if first.end == second.at and min(clip.num_frames - first.stop, second.start) >= room else 0.0
+        for clip, (first, second) in zip(clips, pairwise(spans), strict=False)
     ]
-    return [piece for piece in pieces if piece is not None]
+    pieces: list[SoundPiece] = []
+    for span, clip, before_s, after_s in zip(spans, clips, [0.0, *over], [*over, 0.0], strict=True):
+        fades = {"fade_in_s": FADE_S if span.at else 0, "fade_out_s": FADE_S if span.end < end else 0}
+        piece = clip.sound(span.start, span.stop, span.at / fps, **fades)
+        if piece is not None:
+            pieces.append(piece.reaching(before_s, after_s))
+    return pieces
 
 
 def _described(report: SpliceReport, harmony: Harmony, joins: Sequence[JoinPlan], *, sound: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import wave
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from skimage.metrics import structural_similarity
 from travel_shop import Workshop
 
 from source.store.types import Task
-from Wan2GP.media import Frame, mux_audio, probe_video, read_frame, read_frames, read_sound, write_video
+from Wan2GP.media import Frame, ffmpeg_path, probe_video, read_frame, read_frames, read_sound, write_video
 
 SIZE = (96, 64)
 FPS = 16
@@ -39,23 +40,46 @@ def row_of_clips(folder: Path, *lengths: int) -> list[Path]:
     return [clip(folder / f"clip{index}.mp4", length, index) for index, length in enumerate(lengths)]
 
 
-def clicking(path: Path, num_frames: int, beats: list[int], *, fps: float = FPS, tone: float = 0.0) -> Path:
-    """A dark clip with a white frame and a click at each of `beats`, over a soft tone of `tone` Hz."""
+def clicking(
+    path: Path,
+    num_frames: int,
+    beats: list[int],
+    *,
+    fps: float = FPS,
+    tone: float = 0.0,
+    rate: int = RATE,
+    sound_s: float | None = None,
+) -> Path:
+    """A dark clip with a white frame and a click at each of `beats`, over a soft tone of `tone` Hz.
+
+    The sound lasts `sound_s` seconds (None: as long as the pictures), one channel of `rate` samples a second.
+    """
     silent, sound = path.with_suffix(".silent.mp4"), path.with_suffix(".wav")
     shape = (SIZE[1], SIZE[0], 3)
     write_video(silent, (np.full(shape, 235 if k in beats else 40, np.uint8) for k in range(num_frames)), fps=fps)
-    samples = np.zeros(round(num_frames / fps * RATE))
+    samples = np.zeros(round((num_frames / fps if sound_s is None else sound_s) * rate))
     if tone:
-        samples += 0.1 * np.sin(2 * np.pi * tone * np.arange(len(samples)) / RATE)
+        samples += 0.1 * np.sin(2 * np.pi * tone * np.arange(len(samples)) / rate)
     for beat in beats:
-        start = round(beat / fps * RATE)
-        samples[start : start + 240] = 0.9
+        start = round(beat / fps * rate)
+        samples[start : start + rate // 200] = 0.9
     with wave.open(str(sound), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
-    mux_audio(silent, sound, path)
+    ffmpeg("-i", silent, "-i", sound, "-c:v", "copy", "-c:a", "aac", "-b:a", "192k", path)
+    return path
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    quiet = [str(ffmpeg_path()), "-nostdin", "-loglevel", "error", "-y"]
+    subprocess.run([*quiet, *map(str, arguments)], check=True, timeout=60)
+
+
+def uneven(path: Path, source: Path) -> Path:
+    """The video without its frames 8 to 23, each other frame still at its own time."""
+    ffmpeg("-i", source, "-vf", "select='not(between(n,8,23))'", "-fps_mode", "vfr", "-crf", "8", path)
     return path
 
 
@@ -72,7 +96,7 @@ def clicks(video: Path) -> list[float]:
     return [float(start / RATE * FPS) for start in starts]
 
 
-def loudness(video: Path, start: int, stop: int) -> float:
+def loudness(video: Path, start: float, stop: float) -> float:
     """Root mean square of the sound of the frames start..stop-1."""
     samples = read_sound(video, rate=RATE, start_s=start / FPS, stop_s=stop / FPS)
     return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
@@ -93,6 +117,12 @@ def project(clips: list[Path], **changes: Any) -> dict[str, Any]:
         "gap_frame_count": 9,
     }
     return {"orchestrator_details": details | changes}
+
+
+def alone(first: Path | None, second: Path, **changes: Any) -> dict[str, Any]:
+    named = {"starting_video_path": str(first)} if first else {}
+    settings = {"model": "fake_vace", "context_frame_count": 4, "gap_frame_count": 9, "prompt": "x"}
+    return named | {"ending_video_path": str(second)} | settings | changes
 
 
 def transitions(shop: Workshop, row: Task) -> list[Task]:

@@ -17,12 +17,16 @@ from source.media.splice import Fade, Piece, Span, SpliceReport, splice
 
 @dataclass(frozen=True)
 class Part:
-    """The frames start..stop-1 of a clip; the first `fade` of them are cross-faded with the last of the part before."""
+    """The frames start..stop-1 of a clip; the first `fade` of them are cross-faded with the last of the part before.
+
+    What is `generated` gives way to originals where only one of them can be copied.
+    """
 
     clip: Clip
     start: int
     stop: int
     fade: int = 0
+    generated: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -86,9 +90,11 @@ def _pieces(parts: Sequence[Part], size: Size, crossfade: Crossfade) -> list[Pie
     clips = [part.clip if part.clip.size == size else replace(part.clip, size=size) for part in parts]
     fades = [part.fade for part in parts] + [0]
     for i, (clip, part) in enumerate(zip(clips, parts, strict=True)):
-        alone = part.start + part.fade
-        if part.fade:
-            tail = Span(clips[i - 1], parts[i - 1].stop - part.fade, parts[i - 1].stop)
-            pieces.append(Fade(tail, Span(clip, part.start, alone), crossfade))
-        pieces.append(Span(clip, alone, part.stop - fades[i + 1]))
+        mixed = crossfade.mixed_frames(part.fade)
+        alone = part.start + mixed
+        if mixed:
+            begin = parts[i - 1].stop - part.fade
+            tail = Span(clips[i - 1], begin, begin + mixed)
+            pieces.append(Fade(tail, Span(clip, part.start, alone), crossfade, part.fade))
+        pieces.append(Span(clip, alone, part.stop - fades[i + 1], part.generated))
     return pieces

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from source.errors import InvalidInput
+from source.errors import InvalidInput, InvalidMedia
 from source.media.soundtrack import SoundPiece
 from Wan2GP.media import (
     BT709_SIGNALLING,
@@ -202,5 +202,9 @@ def _crop(index: VideoIndex, aspect: Fraction | None) -> Box:
         wide, high = min(width, round(height * aspect)), min(height, round(width / aspect))
     wide, high = wide // 2 * 2, high // 2 * 2
     if not wide or not high:
-        raise InvalidInput(f"{index.info.path} is {width}x{height}: nothing is left of it at the shape {aspect}")
+        if aspect is None:
+            raise InvalidMedia(f"{index.info.path} is {width}x{height}; both sides must be at least 2 pixels")
+        raise InvalidInput(
+            f"{index.info.path} is {width}x{height}: nothing is left of it at the shape {aspect}", field="aspect_ratio"
+        )
     return (width - wide) // 4 * 2, (height - high) // 4 * 2, wide, high

@@ -66,9 +66,17 @@ class Crossfade:
         if self.mode not in MODES:
             raise InvalidInput(f"{self.mode!r} is no cross-fade.{did_you_mean(self.mode, MODES)} There are: {MODES}")
 
+    @property
+    def sharpens(self) -> bool:
+        return self.mode == "linear_sharp" and self.sharp_amount > 0
+
+    def mixed_frames(self, num_frames: int) -> int:
+        """How many of the frames of a fade are mixed: the last is the second clip's own, unless it is sharpened."""
+        return num_frames if self.sharpens else max(num_frames - 1, 0)
+
     def planes(self, first: Iterable[Pixels], second: Iterable[Pixels], num_frames: int) -> Iterator[Pixels]:
-        """Blend `num_frames` pairs of yuv420p frames, one pair at a time."""
-        for before, after, alpha in zip(first, second, weights(num_frames, self.mode), strict=True):
+        """The mixed frames of a fade over `num_frames` frames, one pair of yuv420p frames at a time."""
+        alphas = weights(num_frames, self.mode)[: self.mixed_frames(num_frames)]
+        for before, after, alpha in zip(first, second, alphas, strict=True):
             mixed = blend(before, after, float(alpha))
-            sharp = self.mode == "linear_sharp" and self.sharp_amount
-            yield sharpen_planes(mixed, self.sharp_amount * float(alpha)) if sharp else mixed
+            yield sharpen_planes(mixed, self.sharp_amount * float(alpha)) if self.sharpens else mixed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,6 +40,11 @@ class SoundPiece:
     def length(self) -> int:
         """How long it lasts, in samples."""
         return round((self.stop_s - self.start_s) / float(self.speed) * SOUND_RATE)
+
+    def reaching(self, before_s: float, after_s: float) -> SoundPiece:
+        """The same sound, begun and ended that much further out, in seconds of the result."""
+        lead, tail = before_s * float(self.speed), after_s * float(self.speed)
+        return replace(self, start_s=self.start_s - lead, stop_s=self.stop_s + tail, at_s=self.at_s - before_s)
 
     def gain(self, start: int, stop: int) -> Samples:
         """The factor of its samples start..stop-1, one for all outside fades: sin(pi t / 2) in, and back while out."""

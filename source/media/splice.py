@@ -19,7 +19,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -55,6 +55,7 @@ class Span:
     clip: Clip
     start: int
     stop: int
+    generated: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -66,18 +67,19 @@ class Span:
 
 @dataclass(frozen=True)
 class Fade:
-    """`before` turning into `after`; both have the same number of frames."""
+    """The mixed frames of `before` turning into `after` over `length` frames; both spans hold just those."""
 
     before: Span
     after: Span
     crossfade: Crossfade
+    length: int
 
     @property
     def num_frames(self) -> int:
         return self.after.num_frames
 
     def planes(self, signalling: Signalling) -> Iterator[Planes]:
-        return self.crossfade.planes(self.before.planes(signalling), self.after.planes(signalling), self.num_frames)
+        return self.crossfade.planes(self.before.planes(signalling), self.after.planes(signalling), self.length)
 
 
 Piece: TypeAlias = Span | Fade
@@ -149,20 +151,32 @@ def splice(
 
 
 def _to_copy(pieces: Sequence[Piece], size: Size, fps: Fraction) -> tuple[Signalling, set[Clip]]:
-    """The clips to copy from, and what they all say of their colours: the kind that saves encoding the most frames."""
+    """The clips to copy from, and what they all say of their colours: the kind that saves encoding the most frames.
+
+    First of originals, then of what was generated.
+    """
+    originals: Counter[Signalling] = Counter()
     saved: Counter[Signalling] = Counter()
-    fit = {piece.clip for piece in pieces if isinstance(piece, Span) and _fits(piece.clip, size, fps)}
+    fit = {piece.clip for piece in pieces if isinstance(piece, Span) and can_be_copied(piece.clip, size, fps)}
     for section in sections_of(pieces, fit):
         for span in section.pieces if section.copied else ():
             assert isinstance(span, Span)
-            saved[span.clip.index.encoding.signalling] += span.num_frames
+            said = span.clip.index.encoding.signalling
+            saved[said] += span.num_frames
+            originals[said] += 0 if span.generated else span.num_frames
     if not saved:
         return BT709_SIGNALLING, set()
-    signalling = saved.most_common(1)[0][0]
+    signalling = max(saved, key=lambda said: (originals[said], saved[said]))
     return signalling, {clip for clip in fit if clip.index.encoding.signalling == signalling}
 
 
-def _fits(clip: Clip, size: Size, fps: Fraction) -> bool:
+def signalling_beside(clips: Sequence[Clip], size: Size, fps: Fraction) -> Signalling:
+    """What a video should say of its colours to be copied together with the first of `clips` that can be copied."""
+    said = (clip.index.encoding.signalling for clip in clips if can_be_copied(clip, size, fps))
+    return next(said, BT709_SIGNALLING)
+
+
+def can_be_copied(clip: Clip, size: Size, fps: Fraction) -> bool:
     """Whether packets of the clip may stand in a video of that size and rate beside those of our writer."""
     index = clip.index
     encoding = index.encoding
@@ -186,13 +200,13 @@ def _parts(piece: Piece, copyable: Collection[Clip]) -> list[tuple[Piece, bool]]
     """(part, whether it can be copied) of one piece, in order."""
     if isinstance(piece, Fade) or piece.clip not in copyable:
         return [(piece, False)]
-    clip, index = piece.clip, piece.clip.index
+    index = piece.clip.index
     begin = next((entry for entry in index.entry_points if entry >= piece.start), piece.stop)
     if begin >= piece.stop:
         return [(piece, False)]
     end = index.last_close(begin, piece.stop)
     bounds = ((piece.start, begin, False), (begin, end, True), (end, piece.stop, False))
-    return [(Span(clip, start, stop), copied) for start, stop, copied in bounds if start < stop]
+    return [(replace(piece, start=start, stop=stop), copied) for start, stop, copied in bounds if start < stop]
 
 
 @dataclass(frozen=True)

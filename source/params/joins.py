@@ -18,6 +18,8 @@ DEFAULT_FPS = 16.0
 FPS_TOLERANCE = 0.5
 #: the same in an edit, whose portions are counted in frames
 EDIT_FPS_TOLERANCE = 0.01
+#: rates no further apart are one rate, rounded for writing it down, frames a second
+SAME_FPS = 0.005
 #: frames of context that are held in memory on each side
 MAX_CONTEXT = 81
 
@@ -77,6 +79,14 @@ class ClipRange(Part):
     stop: PositiveInt = Field(..., description="frame after the last one")
     num_frames: PositiveInt = Field(..., description="frames of the whole video, to notice one that was exchanged")
 
+    @model_validator(mode="after")
+    def _frames_of_one_video(self) -> Self:
+        if (self.path is None) == (self.task_id is None):
+            raise ValueError("give the path of the video, or the task_id whose output it is")
+        if not self.start < self.stop <= self.num_frames:
+            raise ValueError(f"{self.start} to {self.stop} are no frames of a video that has {self.num_frames}")
+        return self
+
     @property
     def length(self) -> int:
         return self.stop - self.start
@@ -104,6 +114,9 @@ class Harmonised(TaskParams):
 
     aspect_ratio: AspectRatio | None = Field(None, description='"W:H"; clips are cropped to it around their centre')
     fps: float | None = Field(None, gt=0, le=240, description="frames per second of the result (default 16)")
+    exact_fps: str | None = Field(
+        None, pattern=r"^[1-9]\d{0,8}/[1-9]\d{0,8}$", description="the same as a fraction, as planned"
+    )
     fps_tolerance: float = Field(
         FPS_TOLERANCE, ge=0, le=5, description="a clip whose rate differs by no more keeps its frames one for one"
     )

@@ -16,13 +16,14 @@ from source.task_registry import Spawned, TaskContext, task
 def edit_video_orchestrator(params: EditVideoParams, context: TaskContext) -> Spawned:
     """Generate portions of a video anew and join them to what stays, which is spliced from the original."""
     from source.join_projects import ClipRow, spawn
-    from source.joining import Harmony
+    from source.joining import Harmony, checked_sound
     from source.planning.prompts import Picture
 
     path = params.source_video_url
     source = context.fetch(path, kind="video", field="source_video_url")
     harmony = Harmony.of(at_counted_rate(params), source)
     view = harmony.view(source)
+    checked_sound({"source_video_url": view}, params.audio_url, context)
     total = view.num_frames
     portions = plan_portions(params.portions_to_regenerate, total, params.source_video_total_frames)
     ranges = keepers(portions, total, keep_edges=params.replace_mode)

@@ -5,12 +5,12 @@ The steps import the media libraries themselves: add_task only needs the declara
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from source.params.joins import DEFAULT_MODEL, InpaintParams, JoinPlan
+from source.params.joins import DEFAULT_MODEL, FPS_TOLERANCE, InpaintParams, JoinPlan
 from source.task_registry import Done, TaskContext, task
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 @task("inpaint_frames", default_model=DEFAULT_MODEL)
 def inpaint_frames(params: InpaintParams, context: TaskContext) -> Done:
     """Generate frames within a video anew; the rest of it stays as it is, its sound too."""
-    from source.joining import Footage, check_joining_model, splice_project
-    from source.media.clips import Clip
+    from source.joining import Footage, check_joining_model, checked_sound, splice_project
     from source.planning.edits import inpainted_ranges, plan_inpainting
 
     step, min_frames = check_joining_model(context, params.model)
-    source = Clip.open(context.fetch(params.video_path, kind="video", field="video_path"))
+    source = _seen(context.fetch(params.video_path, kind="video", field="video_path"))
+    if not params.patch_only:
+        checked_sound({"video_path": source}, None, context)
     start, end, total = params.inpaint_start_frame, params.inpaint_end_frame, source.num_frames
     plan = plan_inpainting(start, end, total, params.context_frame_count, step=step, min_frames=min_frames)
     before, after = inpainted_ranges(params.video_path, start, end, total)
@@ -40,13 +41,20 @@ def inpaint_frames(params: InpaintParams, context: TaskContext) -> Done:
     return Done(output, data | said)
 
 
+def _seen(file: Path) -> Clip:
+    """The video at its own rate: frame by frame, or by time where its frames are not evenly spaced."""
+    from source.media.clips import Clip
+    from Wan2GP.media import probe_video
+
+    return Clip.open(file, fps=probe_video(file).fps)
+
+
 def _harmony(params: InpaintParams, source: Clip) -> Harmony:
     """The video's own size and rate; a patch that is asked for alone may have others."""
     from source.joining import Harmony
     from Wan2GP.media import exact_fps
 
-    # Frames are counted in the file, whatever their time stamps: infinite tolerance.
-    own = Harmony(source.size, source.fps, Fraction(*source.size), math.inf)
+    own = Harmony(source.size, source.fps, Fraction(*source.size), FPS_TOLERANCE)
     if not params.patch_only:
         return own
     width, height = params.options.size or source.size

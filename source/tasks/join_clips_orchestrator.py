@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 def join_clips_orchestrator(params: JoinClipsParams, context: TaskContext) -> Spawned:
     """Join clips to one video: a generated transition between each two, spliced from the originals once."""
     from source.join_projects import ClipRow, spawn
-    from source.joining import Harmony
+    from source.joining import Harmony, checked_sound
 
     listed = params.clip_list[:1] if params.loop_first_clip else params.clip_list
     files = [context.fetch(clip.url, kind="video", field=f"clip_list[{i}].url") for i, clip in enumerate(listed)]
     harmony = Harmony.of(params, files[0])
     views = [harmony.view(file) for file in files]
+    checked_sound({f"clip_list[{i}].url": view for i, view in enumerate(views)}, params.audio_url, context)
     clips = [
         ClipRange(path=clip.url, stop=view.num_frames, num_frames=view.num_frames)
         for clip, view in zip(listed, views, strict=True)

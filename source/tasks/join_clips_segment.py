@@ -45,7 +45,7 @@ def _transition_alone(params: JoinSegmentParams, context: TaskContext) -> Done:
 
 def _joined(params: JoinSegmentParams, context: TaskContext) -> Done:
     """A join of its own: planned, generated and spliced here."""
-    from source.joining import Footage, Harmony, Transition, check_joining_model, splice_project
+    from source.joining import Footage, Harmony, Transition, check_joining_model, checked_sound, splice_project
     from source.media.poster import poster
     from source.planning.joins import Wanted, plan_joins
 
@@ -57,6 +57,9 @@ def _joined(params: JoinSegmentParams, context: TaskContext) -> Done:
     harmony = Harmony.of(params, first)
     before = Footage.whole(harmony.view(first), str(first))
     after = Footage.whole(harmony.view(second), str(second))
+    audio_url = params.audio_url if params.is_last_join or not _orchestrated(context) else None
+    clips = {"starting_video_path": before.clip, "ending_video_path": after.clip}
+    song = checked_sound(clips, audio_url, context)
     lengths = (before.range.length, after.range.length)
     join: JoinPlan = plan_joins(lengths, [Wanted.of(params, step=step, min_frames=min_frames)])[0]
     transition, said = Transition.of(params, join, before, after, harmony, _enhanced(params, context)).make(context)
@@ -67,7 +70,7 @@ def _joined(params: JoinSegmentParams, context: TaskContext) -> Done:
         harmony,
         context,
         output=context.scratch / "joined.mp4",
-        audio_url=params.audio_url if params.is_last_join or not _orchestrated(context) else None,
+        song=song,
     )
     picture = poster(output, context.scratch / "joined.jpg")
     return Done(output, {"model": said["model"], "notes": said["notes"]} | data, picture)

@@ -15,7 +15,7 @@ from source.task_registry import Dependency, Done, TaskContext, task
 @task("join_final_stitch", uses_gpu=False)
 def join_final_stitch(params: FinalStitchParams, context: TaskContext) -> Done:
     """Splice clips and transitions to one video, created by an orchestrator of joins or edits."""
-    from source.joining import Footage, Harmony, located, splice_project
+    from source.joining import Footage, Harmony, checked_sound, located, splice_project
     from source.media.poster import poster
 
     transitions = ordered_transitions(context.dependencies(), len(params.joins))
@@ -28,7 +28,7 @@ def join_final_stitch(params: FinalStitchParams, context: TaskContext) -> Done:
         harmony,
         context,
         output=context.scratch / "joined.mp4",
-        audio_url=params.audio_url,
+        song=checked_sound({f"clips[{i}]": each.clip for i, each in enumerate(footage)}, params.audio_url, context),
     )
     if params.total_frames not in (None, data["num_frames"]):
         raise InvalidInput(f"is {params.total_frames}, but the plan makes {data['num_frames']}", field="total_frames")
@@ -40,7 +40,8 @@ def ordered_transitions(dependencies: Sequence[Dependency], count: int) -> list[
     joins = [each for each in dependencies if each.task.task_type == "join_clips_segment"]
     newest: dict[int, Dependency] = {}
     for each in sorted(joins, key=lambda dependency: dependency.task.created_at):
-        newest[int(each.task.params.get("join_index", -1))] = each
+        index = each.task.params.get("join_index")
+        newest[index if isinstance(index, int) else -1] = each
     if sorted(newest) != list(range(count)):
         raise InvalidInput(
             f"{count} transitions are to be laid between the clips, but those of the joins {sorted(newest)} were found",

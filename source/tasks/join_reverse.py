@@ -14,7 +14,7 @@ from source.trail import Category
 
 if TYPE_CHECKING:
     from source.media.clips import Clip
-    from Wan2GP.media import Planes
+    from Wan2GP.media import Planes, Signalling
 
 #: bytes of decoded frames that are turned round at a time
 CHUNK_BYTES = 64 << 20
@@ -30,8 +30,9 @@ def join_reverse(params: ReverseParams, context: TaskContext) -> Done:
     footage = Footage.open(params.clip, harmony, context, field="clip")
     output = context.scratch / "reversed.mp4"
     start, stop = footage.range.start, footage.range.stop
-    with VideoWriter(output, fps=harmony.fps, size=harmony.size) as writer:
-        for done, planes in enumerate(backwards(footage.clip, start, stop), 1):
+    signalling = harmony.signalling_beside(footage.clip)
+    with VideoWriter(output, fps=harmony.fps, size=harmony.size, signalling=signalling) as writer:
+        for done, planes in enumerate(backwards(footage.clip, start, stop, signalling), 1):
             writer.write_planes(planes)
             context.report("reversing", done, stop - start)
     made = probe_video(output).num_frames
@@ -39,8 +40,8 @@ def join_reverse(params: ReverseParams, context: TaskContext) -> Done:
     return Done(output, {"num_frames": made})
 
 
-def backwards(clip: Clip, start: int, stop: int) -> Iterator[Planes]:
+def backwards(clip: Clip, start: int, stop: int, signalling: Signalling) -> Iterator[Planes]:
     """The frames stop-1 … start. Holds CHUNK_BYTES of them: each chunk is decoded forwards and given in reverse."""
     size = max(1, CHUNK_BYTES * 2 // (3 * clip.size[0] * clip.size[1]))
     for end in range(stop, start, -size):
-        yield from reversed(list(clip.planes(max(start, end - size), end)))
+        yield from reversed(list(clip.planes(max(start, end - size), end, signalling)))

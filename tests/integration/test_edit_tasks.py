@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from join_shop import SIZE, clicking, clicks, clip, flashes, frames_of, length, loudness, ssim, textured, transitions
+from join_shop import (
+    FPS,
+    SIZE,
+    clicking,
+    clicks,
+    clip,
+    ffmpeg,
+    flashes,
+    frames_of,
+    length,
+    loudness,
+    ssim,
+    textured,
+    transitions,
+    uneven,
+)
+from lora_site import serving
 from travel_shop import Workshop
 
 from source.store.types import Status
 from Wan2GP.media import probe_video
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Workshop]:
-    workshop = Workshop(tmp_path)
-    yield workshop
-    workshop.store.close()
 
 
 def edit(source: Path, portions: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
@@ -51,6 +60,38 @@ def test_two_portions_are_generated_anew_and_the_rest_stays(shop: Workshop, tmp_
     made, kept = frames_of(video), frames_of(source)
     assert all(np.array_equal(made[k], kept[k]) for k in range(16))
     assert row.result_data["copied_frames"] >= 32
+
+
+def copied(made: Path, source: Path, frames: list[tuple[int, int]]) -> list[int]:
+    """Those frames of the source that decode to other values at their place in the result."""
+    ours, theirs = frames_of(made), frames_of(source)
+    return [before for before, after in frames if not np.array_equal(theirs[before], ours[after])]
+
+
+def test_an_edit_copies_what_it_keeps_of_a_video_that_does_not_say_its_colours(shop: Workshop, samples: Path) -> None:
+    """GOPs of 10 frames, no colour tags. Fades of 4 frames end with the original's own frame: 40 begins a GOP."""
+    source = samples / "bbb_320x180_keyframes.mp4"
+    portions = [portion(12, 20), portion(32, 36)]
+    row = shop.run("edit_video_orchestrator", edit(source, portions, source_video_fps=25))
+    video = shop.video(row)
+    assert length(video) == 50 - 9 - 5 + 9 + 9
+    assert copied(video, source, [(k, k) for k in range(8)] + [(k, k + 4) for k in range(40, 50)]) == []
+    assert row.result_data is not None
+    assert row.result_data["copied_frames"] >= 8 + 9 + 9 + 10, "and the new frames are not encoded twice"
+
+
+@pytest.mark.parametrize(
+    "said", [{"source_video_fps": 23.976}, {"source_video_fps": None, "use_input_video_fps": True}]
+)
+def test_a_rate_that_is_written_another_way_is_no_reason_to_encode(
+    shop: Workshop, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    """The file has 2997/125 frames a second; as a number that is 23.976, and so is 24000/1001."""
+    source = clip(tmp_path / "source.mp4", 72, fps=Fraction(2997, 125))
+    row = shop.run("edit_video_orchestrator", edit(source, [portion(36, 44)], **said))
+    video = shop.video(row)
+    assert (length(video), probe_video(video).fps) == (72, Fraction(2997, 125))
+    assert copied(video, source, [(k, k) for k in [*range(24), *range(48, 72)]]) == []
 
 
 def test_with_replace_mode_the_edges_of_portions_stay(shop: Workshop, tmp_path: Path) -> None:
@@ -138,6 +179,14 @@ def test_a_shorter_gap_moves_the_sound_with_the_pictures(shop: Workshop, tmp_pat
     assert max(abs(a - b) for a, b in zip(clicks(video), [5, 49], strict=True)) < 1
 
 
+def test_sounds_that_meet_within_a_gap_are_cross_faded(shop: Workshop, tmp_path: Path) -> None:
+    """20 frames give way to 9: the sound leaps by 11 frames, whole waves of this tone, behind frame 24."""
+    source = clicking(tmp_path / "source.mp4", 80, [], tone=448)
+    video = shop.video(shop.run("edit_video_orchestrator", edit(source, [portion(20, 39)])))
+    assert 0.06 < loudness(video, 23.9, 24.1) < 0.11, "neither a dip nor a click where both are heard"
+    assert min(loudness(video, k / 10, k / 10 + 0.2) for k in range(220, 260)) > 0.06
+
+
 # ---- inpainting
 
 
@@ -166,11 +215,57 @@ def test_what_is_not_inpainted_is_copied(shop: Workshop, tmp_path: Path) -> None
     assert all(np.array_equal(made[k], kept[k]) for k in [*range(32), *range(64, 96)])
 
 
+def test_what_is_not_inpainted_is_copied_from_a_video_that_does_not_say_its_colours(
+    shop: Workshop, samples: Path
+) -> None:
+    """GOPs of 10 frames, no colour tags; the fade over 33..40 ends with the original's own frame."""
+    source = samples / "bbb_320x180_keyframes.mp4"
+    row = shop.run("inpaint_frames", inpaint(source, 20, 33))
+    assert copied(shop.video(row), source, [(k, k) for k in [*range(10), *range(40, 50)]]) == []
+    assert row.result_data is not None
+    assert row.result_data["copied_frames"] >= 10 + 13 + 10, "and the new frames are not encoded twice"
+
+
 def test_the_sound_of_an_inpainted_video_is_whole(shop: Workshop, tmp_path: Path) -> None:
     source = clicking(tmp_path / "source.mp4", 60, [5, 50], tone=440)
     video = shop.video(shop.run("inpaint_frames", inpaint(source, 20, 33)))
     assert max(abs(a - b) for a, b in zip(clicks(video), [5, 50], strict=True)) < 1
     assert min(loudness(video, start, start + 2) for start in range(8, 48, 2)) > 0.06
+
+
+def test_a_video_is_inpainted_from_its_url(shop: Workshop, tmp_path: Path) -> None:
+    source = clip(tmp_path / "source.mp4", 48)
+    with serving() as site:
+        url = site.add("/videos/source.mp4", source.read_bytes())
+        row = shop.run("inpaint_frames", inpaint(source, 20, 33, video_path=url))
+        assert site.asked("/videos/source.mp4")
+    assert copied(shop.video(row), source, [(k, k) for k in range(12)]) == []
+    assert length(shop.video(row)) == 48
+
+
+def test_a_url_without_a_video_is_refused_by_its_field(shop: Workshop, tmp_path: Path) -> None:
+    with serving() as site:
+        row = shop.run("inpaint_frames", inpaint(tmp_path / "none.mp4", 20, 33, video_path=site.url("/none.mp4")))
+    assert (row.status, row.error_class, shop.engine.calls) == (Status.FAILED, "bad_input", [])
+    assert (row.error_message or "").startswith("video_path")
+
+
+def test_sound_alone_is_no_video_to_inpaint(shop: Workshop, tmp_path: Path) -> None:
+    sound = tmp_path / "sound.mp4"
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=2", "-c:a", "aac", sound)
+    row = shop.run("inpaint_frames", inpaint(sound, 20, 33))
+    assert (row.error_message or "").startswith("video_path") and "no video stream" in (row.error_message or "")
+
+
+def test_pictures_that_are_unevenly_spaced_stay_with_their_sound(shop: Workshop, tmp_path: Path) -> None:
+    """48 frames of 64 in 4 s. The flash at frame 44 of the even video is at 2.75 s, and so is its click."""
+    even = clicking(tmp_path / "even.mp4", 64, [44, 45, 46], tone=440)
+    source = uneven(tmp_path / "source.mp4", even)
+    assert probe_video(source).num_frames == 48
+    video = shop.video(shop.run("inpaint_frames", inpaint(source, 16, 21)))
+    made = probe_video(video)
+    assert made.num_frames == 48
+    assert abs(flashes(video)[0] / made.fps - clicks(video)[0] / FPS) < 1 / made.fps
 
 
 def test_a_patch_alone_is_context_new_frames_and_context(shop: Workshop, tmp_path: Path) -> None:

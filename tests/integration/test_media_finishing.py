@@ -222,12 +222,6 @@ def test_a_picture_that_cannot_be_read_is_named(lossless: Path, tmp_path: Path) 
         finish(lossless, tmp_path / "out.mp4", Finishing(banner=(tmp_path / "gone.png", None)))
 
 
-def test_what_changes_nothing_says_so() -> None:
-    assert Finishing().changes_nothing and Finishing(keyframes=frozenset({3}), banner=(None, None)).changes_nothing
-    changes = ({"start": 1}, {"stop": 4}, {"saturation": 0.9}, {"brightness": 0.1}, {"size": (2, 2)})
-    assert not any(Finishing(**change).changes_nothing for change in changes)  # type: ignore[arg-type]
-
-
 def test_a_poster_is_the_first_frame(lossless: Path, drawn: list[Frame], tmp_path: Path) -> None:
     assert psnr(read_image(poster(lossless, tmp_path / "poster.jpg")), drawn[0]) > 33
     assert probe_video(lossless).num_frames == FRAMES

@@ -116,6 +116,7 @@ def test_time_stamps_are_exact(tmp_path: Path, fps: float) -> None:
 def test_usual_rates_become_the_fractions_they_stand_for() -> None:
     assert exact_fps(29.97) == Fraction(30000, 1001)
     assert exact_fps(23.976) == Fraction(24000, 1001)
+    assert exact_fps(0.001) == Fraction(1, 1000), "near to none, but not none"
     assert exact_fps(16) == exact_fps(16.0) == Fraction(16)
     assert exact_fps(12.5) == Fraction(25, 2)
     for bad in (0, -1, 5000):
