@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from source.errors import InvalidInput, InvalidMedia
-from source.params.travel import SegmentParams
+from source.params.travel import SegmentParams, TravelMode
 from source.planning.frames import quantise
 from source.planning.guidance import GUIDANCE_TYPE
 from source.planning.prompts import TASK_TYPE as PROMPTS_TYPE
-from source.planning.svi import SOURCE_FRAMES
+from source.planning.svi import LEAST_FRAMES, SOURCE_FRAMES
 from source.task_registry import Dependency, TaskContext
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class Predecessor:
 
     def source_frames(self) -> int:
         """How many of its last frames SVI is given: 9, or of a shorter video the 4k + 1 that it has."""
-        if self.num_frames < 5:
-            raise InvalidMedia(f"{self.clip.path.name} has {self.num_frames} frames; SVI continues at least 5")
+        if self.num_frames < LEAST_FRAMES:
+            raise InvalidMedia(
+                f"{self.clip.path.name} has {self.num_frames} frames, but SVI continues at least {LEAST_FRAMES}"
+            )
         return min(SOURCE_FRAMES, quantise(self.num_frames - 1))
 
 
@@ -94,3 +96,12 @@ def continued_clip(path: Path, fps: int, size: tuple[int, int] | None = None) ->
     from source.media.clips import Clip
 
     return Clip.open(path, fps=fps, size=size)
+
+
+def continued_frames(params: TravelMode, context: TaskContext) -> int:
+    """Frames of the video that a travel continues, at the travel's rate; 0 without one. Raises InvalidMedia."""
+    video = params.continue_from_video_resolved_path
+    if video is None:
+        return 0
+    path = context.fetch(video, kind="video", field="continue_from_video_resolved_path")
+    return continued_clip(path, params.fps_helpers).num_frames

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from headless.generation import GenerationResult, ModelInfo
 from headless.options import GenerationOptions
 from source.errors import EngineError, InvalidInput, Unsupported
+from source.params.structure_guidance import StructureGuidanceConfig
 from source.params.travel import DEFAULT_SEED, SegmentParams, SegmentSettings
 from source.planning import svi
-from source.planning.frames import context_for, quantise
+from source.planning.frames import context_for, plan_frames, quantise
 from source.planning.travel import wrapped
-from source.predecessor import BANNER_HEIGHT, Predecessor, predecessor_of
+from source.predecessor import BANNER_HEIGHT, Predecessor, continued_frames, predecessor_of
 from source.prompting import enhanced_prompt
-from source.structure import structure_for
+from source.structure import StructureClip, structure_for
 from source.task_registry import Done, TaskContext
 from source.trail import Category
 
@@ -41,6 +42,8 @@ def check_model(model: ModelInfo, params: SegmentSettings) -> None:
             f"{', '.join(sorted(model.inputs))}, but {' and '.join(needed)} are needed",
             field="model_name",
         )
+    if params.mode == "svi":
+        svi.check_phases(params.options, model.architecture)
     guided = params.mode == "vace"
     if params.vace_image_refs_to_prepare_by_worker and not (guided and model.takes("references")):
         raise Unsupported(
@@ -87,8 +90,8 @@ class TravelSegmentProcessor:
         predecessor = predecessor_of(params, context)
         overlap = _overlap(params) if predecessor else 0
         context_frames = context_for(overlap, model.frame_step)
-        num_frames = _length(params, model) + (svi.OVERLAP if predecessor and params.mode == "svi" else 0)
-        start_image = _image(context, params.start_image, "start image")
+        num_frames = _length(params, model, context_frames)
+        start_image = _image(params, params.start_image, context)
         if predecessor and not start_image:
             start_image = _last_picture(predecessor, size, context.scratch / "continued.png")
         ends = _end_images(params, num_frames, context)
@@ -137,7 +140,9 @@ class TravelSegmentProcessor:
         return options.replace(**self._image_options())
 
     def _prompt(self, context: TaskContext) -> str:
-        """The one that a model wrote for this segment, between the travel's common texts; else the row's."""
+        """The segment's own, else the one that a model wrote, between the travel's common texts, else the row's."""
+        if self.params.has_own_prompt:
+            return self.params.options.prompt or " "
         written = enhanced_prompt(context.dependencies(), self.params.segment_index)
         return wrapped(written, self.params) if written else self.params.options.prompt or " "
 
@@ -183,16 +188,9 @@ class TravelSegmentProcessor:
         """Guide and mask videos. Grey is free for the model; under black mask frames the guide is kept."""
         from source.media.guides import GuidePlan, write_guide, write_mask
 
-        guidance = self.params.guidance
-        structure = None
-        if guidance.enabled:
-            begin = guidance.frame_offset
-            structure = structure_for(
-                guidance, context, offset=begin, num_frames=self.num_frames,
-                total_frames=self.params.total_frames or begin + self.num_frames,
-                size=self.size, fps=self.params.fps_helpers,
-            )  # fmt: skip
-        plan = GuidePlan(self.num_frames, self.size, self.params.fps_helpers, self.kept_frames(context), structure)
+        plan = GuidePlan(
+            self.num_frames, self.size, self.params.fps_helpers, self.kept_frames(context), self._structure(context)
+        )
         options: dict[str, Any] = {"video_guide": str(write_guide(plan, context.scratch / "guide.mkv"))}
         letters = "V"
         if context.settings.mask_active_frames:
@@ -203,6 +201,36 @@ class TravelSegmentProcessor:
         if references or self.params.options.image_refs:
             letters += "I"
         return options | {"video_prompt_type": letters}
+
+    def _structure(self, context: TaskContext) -> StructureClip | None:
+        """What guides the frames that are not kept."""
+        if not self.params.guidance.enabled:
+            return None
+        guidance, total = self._placed_guidance(context)
+        return structure_for(
+            guidance, context, offset=guidance.frame_offset, num_frames=self.num_frames, total_frames=total,
+            size=self.size, fps=self.params.fps_helpers,
+        )  # fmt: skip
+
+    def _placed_guidance(self, context: TaskContext) -> tuple[StructureGuidanceConfig, int]:
+        """The guidance, its offset that of this generation, and the frames of the timeline on which that counts.
+
+        A row that has guidance of its own says where; else it is the place of the segment in its travel. A guidance
+        video has a length of its own; videos lie on the timeline of the whole travel.
+        """
+        params, guidance = self.params, self.params.guidance
+        ready, total = guidance.guidance_video_url is not None, params.total_frames
+        if params.guided_by_travel and params.segment_index < len(params.segment_frames_expanded):
+            frames = plan_frames(
+                params.segment_frames_expanded, params.frame_overlap_expanded, chained=params.chained,
+                step=self.model.frame_step, continued=continued_frames(params, context),
+            )  # fmt: skip
+            planned, total = frames.segments[params.segment_index], frames.total_frames
+            begins = planned.offset + planned.context - self.context_frames
+            first = guidance.frame_offset if ready else 0
+            guidance = guidance.model_copy(update={"frame_offset": first + begins})
+        stop = guidance.frame_offset + self.num_frames - self.tail
+        return guidance, stop if ready or total is None else total
 
     def kept_frames(self, context: TaskContext) -> dict[int, Frame]:
         """Frame index -> the picture that must be there: the predecessor's tail or the start image, the end images."""
@@ -303,22 +331,27 @@ def _overlap(params: SegmentParams) -> int:
     return params.frame_overlap_from_previous if params.continues else 0
 
 
-def _length(params: SegmentParams, model: ModelInfo) -> int:
-    wanted = params.options.video_length
-    if wanted is None and params.segment_index < len(params.segment_frames_expanded):
-        wanted = params.segment_frames_expanded[params.segment_index]
+def _length(params: SegmentParams, model: ModelInfo, context_frames: int) -> int:
+    """Frames that the engine is asked for. SVI adds its context itself; else it is part of the length that is given."""
+    wanted, name, index = params.options.video_length, params.name_of("video_length"), params.segment_index
+    if wanted is None and index < len(params.segment_frames_expanded):
+        wanted, name = params.segment_frames_expanded[index], f"segment_frames_expanded[{index}]"
     if wanted is None:
         raise InvalidInput("is missing; give the number of frames", field="num_frames")
     num_frames = quantise(wanted, model.frame_step)
     if num_frames < model.min_frames:
+        raise InvalidInput(f"{wanted} frames are too few for {model.name}; use at least {model.min_frames}", field=name)
+    if params.mode == "svi":
+        return num_frames + context_frames
+    if num_frames <= context_frames:
         raise InvalidInput(
-            f"{wanted} frames are too few for {model.name}; use at least {model.min_frames}", field="num_frames"
+            f"{num_frames} frames are too few: {context_frames} of them are those of the video before", field=name
         )
     return num_frames
 
 
-def _image(context: TaskContext, reference: str | None, field: str) -> Path | None:
-    return context.fetch(reference, kind="image", field=field) if reference else None
+def _image(params: SegmentParams, reference: str | None, context: TaskContext) -> Path | None:
+    return context.fetch(reference, kind="image", field=params.name_of_image(reference)) if reference else None
 
 
 def _end_images(params: SegmentParams, num_frames: int, context: TaskContext) -> dict[int, Path]:
@@ -327,10 +360,13 @@ def _end_images(params: SegmentParams, num_frames: int, context: TaskContext) ->
         raise InvalidInput(
             f"{positions} are no rising positions in {num_frames} frames", field="consolidated_keyframe_positions"
         )
-    found = {
-        position: _image(context, reference, "end image")
-        for position, reference in zip(positions, params.end_images, strict=True)
-    }
+    images = params.end_images
+    if params.consolidated_keyframe_positions and (len(images) != len(positions) or None in images):
+        raise InvalidInput(
+            f"must be the index of the last of {len(positions)} images, one for each of the keyframe positions",
+            field="consolidated_end_anchor_idx",
+        )
+    found = {position: _image(params, image, context) for position, image in zip(positions, images, strict=True)}
     return {position: image for position, image in found.items() if image}
 
 

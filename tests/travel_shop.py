@@ -20,6 +20,9 @@ from Wan2GP.media import Frame, read_frame, write_image, write_video
 
 SIZE = (64, 48)
 COLOURS = [(220, 40, 40), (40, 200, 60), (50, 60, 230)]
+#: of the frames of a video that a travel goes on from
+GREYS = list(range(40, 220, 6))
+SVI = {"model_name": "fake_svi", "model_type": "i2v", "use_svi": True}
 
 
 class Workshop:

@@ -5,35 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, NonNegativeInt, PositiveInt, PrivateAttr, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, NonNegativeInt, PrivateAttr, model_validator
 
 from headless.options import AudioRef, ImageRef, VideoRef
-from source.params.base import LEVELS, Part, TaskParams
+from source.params.base import LEVELS, Given, TaskParams
 from source.params.generating import GeneratingParams, ScaledLoRA
 from source.params.phase import PhaseConfig
 from source.params.structure_guidance import OLDER_NAMES, StructureGuidanceConfig
+from source.params.vace import ReferenceImage
 
 #: written by front ends for the worker's bookkeeping or for features of theirs; without meaning to these tasks
-_CARRIED = OLDER_NAMES | frozenset(
-    [
-        "is_last_segment",
-        "frame_overlap_with_next",
-        "fps_final_video",
-        "main_output_dir_for_run",
-        "original_common_args",
-        "current_run_base_output_dir",
-        "vlm_device",
-        "debug_mode_enabled",
-        "skip_cleanup_enabled",
-        "steps",
-        "final_stitched_output_path",
-        "poll_interval_from_orchestrator",
-        "poll_timeout_from_orchestrator",
-        "seed_for_upscale",
-    ]
-)
+_CARRIED = OLDER_NAMES | {
+    "is_last_segment", "frame_overlap_with_next", "fps_final_video", "main_output_dir_for_run", "original_common_args",
+    "current_run_base_output_dir", "vlm_device", "debug_mode_enabled", "skip_cleanup_enabled", "steps",
+    "final_stitched_output_path", "poll_interval_from_orchestrator", "poll_timeout_from_orchestrator",
+    "seed_for_upscale",
+}  # fmt: skip
 
-
+#: in a segment's row, the levels that speak of its travel; and the strongest, which speaks of it alone
+OF_TRAVEL = ("full_orchestrator_payload", "orchestrator_details")
+INDIVIDUAL = LEVELS.index("individual_segment_params")
 #: when a row names none
 DEFAULT_SEED = 12345
 LAST_SEED = 2**32 - 1
@@ -51,20 +42,13 @@ def _as_list(value: Any) -> Any:
 #: a text for each segment; an empty or null one stands for the travel's own
 Texts = Annotated[list[str], BeforeValidator(_without_nulls, json_schema_input_type=list[str | None])]
 Seed = Annotated[int, Field(ge=-1, le=LAST_SEED)]
+#: at most what the engine's `video_length` takes
+Length = Annotated[int, Field(gt=0, le=20_000)]
 #: LoRAs of one segment: a list of path and scale, or an object of LoRA -> multiplier
 SegmentLoRAs = Annotated[
     list[ScaledLoRA],
     BeforeValidator(_as_list, json_schema_input_type=list[ScaledLoRA] | dict[str, float | str]),
 ]
-
-
-class ReferenceImage(Part):
-    """A picture that one segment is shown as a reference beside its guide."""
-
-    original_path: ImageRef = Field(..., description="path or URL")
-    strength_to_apply: float = Field(1.0, ge=0, le=10, description="its brightness is multiplied by this")
-    type: str = Field("", description="for the front end")
-    segment_idx_for_naming: int = Field(0, ge=0, description="the segment that it belongs to")
 
 
 class TravelMode(TaskParams):
@@ -168,7 +152,7 @@ class TravelParams(SegmentSettings, JoinSettings):
     not_knobs: ClassVar[frozenset[str]] = TravelMode.not_knobs | {"video_length", "num_frames"}
 
     num_new_segments_to_generate: int | None = Field(None, description="segments to create")
-    segment_frames_expanded: list[PositiveInt] = Field(..., description="frames per segment, 4k+1")
+    segment_frames_expanded: list[Length] = Field(..., description="frames per segment, 4k+1")
     frame_overlap_expanded: NonNegativeInt | list[NonNegativeInt] = Field(
         ..., description="frames shared by neighbouring segments; one number serves every join; with use_svi it is 4"
     )
@@ -278,6 +262,7 @@ class SegmentParams(SegmentSettings):
     start_image_url: ImageRef | None = Field(None, description="first frame")
     end_image_url: ImageRef | None = Field(None, description="last frame")
     segment_frames_expanded: list[int] = Field([], description="lengths of the travel's segments")
+    frame_overlap_expanded: NonNegativeInt | list[NonNegativeInt] = Field(0, description="frames that they share")
     continue_from_video_resolved_path_for_guide: VideoRef | None = Field(
         None, description="the video that this first segment continues"
     )
@@ -287,22 +272,55 @@ class SegmentParams(SegmentSettings):
     consolidated_keyframe_positions: list[NonNegativeInt] = Field(
         [], description="frames of this generation that show the images up to that one"
     )
-
     total_frames: int | None = Field(None, ge=1, description="frames of the whole travel")
 
     _own_images: tuple[str, ...] = PrivateAttr(())
+    _guided_by_travel: bool = PrivateAttr(False)
+    _given: Mapping[str, Given] = PrivateAttr(default_factory=dict)
+
+    def resolved(self, given: Mapping[str, Given]) -> Self:
+        """A copy that also knows by which names, and how strongly, the row says what it says."""
+        made = super().resolved(given).model_copy()
+        made._given = given
+        return made
 
     def of_row(self, raw: Mapping[str, Any]) -> Self:
-        """A copy that also knows which images were given for this very segment."""
+        """A copy that also knows which images and which guidance were given for this very segment."""
         made = super().of_row(raw)
         made._own_images = tuple(_own_images(raw, self.standalone))
+        own = {name: value for name, value in raw.items() if name not in OF_TRAVEL}
+        made._guided_by_travel = not StructureGuidanceConfig.from_params(own).enabled
         return made
+
+    @property
+    def guided_by_travel(self) -> bool:
+        """Whether its guidance is that of the whole travel, and says nothing of where the segment begins."""
+        return self._guided_by_travel
+
+    def name_of(self, field: str) -> str:
+        """The name under which the row gives a field, for messages."""
+        return self._given[field].name if field in self._given else field
+
+    def name_of_image(self, image: str) -> str:
+        """The same for one of its pictures."""
+        urls = {self.end_image_url: "end_image_url", self.start_image_url: "start_image_url"}
+        images = self._own_images or self.input_image_paths_resolved
+        return urls.get(image) or f"input_image_paths_resolved[{images.index(image)}]"
+
+    @property
+    def has_own_prompt(self) -> bool:
+        """Whether its individual parameters say a prompt: that wins over all others."""
+        given = self._given.get("prompt")
+        return given is not None and given.level == INDIVIDUAL and bool(str(given.value).strip())
 
     @property
     def continued_video(self) -> str | None:
         """The video that this first segment continues."""
-        if self.segment_index or self._own_images or self.start_image_url:
-            return None
+        own_start = self._own_images or self.start_image_url
+        return None if self.segment_index or own_start else self._video_of_travel
+
+    @property
+    def _video_of_travel(self) -> str | None:
         return self.continue_from_video_resolved_path_for_guide or self.continue_from_video_resolved_path
 
     @property
@@ -326,11 +344,11 @@ class SegmentParams(SegmentSettings):
     @property
     def end_images(self) -> tuple[str | None, ...]:
         """The pictures that it passes and ends with: one, unless it stands for several segments."""
-        last = self.consolidated_end_anchor_idx
-        if last is not None and self.consolidated_keyframe_positions:
-            before = range(last - len(self.consolidated_keyframe_positions) + 1, last)
-            return (*(self._image(index) for index in before), self.end_image_url or self._image(last))
-        return (self.end_image,)
+        positions, last = self.consolidated_keyframe_positions, self.consolidated_end_anchor_idx
+        if last is None or not positions:
+            return (self.end_image,)
+        before = range(last - len(positions) + 1, last)
+        return (*(self._image(index) for index in before), self.end_image_url or self._image(last))
 
     @property
     def end_image(self) -> str | None:
@@ -338,6 +356,8 @@ class SegmentParams(SegmentSettings):
             return self.end_image_url
         if self._own_images:
             return self._own_images[1] if len(self._own_images) > 1 else None
+        if self.consolidated_end_anchor_idx is not None:
+            return self._image(self.consolidated_end_anchor_idx)
         found = self._image(self._first_image + 1)
         images = self.input_image_paths_resolved
         return images[-1] if found is None and images and self.mode == "svi" and self.continues else found
@@ -347,8 +367,7 @@ class SegmentParams(SegmentSettings):
         """Index of its start image in the travel's list, which begins one later where a video is continued."""
         if self.consolidated_end_anchor_idx is not None and self.consolidated_keyframe_positions:
             return self.consolidated_end_anchor_idx - len(self.consolidated_keyframe_positions)
-        continued = self.continue_from_video_resolved_path_for_guide or self.continue_from_video_resolved_path
-        return self.segment_index - 1 if continued else self.segment_index
+        return self.segment_index - 1 if self._video_of_travel else self.segment_index
 
     def _image(self, index: int) -> str | None:
         images = self.input_image_paths_resolved

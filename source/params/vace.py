@@ -1,4 +1,4 @@
-"""`VACEConfig`: the control video of a run and its mask."""
+"""`VACEConfig`: the control video of a run and its mask; and the reference images that go with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from headless.options import GenerationOptions
+from pydantic import Field
+
+from headless.options import GenerationOptions, ImageRef
+from source.params.base import Part
 
 #: field -> the knob that it stands for
 KNOBS = {
@@ -46,3 +49,12 @@ class VACEConfig:
         """The knobs that were asked for, by the engine's names."""
         values = {KNOBS[field.name]: getattr(self, field.name) for field in fields(self)}
         return {knob: value for knob, value in values.items() if value is not None}
+
+
+class ReferenceImage(Part):
+    """A picture that one segment is shown as a reference beside its guide."""
+
+    original_path: ImageRef = Field(..., description="path or URL")
+    strength_to_apply: float = Field(1.0, ge=0, le=10, description="its brightness is multiplied by this")
+    type: str = Field("", description="for the front end")
+    segment_idx_for_naming: int = Field(0, ge=0, description="the segment that it belongs to")

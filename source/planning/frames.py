@@ -84,6 +84,8 @@ class FramePlan:
     segments: tuple[SegmentPlan, ...]
     #: frames of the video that the travel continues; it begins the result
     continued: int = 0
+    #: whether the first input image stands for the end of that video, and not the video for the image
+    ends_in_image: bool = False
 
     @property
     def generation_starts(self) -> tuple[int, ...]:
@@ -104,8 +106,8 @@ class FramePlan:
 
     @property
     def anchors(self) -> tuple[int, ...]:
-        """Position of each input image in the stitched video. A continued video stands for the first of them."""
-        first = () if self.continued else (0,)
+        """Position of each input image in the stitched video."""
+        first = (0,) if not self.continued else (self.continued - 1,) if self.ends_in_image else ()
         return first + tuple(
             segment.offset + position for segment in self.segments for position in segment.end_positions
         )

@@ -22,6 +22,8 @@ from source.store.types import NewTask, Task
 #: task type of the child that draws a travel's guidance, and its key
 GUIDANCE_TYPE = "travel_guidance"
 GUIDANCE_KEY = f"{GUIDANCE_TYPE}:0"
+#: 23.976 stands for 24000/1001, which is a millionth more: paces so near to each other are one
+_FINEST_PACE = 10_000
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def plan_guidance(
         first, available = _source_range(video, source, name)
         if (video.source_end_frame or 0) > source.num_frames:
             notes.append(f"{name} has {source.num_frames} frames, not {video.source_end_frame}: used to its end")
-        pace = source.fps / Fraction(fps).limit_denominator(1001)
+        pace = (source.fps / Fraction(fps)).limit_denominator(_FINEST_PACE)
         placements.append(Placement(span.video, span.start, span.stop, video.treatment, first, available, pace))
     return GuidanceTimeline(total_frames, tuple(placements), tuple(notes))
 

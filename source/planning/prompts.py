@@ -48,7 +48,9 @@ _JOIN = (
 #: opening quotation marks, and what closes each
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _PREFIX = re.compile(
-    r"(?:here (?:is|'s)[^:\n]{0,60}|(?:the |enhanced |video |final )*prompt|answer|output)\s*:\s*", re.I
+    r"\A(?:(?:sure|certainly|of course|okay)\W+)?"
+    r"(?:here (?:is|'s)[^:\n]{0,60}|(?:the |enhanced |video |final )*prompt|answer|output)\s*:\s*",
+    re.I,
 )
 
 

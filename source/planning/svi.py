@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headless.options import GenerationOptions
+from source.errors import Unsupported
 from source.params.lora import LoRAConfig, multiplier_text
 
 #: frames that a segment shares with its predecessor: one latent frame
 OVERLAP = 4
 #: frames of the predecessor that the engine is given: the first of a video is a latent frame of its own, then two of 4
 SOURCE_FRAMES = 9
+
+#: of a shorter video SVI goes on from nothing: one latent frame after the first
+LEAST_FRAMES = 5
 
 _HUB = "https://huggingface.co"
 _SVI = f"{_HUB}/DeepBeepMeep/Wan2.2/resolve/main/SVI_Wan2.2-I2V-A14B_{{}}_noise_lora_v2.0_pro.safetensors"
@@ -75,8 +79,23 @@ def with_recipe(options: GenerationOptions, architecture: str, strengths: Streng
     if recipe is None:
         return options
     given = LoRAConfig.from_options(options)
-    pairs = [(url, strengths.scaled(*multipliers)) for url, multipliers in recipe.loras]
+    loras = _WAN_2_2.loras if options.skip_model_loras else recipe.loras
+    pairs = [(url, strengths.scaled(*multipliers)) for url, multipliers in loras]
     added = LoRAConfig.from_pairs(pairs, "svi_strength")
     present = {entry.key for entry in given.entries}
     missing = replace(added, entries=tuple(entry for entry in added.entries if entry.key not in present))
     return given.merge(missing).to_options(options).replace(**recipe.knobs)
+
+
+def check_phases(options: GenerationOptions, architecture: str) -> None:
+    """Raises Unsupported for LoRAs of more guidance phases than the recipe of an architecture runs."""
+    if architecture not in RECIPES:
+        return
+    phases = int(RECIPES[architecture].knobs["guidance_phases"])
+    for entry in LoRAConfig.from_options(options).entries:
+        if multiplier_text(entry.multiplier).count(";") >= phases:
+            raise Unsupported(
+                f"{entry.filename} has multipliers for more than {phases} phases, but segments that SVI chains "
+                f"are made in {phases} phases; give {phases}",
+                field="loras_multipliers",
+            )

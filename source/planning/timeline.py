@@ -74,11 +74,12 @@ def _plans(segment_frames: Sequence[int], overlaps: Sequence[int] | int) -> Iter
 
 
 def _end_to_end(segment_frames: Sequence[int], overlaps: Sequence[int] | int, num_frames: int) -> Timeline:
-    """The lengths exactly as given, each beginning `overlap` frames before its predecessor ends."""
+    """The lengths exactly as given, each beginning `overlap` frames before its predecessor ends: at most all of it."""
     joins = len(segment_frames) - 1
-    given = [overlaps] * joins if isinstance(overlaps, int) else [*overlaps, *[0] * joins][:joins]
+    asked = [overlaps] * joins if isinstance(overlaps, int) else [*overlaps, *[0] * joins][:joins]
+    given = [min(each, *lengths) for each, lengths in zip(asked, pairwise(segment_frames), strict=True)]
     starts = list(accumulate((a - b for a, b in zip(segment_frames, given, strict=False)), initial=0))
-    spans = [Span(max(start, 0), start + length) for start, length in zip(starts, segment_frames, strict=True)]
+    spans = [Span(start, start + length) for start, length in zip(starts, segment_frames, strict=True)]
     shared = [Span(after.start, before.stop) for before, after in pairwise(spans)]
     anchors = [0, *(span.stop - 1 for span in spans)]
     return _within(num_frames, spans, shared, anchors, spans[-1].stop)

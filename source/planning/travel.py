@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from source.errors import InvalidInput
 from source.params.base import flatten_params
-from source.params.travel import LAST_SEED, SegmentSettings, TravelParams
+from source.params.travel import LAST_SEED, SegmentSettings, StitchParams, TravelParams
 from source.planning import svi
 from source.planning.frames import FramePlan, SegmentPlan, plan_frames
 from source.planning.guidance import guidance_task
@@ -42,7 +43,12 @@ def plan_frame_numbers(params: TravelParams, *, min_frames: int, step: int, cont
     """
     if params.mode == "svi" and params.svi_predecessor_video_url and not continued:
         continued = svi.OVERLAP  # of the predecessor, the result holds what segment 0 shares with it
-    return plan_frames(
+    if params.mode == "svi" and 0 < continued < svi.LEAST_FRAMES and params.continue_from_video_resolved_path:
+        raise InvalidInput(
+            f"has {continued} frames, but SVI continues at least {svi.LEAST_FRAMES}",
+            field="continue_from_video_resolved_path",
+        )
+    frames = plan_frames(
         params.segment_frames_expanded,
         overlaps_of(params),
         chained=params.chained,
@@ -52,6 +58,20 @@ def plan_frame_numbers(params: TravelParams, *, min_frames: int, step: int, cont
         packed=params.consolidate_segments,
         borders=borders(params),
     )
+    return replace(frames, ends_in_image=not params.continue_from_video_resolved_path)
+
+
+def stitch_plan(params: StitchParams, continued: int) -> FramePlan:
+    """The plan of a travel, made anew from the numbers in the row of its stitch. `continued`: frames before it."""
+    frames = plan_frames(
+        params.segment_frames_expanded,
+        params.frame_overlap_settings_expanded,
+        chained=params.chained,
+        continued=continued,
+        packed=bool(params.generation_starts),
+        borders=params.generation_starts,
+    )
+    return replace(frames, ends_in_image=params.initial_continued_video_path is None)
 
 
 def overlaps_of(params: TravelParams) -> list[int]:
@@ -129,8 +149,9 @@ def segment_task(
         **guidance_of(params, segment),
     }
     before = (child_id(row.id, segment_key(index - 1)),) if params.chained and index else ()
-    own = _own_settings(params, first)
-    values = _without_phase_knobs(payload, own) | own
+    phases = entry(params.phase_configs_expanded, first)
+    decided = phases.knobs() if phases else {}  # by the segment's own phases: these knobs are not the travel's
+    values = {name: value for name, value in payload.items() if name not in decided} | _own_settings(params, first)
     return NewTask.child(row, segment_key(index), "travel_segment", values, before + after)
 
 
@@ -158,30 +179,6 @@ def _own_settings(params: TravelParams, source: int) -> dict[str, Any]:
     if loras := entry(params.loras_per_segment_expanded, source):
         own["loras"] = [each.model_dump() for each in (*params.loras, *loras)]
     return own
-
-
-def _without_phase_knobs(payload: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """The knobs that the segment's own phase_config decides are not the travel's any longer."""
-    if "phase_config" not in own:
-        return payload
-    return {name: value for name, value in payload.items() if name not in PHASE_KNOBS}
-
-
-PHASE_KNOBS = frozenset(
-    [
-        "guidance_phases",
-        "num_inference_steps",
-        "switch_threshold",
-        "switch_threshold2",
-        "guidance_scale",
-        "guidance2_scale",
-        "guidance3_scale",
-        "flow_shift",
-        "sample_solver",
-        "model_switch_phase",
-        "skip_model_loras",
-    ]
-)
 
 
 def _references(params: TravelParams, segment: SegmentPlan) -> list[dict[str, Any]]:
@@ -215,11 +212,15 @@ def end_image_index(params: TravelParams, segment: SegmentPlan) -> int:
 
 
 def guidance_of(params: TravelParams, segment: SegmentPlan) -> dict[str, Any]:
-    """The structure guidance of one segment: the travel's, and where in it the generation begins."""
+    """The structure guidance of one segment: the travel's, and where in it the generation begins.
+
+    An offset of the travel's own is one into its guidance video; videos lie at their positions in the result.
+    """
     config = params.guidance
     if not config.enabled:
         return {"structure_guidance": None}
-    begins = {"_frame_offset": config.frame_offset + segment.offset, "_guidance_video_url": config.guidance_video_url}
+    first = config.frame_offset if config.guidance_video_url else 0
+    begins = {"_frame_offset": first + segment.offset, "_guidance_video_url": config.guidance_video_url}
     return {"structure_guidance": config.to_row() | begins}
 
 

@@ -11,14 +11,16 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from headless.options import GenerationOptions, ImageRef, aliases
-from source.errors import EngineError, ModelUnavailable, OutOfMemory, Unsupported
+from source.errors import ModelUnavailable, Unsupported, verdict
+from source.logs import redact
 from source.params.base import UNSUPPORTED, Part, TaskParams
 from source.planning.prompts import DEFAULT_MODEL, MOST_PICTURES, Kind, Picture, Shot, cleaned, instruction, kept_prompt
 from source.task_registry import Done, TaskContext, task
 from source.trail import Category
 
-#: failures of the model that leave a shot with the prompt it had; others are the row's, the machine's or a cancellation
-MODEL_FAILURES = (ModelUnavailable, OutOfMemory, EngineError)
+#: error classes of failures of the model, bugs of its libraries among them: they leave a shot with the prompt it had.
+#: Others are the row's, the machine's or a cancellation
+MODEL_FAILURES = ("model_unavailable", "out_of_memory", "engine", "internal")
 
 
 class PictureParams(Part):
@@ -103,8 +105,10 @@ def _enhanced(params: EnhancePromptsParams, shot: Shot, place: int, context: Tas
     options = GenerationOptions(prompt=instruction(params.kind, shot), image_refs=shown)
     try:
         answer = cleaned(context.generate(params.model, options).output.read_text(encoding="utf-8"))
-    except MODEL_FAILURES as error:
-        return kept_prompt(shot), str(error)
+    except Exception as error:
+        if verdict(error).error_class not in MODEL_FAILURES:
+            raise
+        return kept_prompt(shot), redact(str(error))
     return (answer, None) if answer else (kept_prompt(shot), f"{params.model} gave an empty answer")
 
 

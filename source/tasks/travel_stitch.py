@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from source.errors import InvalidInput, InvalidMedia
 from source.params.travel import StitchParams
-from source.planning.frames import FramePlan, plan_frames
+from source.planning.frames import FramePlan
+from source.planning.travel import stitch_plan
 from source.predecessor import BANNER_HEIGHT, continued_clip
 from source.task_registry import Dependency, Done, TaskContext, task
 from source.trail import Category
@@ -35,7 +36,7 @@ def travel_stitch(params: StitchParams, context: TaskContext) -> Done:
     segments = ordered_segments(context.dependencies(), params.num_total_segments_generated)
     canvas = Canvas.of(segments, params)
     continued = _continued(params, canvas, context)
-    plan = frame_plan(params, continued.num_frames if continued else params.continued_frames)
+    plan = stitch_plan(params, continued.num_frames if continued else params.continued_frames)
     clips = [canvas.clip(segment, context.scratch) for segment in segments]
     check_lengths(clips, plan, context)
     shown = [canvas.below_nothing(continued, context.scratch), *clips] if continued else clips
@@ -63,23 +64,11 @@ def travel_stitch(params: StitchParams, context: TaskContext) -> Done:
     return Done(output, data | {"copied_frames": report.copied_frames}, picture)
 
 
-def frame_plan(params: StitchParams, continued: int) -> FramePlan:
-    """The plan of the travel, made anew from the numbers that it was made from. `continued`: frames before it."""
-    return plan_frames(
-        params.segment_frames_expanded,
-        params.frame_overlap_settings_expanded,
-        chained=params.chained,
-        continued=continued,
-        packed=bool(params.generation_starts),
-        borders=params.generation_starts,
-    )
-
-
 def ordered_segments(segments: Sequence[Dependency], expected: int) -> list[Dependency]:
     """One segment for each index 0 … expected-1; of several for one index the newest. Raises InvalidInput for gaps."""
     newest: dict[int, Dependency] = {}
     for segment in sorted(segments, key=lambda each: each.task.created_at):
-        newest[int(segment.task.params.get("segment_index", -1))] = segment
+        newest[_index_of(segment)] = segment
     missing = sorted(set(range(expected)) - set(newest))
     if missing or len(newest) != expected:
         raise InvalidInput(
@@ -88,6 +77,14 @@ def ordered_segments(segments: Sequence[Dependency], expected: int) -> list[Depe
             field="num_total_segments_generated",
         )
     return [newest[index] for index in range(expected)]
+
+
+def _index_of(segment: Dependency) -> int:
+    index = segment.task.params.get("segment_index", -1)
+    try:
+        return int(index)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{index!r:.40} of task {segment.task.id} is no number", field="segment_index") from None
 
 
 def check_lengths(clips: Sequence[Clip], plan: FramePlan, context: TaskContext) -> None:

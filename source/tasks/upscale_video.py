@@ -1,4 +1,7 @@
-"""upscale_video: enlarge a finished video. The last child of a travel, or a task of its own."""
+"""upscale_video: enlarge a finished video. The last child of a travel, or a task of its own.
+
+By Lanczos it needs no GPU and waits for none; what a model redraws goes through the queue like any generation.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pydantic import AliasChoices, Field
 
 from headless.options import VideoRef
 from source.errors import InvalidInput, Outcome, verdict
+from source.logs import redact
 from source.params.base import LEVELS, SETTINGS_OF_UNSUPPORTED, UNSUPPORTED, Given, TaskParams
 from source.task_registry import Done, TaskContext, task
 from source.trail import Category
@@ -67,7 +71,7 @@ class UpscaleParams(TaskParams):
         return self.model_copy(update={"options": type(self.options).parse(knobs)})
 
 
-@task("upscale_video")
+@task("upscale_video", uses_gpu=False)
 def upscale_video(params: UpscaleParams, context: TaskContext) -> Done:
     """Enlarge a video by a factor: by Lanczos, or by a model that redraws it. Frames, rate and sound are kept."""
     context.report("preparing")
@@ -114,7 +118,7 @@ def _is_better_raised(error: Exception, context: TaskContext) -> bool:
 def _as_it_was(source: Path, method: str, error: Exception, context: TaskContext) -> Done:
     """A copy: the file itself is the output of another task."""
     log.warning("upscaling failed", exc_info=error)
-    reason = f"upscaling with {method} failed, the video is passed on as it was: {error}"
-    context.trail.warn(Category.CRITICAL, reason)
+    reason = redact(str(error))
+    context.trail.warn(Category.CRITICAL, f"upscaling with {method} failed, the video is passed on as it was: {reason}")
     output = Path(shutil.copyfile(source, context.scratch / f"as_it_was{source.suffix}"))
-    return Done(output, {"upscaled": False, "upscale_model_name": method, "upscale_error": str(error)})
+    return Done(output, {"upscaled": False, "upscale_model_name": method, "upscale_error": reason})

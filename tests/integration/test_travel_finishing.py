@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from travel_shop import COLOURS, SIZE, Workshop, assert_colour, clip, colour_at, pictures, travel
+from travel_shop import COLOURS, SIZE, Workshop, assert_colour, clip, colour_at, travel
 
 from headless.generation import CancelToken, GenerationOutcome, GenerationTask, OnProgress
 from headless.testing import FakeOrchestrator
@@ -20,18 +19,6 @@ from source.store.types import NewTask, Status, Task
 from source.task_registry import Dependency
 from source.tasks.travel_stitch import ordered_segments, parts_of
 from Wan2GP.media import index_video, probe_video, read_frame, read_frames, write_image
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Workshop]:
-    workshop = Workshop(tmp_path)
-    yield workshop
-    workshop.store.close()
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> list[str]:
-    return pictures(tmp_path)
 
 
 def saturation_of(colour: tuple[int, ...]) -> int:
@@ -200,6 +187,14 @@ def test_the_newest_of_each_index_is_joined_in_order_and_gaps_are_refused() -> N
     for wrong, expected in (([given[0]], 2), (given, 3), (given, 1), ([dependency(-1, "a")], 1)):
         with pytest.raises(InvalidInput, match="indices found"):
             ordered_segments(wrong, expected)
+
+
+@pytest.mark.parametrize("index", ["first", None, [0]])
+def test_a_segment_without_a_number_is_refused_by_that_name(index: object) -> None:
+    nameless = dependency(0, "a")
+    row = dataclasses.replace(nameless.task, params={"segment_index": index})
+    with pytest.raises(InvalidInput, match="segment_index"):
+        ordered_segments([Dependency(row, nameless.locate)], 1)
 
 
 @pytest.mark.parametrize("regenerate", [True, False])

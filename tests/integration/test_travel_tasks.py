@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from travel_shop import COLOURS, SIZE, Workshop, assert_colour, pictures, travel
+from travel_shop import COLOURS, SIZE, Workshop, assert_colour, travel
 
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from headless.testing import FakeOrchestrator
+from source.errors import InvalidInput
 from source.store.types import NewTask, Status
 from source.task_registry import registry
 from Wan2GP.media import probe_video, read_frame
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Workshop]:
-    workshop = Workshop(tmp_path)
-    yield workshop
-    workshop.store.close()
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> list[str]:
-    return pictures(tmp_path)
 
 
 def test_a_chained_travel_is_exactly_as_long_as_asked_and_passes_every_image(shop: Workshop, images: list[str]) -> None:
@@ -193,6 +181,23 @@ def test_a_failed_segment_fails_the_travel_with_its_reason_and_no_stitch_runs(
     assert row.status is Status.FAILED
     assert "input_image_paths_resolved[2]" in (row.error_message or "")
     assert shop.engine.calls == []
+
+
+@pytest.mark.parametrize("retried", ["segment", "travel"])
+def test_a_retry_makes_again_what_failed_and_nothing_else(
+    shop: Workshop, images: list[str], tmp_path: Path, retried: str
+) -> None:
+    shop.engine.fail_next(InvalidInput("no such luck"))
+    row = shop.run("travel_orchestrator", travel(images, chain_segments=False, stitch=True, frame_overlap_expanded=1))
+    failed = [each for each in shop.segments(row) if each.status is Status.FAILED]
+    assert (row.status, len(failed)) == (Status.FAILED, 1)
+    shop.store.retry(failed[0].id if retried == "segment" else row.id)
+    again = Workshop(tmp_path)
+    again.work()
+    ended = again.store.get(row.id)
+    again.store.close()
+    assert [call["prompt"] for call in again.engine.calls] == [failed[0].params["base_prompt"]]
+    assert probe_video(again.video(ended)).num_frames == 33
 
 
 def test_one_frame_becomes_a_picture(shop: Workshop) -> None:

@@ -56,6 +56,14 @@ def test_clip_keeps_the_speed_and_begins_again() -> None:
     assert shown(timeline(6, clip, sources=9, fps=8)) == [0, 1, 1, 2, 2, 3]
 
 
+@pytest.mark.parametrize("rate", [23.976, 29.97, 59.94])
+def test_a_rate_written_with_decimals_is_the_one_it_stands_for(rate: float) -> None:
+    """24000/1001 is a millionth more than 23.976: no reason to be one frame ahead from frame 1 on."""
+    exact = Fraction(round(rate) * 1000, 1001)
+    line = plan_guidance(config({"treatment": "clip"}), {0: SourceVideo(9, exact)}, 12, rate)
+    assert shown(line) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2]
+
+
 def test_nothing_guides_outside_the_ranges_and_source_ranges_are_kept_to() -> None:
     second = {"start_frame": 5, "end_frame": 8, "treatment": "clip", "source_start_frame": 10, "source_end_frame": 12}
     line = timeline(9, second, {"start_frame": 1, "end_frame": 3, "source_start_frame": 40}, sources=[49, 44])

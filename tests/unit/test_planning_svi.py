@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headless.options import GenerationOptions
-from source.planning.svi import RECIPES, Strengths, with_recipe
+from source.errors import Unsupported
+from source.planning.svi import RECIPES, Strengths, check_phases, with_recipe
 
 WAN_2_2 = "i2v_2_2"
 
@@ -49,6 +50,20 @@ def test_a_lora_that_is_there_already_stays_as_it_is() -> None:
 
 def test_a_model_that_has_the_svi_loras_gets_the_fast_ones_alone() -> None:
     assert multipliers(with_recipe(GenerationOptions(), "i2v_2_2_svi2pro", Strengths())) == ["1.2;0", "0;1"]
+
+
+def test_where_a_models_own_loras_are_left_out_those_of_svi_come_back() -> None:
+    """A phase_config leaves them out, so that none is applied twice."""
+    options = with_recipe(GenerationOptions(skip_model_loras=1), "i2v_2_2_svi2pro", Strengths(high=0.5))
+    assert multipliers(options) == ["0.5;0", "0;1", "0.6;0", "0;1"]
+
+
+def test_loras_of_more_phases_than_the_recipe_runs_are_refused() -> None:
+    three = GenerationOptions(activated_loras=["a.safetensors"], loras_multipliers="1;0.5;0")
+    with pytest.raises(Unsupported, match="2 phases"):
+        check_phases(three, WAN_2_2)
+    check_phases(three, "fun_inp_1.3B")
+    check_phases(three.replace(loras_multipliers="1;0"), WAN_2_2)
 
 
 @pytest.mark.parametrize("architecture", ["draft", "fun_inp_1.3B", "i2v", "svi"])

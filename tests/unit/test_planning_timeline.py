@@ -57,9 +57,19 @@ def test_a_continued_video_comes_before_the_first_segment() -> None:
     assert timeline.segment_at(26) == 0
 
 
-@given(some.lists(some.integers(1, 90), min_size=1, max_size=6), some.integers(0, 20), some.integers(1, 400))
-def test_nothing_is_ever_outside_the_video(lengths: list[int], overlap: int, num_frames: int) -> None:
-    timeline = timeline_for(lengths, overlap, num_frames)
+@pytest.mark.parametrize(("overlaps", "num_frames"), [([20, 0], 105), ([99, 99], 100), (20, 100)])
+def test_an_overlap_is_never_longer_than_what_it_joins(overlaps: int | list[int], num_frames: int) -> None:
+    timeline = timeline_for([5, 5, 100], overlaps, num_frames)
+    assert timeline.planned == num_frames
+    assert all(0 <= span.start < span.stop <= num_frames for span in (*timeline.segments, *timeline.overlaps))
+
+
+some_overlaps = some.one_of(some.integers(0, 20), some.lists(some.integers(0, 120), max_size=6))
+
+
+@given(some.lists(some.integers(1, 90), min_size=1, max_size=6), some_overlaps, some.integers(1, 400))
+def test_nothing_is_ever_outside_the_video(lengths: list[int], overlaps: int | list[int], num_frames: int) -> None:
+    timeline = timeline_for(lengths, overlaps, num_frames)
     spans = (*timeline.segments, *timeline.overlaps)
     assert all(0 <= span.start < span.stop <= num_frames for span in spans)
     assert all(0 <= anchor < num_frames for anchor in timeline.anchors)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from source.errors import InvalidInput, Unsupported
 from source.params.base import parse_params
 from source.params.travel import IndividualSegmentParams, SegmentParams, StitchParams, TravelParams
-from source.planning.frames import plan_frames
-from source.planning.travel import TravelPlan, plan_travel
+from source.planning.travel import TravelPlan, plan_travel, stitch_plan
 from source.store.types import NewTask, Status, Task
 
 IMAGES = ["a.png", "b.png", "c.png", "d.png"]
@@ -258,9 +257,7 @@ def test_the_rows_of_the_children_agree_with_the_plan(asked: dict[str, Any], con
             segment.end_positions
         )
     stitch = parse_params(StitchParams, child(made, "travel_stitch").params, strict=True).params
-    joined = plan_frames(
-        stitch.segment_frames_expanded, stitch.frame_overlap_settings_expanded, chained=stitch.chained,
-        continued=stitch.continued_frames, packed=True, borders=stitch.generation_starts,
-    )  # fmt: skip
+    joined = stitch_plan(stitch, stitch.continued_frames)
     assert (joined.total_frames, joined.overlaps) == (made.frames.total_frames, made.frames.overlaps)
+    assert joined.anchors == made.frames.anchors
     assert [each.output for each in joined.segments] == [each.output for each in made.frames.segments]
