@@ -33,12 +33,11 @@ def enhanced_prompt(dependencies: Sequence[Dependency], index: int) -> str | Non
 
 def read_picture(path: Path, frame: int | None) -> Frame:
     """An image, or one frame of a video, RGB (H, W, 3) uint8, scaled down to LONGEST_SIDE."""
-    from Wan2GP.media import read_frame, read_image, resize
+    from source.media.images import contained
+    from Wan2GP.media import read_frame, read_image
 
     picture = read_image(path) if frame is None else read_frame(path, frame)
-    height, width = picture.shape[:2]
-    scale = LONGEST_SIDE / max(height, width)
-    return picture if scale >= 1 else resize(picture, (max(1, round(width * scale)), max(1, round(height * scale))))
+    return contained(picture, (LONGEST_SIDE, LONGEST_SIDE)) if max(picture.shape) > LONGEST_SIDE else picture
 
 
 def side_by_side(start: Frame, end: Frame) -> Frame:

@@ -49,10 +49,10 @@ class Run:
 
     @property
     def stage(self) -> Stage:
-        """A task that uses no GPU has it behind it from the start."""
-        registry = self._workplace.registry
+        """A task that uses no GPU has it behind it from the start, until it generates after all."""
+        registry, stage = self._workplace.registry, self._context.stage
         uses_gpu = self.task.task_type in registry and registry.get(self.task.task_type).uses_gpu
-        return self._context.stage if uses_gpu else Stage.AFTER
+        return stage if uses_gpu or stage is Stage.GENERATING else Stage.AFTER
 
     @property
     def age_s(self) -> float:

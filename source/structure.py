@@ -159,12 +159,23 @@ def _reported(frames: Iterable[Frame], part: Slice, context: TaskContext) -> Ite
 
 
 def _checked(clip: StructureClip, part: Slice, context: TaskContext) -> StructureClip:
-    """A guidance video that ends too early guides no frame after its end: that is said."""
+    """What a guidance video does that nobody may expect is said: it guides no frame after its end, is used frame by
+    frame whatever its rate, and is cropped to the result's shape."""
+    from source.media.clips import FPS_TOLERANCE
+    from source.media.structure import is_cropped
     from Wan2GP.media import probe_video
 
-    found, needed = probe_video(clip.path).num_frames, clip.offset + part.stop - part.offset
-    if found < needed:
-        context.trail.warn(Category.FRAME, "the guidance video is too short", expected=needed, actual=found)
+    info, needed = probe_video(clip.path), clip.offset + part.stop - part.offset
+    if info.num_frames < needed:
+        context.trail.warn(Category.FRAME, "the guidance video is too short", expected=needed, actual=info.num_frames)
+    wanted, own = float(part.fps), float(info.fps)
+    if abs(own - wanted) > FPS_TOLERANCE:
+        said = "the guidance video is used frame by frame at another rate"
+        context.trail.warn(Category.FRAME, said, expected=f"{wanted:g}", actual=f"{own:g}")
+    (width, height), size = part.size, (info.width, info.height)
+    if is_cropped(size, part.size):
+        said = "the guidance video is cropped to another shape"
+        context.trail.warn(Category.FRAME, said, expected=f"{width}x{height}", actual=f"{size[0]}x{size[1]}")
     return clip
 
 

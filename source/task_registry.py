@@ -115,7 +115,8 @@ class TaskType:
     help: str
     #: the model when the row names none
     default_model: str | None = None
-    #: False for types that plan, cut or join: they run beside a generation, however many generations wait
+    #: False for types that plan, cut or join, and for those that seldom generate: they run beside a generation, however
+    #: many generations wait
     uses_gpu: bool = True
 
     def schema(self, options_class: type[GenerationOptions] = GenerationOptions) -> dict[str, Any]:

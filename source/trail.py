@@ -1,7 +1,7 @@
 """The debug trail: what a task did with frames, step by step, as structured log records.
 
 Each record has a category and facts; `extra` of the log record carries them for programs, and a log file that ends in
-.jsonl holds them. What was expected and did not come about is a warning, in the log and in the task's timeline. Facts
+.jsonl holds them. What was expected and did not come about is a warning, in the log and in the task's timeline. Both
 are kept without secrets.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from source.logs import redact_values
+from source.logs import redact, redact_values
 
 log = logging.getLogger(__name__)
 
@@ -68,4 +68,4 @@ def _log(level: int, category: Category, what: str, facts: dict[str, Any]) -> No
 
 def _text(category: Category, what: str, facts: dict[str, Any]) -> str:
     listed = ", ".join(f"{name} {value}" for name, value in facts.items())
-    return f"{category}: {what}" + (f" ({listed})" if listed else "")
+    return f"{category}: {redact(what)}" + (f" ({listed})" if listed else "")

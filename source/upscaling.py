@@ -68,10 +68,12 @@ def upscale(asked: Enlarging, context: TaskContext) -> Path:
     """The enlarged video, an mp4 in `context.scratch`: int(width * factor) x int(height * factor) floored to even, with
     the video's frames, frame rate and sound. Raises typed errors.
     """
+    from source.media.clips import Clip
     from source.media.finishing import Finishing, finish
-    from Wan2GP.media import mux_audio, probe_video
+    from source.media.soundtrack import lay_sound
 
-    info = probe_video(asked.video)
+    clip = Clip.open(asked.video)
+    info = clip.index.info
     size = enlarged((info.width, info.height), asked.factor)
     drawn = asked.video if asked.method == LANCZOS else redrawn(asked, info, size, context)
     made = finish(
@@ -81,9 +83,8 @@ def upscale(asked: Enlarging, context: TaskContext) -> Path:
         fps=info.fps,
         progress=lambda done, total: context.report("upscaling", done, total),
     )
-    if not info.has_audio:
-        return made.path
-    return mux_audio(made.path, asked.video, context.scratch / "upscaled_with_sound.mp4")
+    sound = clip.sound(0, info.num_frames, 0)
+    return lay_sound(made.path, [sound], context.scratch / "upscaled_with_sound.mp4") if sound else made.path
 
 
 def redrawn(asked: Enlarging, info: VideoInfo, size: tuple[int, int], context: TaskContext) -> Path:

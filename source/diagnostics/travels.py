@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from source.errors import InvalidInput, InvalidMedia
 from source.params.travel import StitchParams
-from source.planning.frames import FramePlan, plan_frames
+from source.planning.frames import FramePlan
 from source.planning.guidance import GUIDANCE_TYPE
 from source.planning.timeline import Layout, timeline_of
+from source.planning.travel import stitch_plan
 from source.prompting import enhanced_prompt
 from source.settings import Settings
 from source.store.base import TaskStore
@@ -83,15 +84,7 @@ def _stitched(row: Task, children: Sequence[Task]) -> tuple[StitchParams, FrameP
         raise InvalidInput(f"the segments of travel {row.id} were not joined; visualize one that has a stitch")
     params = kind.parse(stitch.params).params
     assert isinstance(params, StitchParams)
-    plan = plan_frames(
-        params.segment_frames_expanded,
-        params.frame_overlap_settings_expanded,
-        chained=params.chained,
-        continued=params.continued_frames,
-        packed=bool(params.generation_starts),
-        borders=params.generation_starts,
-    )
-    return params, plan
+    return params, stitch_plan(params, params.continued_frames)
 
 
 def _output(row: Task, fetcher: MediaFetcher) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from Wan2GP.media import Frame, Planes, read_image, resize
+from source.media.images import contained
+from Wan2GP.media import Frame, Planes, read_image
 
 
 def banner(start: Path | None, end: Path | None, size: tuple[int, int]) -> Frame:
@@ -19,7 +20,7 @@ def banner(start: Path | None, end: Path | None, size: tuple[int, int]) -> Frame
     width, height = size
     halves = (width // 2, width - width // 2)
     pictures = [
-        fitted(read_image(path), (half, height)) if path else None
+        contained(read_image(path), (half, height)) if path else None
         for path, half in zip((start, end), halves, strict=True)
     ]
     tallest = max((picture.shape[0] for picture in pictures if picture is not None), default=2)
@@ -28,12 +29,6 @@ def banner(start: Path | None, end: Path | None, size: tuple[int, int]) -> Frame
         if picture is not None:
             _put_in_the_middle(picture, shown[:, left : left + half])
     return shown
-
-
-def fitted(picture: Frame, box: tuple[int, int]) -> Frame:
-    """`picture` as large as fits into `box` = (width, height), with its own aspect to within a pixel."""
-    scale = min(box[0] / picture.shape[1], box[1] / picture.shape[0])
-    return resize(picture, (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))))
 
 
 def _put_in_the_middle(picture: Frame, area: Frame) -> None:

@@ -80,12 +80,6 @@ class Finishing:
             raise InvalidInput(f"the brightness must be -1 or more, not {self.brightness}")
 
     @property
-    def changes_nothing(self) -> bool:
-        """Whether the pictures stay as they are. Keyframes alone are no reason to encode a clip once more."""
-        kept = self.start == 0 and self.stop is None and self.size is None
-        return kept and not (self.changes_tone or self.matches or self.shows_banner)
-
-    @property
     def changes_tone(self) -> bool:
         return self.saturation != 1 or abs(self.brightness) > _LEAST_BRIGHTNESS
 

@@ -1,4 +1,4 @@
-"""Input photos."""
+"""Input photos, at the sizes that are asked for."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def load_fitted(path: str | Path, size: tuple[int, int]) -> Frame:
     Raises InvalidMedia when the file is missing, empty, damaged, too large, or not a picture.
     """
     return resize(read_image(path), size)
+
+
+def contained(picture: Frame, box: tuple[int, int]) -> Frame:
+    """`picture` as large as fits into `box` = (width, height), with its own aspect to within a pixel."""
+    height, width = picture.shape[:2]
+    scale = min(box[0] / width, box[1] / height)
+    return resize(picture, (max(1, round(width * scale)), max(1, round(height * scale))))

@@ -141,11 +141,16 @@ def fitted(frame: Frame, size: tuple[int, int]) -> Frame:
     if (width, height) == size:
         return frame
     aspect = size[0] / size[1]
-    crops = abs(width / height - aspect) > ASPECT_TOLERANCE
+    crops = is_cropped((width, height), size)
     shown = (min(width, height * aspect), min(height, width / aspect)) if crops else (width, height)
     left, top = (width - shown[0]) / 2, (height - shown[1]) / 2
     box = (left, top, left + shown[0], top + shown[1])
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS, box=box), dtype=np.uint8)
+
+
+def is_cropped(own: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether `fitted` cuts something off pictures of the size `own`; both (width, height)."""
+    return abs(own[0] / own[1] - size[0] / size[1]) > ASPECT_TOLERANCE
 
 
 def motion(first: Frame, second: Frame) -> Flow:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from source.media.lettering import font, font_for, shortened, wrapped
-from source.planning.timeline import Timeline
+from source.planning.timeline import Span, Timeline
 from Wan2GP.media import Frame, resize
 
 Colour = tuple[int, int, int]
@@ -46,6 +46,11 @@ class Strip:
     def edge_of(self, frame: float) -> int:
         """Where the place of a frame begins."""
         return round(MARGIN + (self.width - 2 * MARGIN) * frame / self.timeline.num_frames)
+
+    def columns_of(self, span: Span) -> tuple[int, int]:
+        """The first and the last column of a span: one at least, however long the video is."""
+        left = self.edge_of(span.start)
+        return left, max(left, self.edge_of(span.stop) - 1)
 
     @property
     def thumbnail_height(self) -> int:
@@ -112,10 +117,11 @@ def _draw_hint(draw: ImageDraw.ImageDraw, strip: Strip) -> None:
 def _draw_segments(draw: ImageDraw.ImageDraw, strip: Strip, prompts: Sequence[str]) -> None:
     top, bottom = strip.bar
     for index, span in enumerate(strip.timeline.segments):
-        box = (strip.edge_of(span.start), top, strip.edge_of(span.stop) - 1, bottom)
-        draw.rectangle(box, fill=_SEGMENTS[index % len(_SEGMENTS)])
+        left, right = strip.columns_of(span)
+        draw.rectangle((left, top, right, bottom), fill=_SEGMENTS[index % len(_SEGMENTS)])
     for span in strip.timeline.overlaps:
-        draw.rectangle((strip.edge_of(span.start), top, strip.edge_of(span.stop) - 1, bottom), fill=_OVERLAP)
+        left, right = strip.columns_of(span)
+        draw.rectangle((left, top, right, bottom), fill=_OVERLAP)
     for index, span in enumerate(strip.timeline.segments):
         left, right = _own_place(strip, index)
         draw.line((strip.edge_of(span.start), top, strip.edge_of(span.start), bottom), fill=_BORDER)

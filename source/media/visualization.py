@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from source.errors import InvalidInput
+from source.media.images import contained
 from source.media.lettering import font, shortened
 from source.media.timeline_strip import ACCENT, BACKGROUND, FAINT, HEADER, MARGIN, TEXT, Strip, draw_strip
 from source.planning.timeline import Layout, Timeline
@@ -28,6 +29,8 @@ from Wan2GP.media.colour import from_rgb
 
 _EMPTY = (12, 13, 15)
 _GAP, _CAPTION, _TEXT_SIZE = 12, 26, 14
+#: pixels; a wider panel is less high instead: H.264 ends at 16384, for all of a row
+_MAX_PANEL = 2000
 #: a narrower timeline cannot be read
 _MIN_WIDTH = 640
 _CURSOR_WIDTH = 4
@@ -101,7 +104,11 @@ def arrange(layout: Layout, shapes: Sequence[tuple[int, int]]) -> Arrangement:
     columns = {"grid": min(2, len(shapes)), "vertical": 1}.get(layout, len(shapes))
     in_one_row = layout in ("triple", "side_by_side")
     height, strip_height = (400, 150) if in_one_row else (300, 200)
-    sizes = [(max(2, _even(height * width / tall)), height) for width, tall in shapes]
+    scales = [min(height / tall, _MAX_PANEL / width) for width, tall in shapes]
+    sizes = [
+        (max(2, _even(width * scale)), max(2, _even(tall * scale)))
+        for (width, tall), scale in zip(shapes, scales, strict=True)
+    ]
     cells = [max(size[0] for size in sizes[column::columns]) for column in range(columns)]
     content = sum(cells) + _GAP * (columns - 1)
     width = max(_even(content + 2 * _GAP), _MIN_WIDTH)
@@ -168,7 +175,8 @@ class _Canvas:
         for panel, video, box in zip(shown.panels, videos, self._places.panels, strict=True):
             draw.rectangle((box.x, box.y, box.x + box.width - 1, box.y + box.height - 1), fill=_EMPTY)
             _caption(draw, panel.title, video.info, box)
-        images = [read_image(path) for path in shown.images]
+        room = (self._strip.width, self._strip.thumbnail_height)
+        images = [contained(read_image(path), room) for path in shown.images]
         strip = draw_strip(self._strip, images, shown.prompts)
         sheet.paste(Image.fromarray(strip), (self._places.strip.x, self._places.strip.y))
         return np.array(sheet, dtype=np.uint8)

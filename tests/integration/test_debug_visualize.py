@@ -125,6 +125,9 @@ def test_debug_visualize_writes_the_file_or_says_why_not(
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout.split() == [str(target), "18", "frames"]
     assert probe_video(target).height == arrange("vertical", [SIZE]).size[1]
+    odd = tmp_path / ("a long name " * 15) / "take [b] 1.mp4"
+    odd.parent.mkdir()
+    assert shown(row.id, "-o", str(odd)).stdout == f"{odd}  18 frames\n", "in one line, brackets and all"
     for arguments, said in (
         (("nobody",), "nobody"),
         ((row.id, "-o", str(tmp_path / "travel.avi")), ".mp4"),

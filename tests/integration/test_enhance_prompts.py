@@ -118,7 +118,9 @@ def test_nothing_of_the_users_pictures_is_left_behind(floor: Floor, pictures, tm
     assert {path for path in tmp_path.rglob("*") if path.suffix in (".png", ".jpg", ".txt")} == before
 
 
-@pytest.mark.parametrize("error", [OutOfMemory("out of memory"), EngineError("it broke"), NoOutput()])
+@pytest.mark.parametrize(
+    "error", [OutOfMemory("out of memory"), EngineError("it broke"), NoOutput(), ValueError("a bug of a library")]
+)
 def test_a_shot_that_the_model_fails_on_keeps_its_prompt_and_the_others_do_not_suffer(floor, pictures, error) -> None:
     floor.engine.fail_next(error)
     row = run(floor, shots=[shot(" a fox ", pictures), shot("a cat", pictures)])
@@ -128,6 +130,13 @@ def test_a_shot_that_the_model_fails_on_keeps_its_prompt_and_the_others_do_not_s
     (warning,) = warnings(floor, row)
     assert "prompts were not enhanced" in warning and str(error) in warning
     assert row.attempts == 0
+
+
+def test_why_a_prompt_was_kept_is_told_without_secrets(floor: Floor, pictures) -> None:
+    floor.engine.fail_next(EngineError("https://h/model?token=swordfish is gone"))
+    row = run(floor, shots=[shot("a fox", pictures)])
+    (note,) = result(row)["notes"]
+    assert "is gone" in note and "swordfish" not in f"{note} {warnings(floor, row)}"
 
 
 def test_an_empty_answer_becomes_the_users_prompt_or_a_transition(tmp_path: Path, pictures) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import Field
-from structure_videos import inner_colour, moving, number, numbered_video
+from structure_videos import inner_colour, moving, number, numbered, numbered_video
 from tiny_models import write_definition
 from tiny_vision import tiny_depth
 from worker_floor import Floor
@@ -302,6 +302,24 @@ def test_what_was_left_out_or_is_missing_stands_in_the_timeline(floor: Floor, vi
     for (warning,), words in zip(warnings, said, strict=True):
         assert words in warning
     assert numbers(floor.output(tasks[2])) == [*range(1, 11), *[number(np.full((48, 64, 3), 128, np.uint8))] * 7]
+
+
+def test_a_given_guidance_video_of_another_rate_or_shape_is_used_frame_by_frame_and_said(
+    floor: Floor, video: str, tmp_path: Path
+) -> None:
+    quick = str(numbered_video(tmp_path / "quick.mkv", 20, fps=30))
+    wide = write_video(tmp_path / "wide.mkv", [numbered(7, (128, 48))] * 20, fps=16, codec="ffv1").path
+    tasks = [
+        floor.add("look", **row(structure_guidance={"_guidance_video_url": str(each)})) for each in (video, quick, wide)
+    ]
+    floor.work()
+    same, rate, shape = (
+        [event.detail or "" for event in floor.store.events(task) if event.name == "warning"] for task in tasks
+    )
+    assert same == []
+    assert numbers(floor.output(tasks[1])) == list(range(1, 18))
+    assert len(rate) == 1 and "frame by frame" in rate[0] and "expected 16, actual 30" in rate[0]
+    assert len(shape) == 1 and "cropped" in shape[0] and "64x48" in shape[0] and "128x48" in shape[0]
 
 
 def test_a_guide_in_full_colour_keeps_its_colours(floor: Floor, tmp_path: Path) -> None:

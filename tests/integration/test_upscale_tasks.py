@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +26,17 @@ from source.upscaling import check_upscale
 from tests.worker_floor import Floor
 from training.tiny_wan.judge import judge
 from Wan2GP.errors import WanError
-from Wan2GP.media import Frame, mux_audio, probe_video, read_frames, resize, write_video
+from Wan2GP.media import (
+    SOUND_RATE,
+    Frame,
+    ffmpeg_path,
+    mux_audio,
+    probe_video,
+    read_frames,
+    read_sound,
+    resize,
+    write_video,
+)
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SIZE, FRAMES, RATE = (208, 120), 11, Fraction(30000, 1001)
@@ -58,7 +70,7 @@ def floor(tmp_path: Path) -> Iterator[Floor]:
 
 def equip(floor: Floor) -> None:
     kind = registry().get("upscale_video")
-    floor.register(kind.name, kind.run, kind.params, uses_gpu=True)
+    floor.registry.register(kind)
 
 
 def finished_video(floor: Floor, video: Path, model: str, **details: Any) -> str:
@@ -123,6 +135,59 @@ def test_lanczos_keeps_frames_rate_sound_and_pictures(floor: Floor, with_sound: 
         "upscaled": True, "upscale_model_name": "lanczos", "num_frames": FRAMES, "width": 416, "height": 240,
     }  # fmt: skip
     assert not floor.engine.calls
+
+
+def test_the_sound_stays_in_step_where_the_pictures_begin_later(floor: Floor, tmp_path: Path) -> None:
+    """Picture 8 of 24 at 8 fps is white, and a tone begins with it; the file's sound begins half a second earlier."""
+    flash = [np.full((48, 64, 3), 255 if index == 8 else 0, np.uint8) for index in range(24)]
+    silent = write_video(tmp_path / "flash.mp4", flash, fps=8).path
+    samples = np.zeros(4 * SOUND_RATE, np.int16)
+    samples[round(1.5 * SOUND_RATE) :] = np.sin(np.arange(2.5 * SOUND_RATE) / 5) * 20_000
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
+        file.setparams((1, 2, SOUND_RATE, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+    late = tmp_path / "late.mp4"
+    joined = ["-itsoffset", "0.5", "-i", str(silent), "-i", str(tmp_path / "tone.wav"), "-map", "0:v", "-map", "1:a"]
+    subprocess.run([ffmpeg_path(), "-loglevel", "error", *joined, "-c:v", "copy", "-c:a", "aac", late], check=True)
+    row = floor.add("upscale_video", video_source_path=str(late), upscale_factor=2)
+    floor.work()
+    heard = np.abs(read_sound(floor.output(row), rate=SOUND_RATE)) > 0.1
+    assert heard.argmax() / SOUND_RATE == pytest.approx(1.0, abs=0.02)
+
+
+def test_lanczos_waits_for_no_generation_however_many_are_queued(tmp_path: Path, source: Path) -> None:
+    """As a type that uses the GPU it had its turn after every row of the model that is loaded."""
+    gate = Gate()
+    floor = Floor(tmp_path, FakeOrchestrator([REDRAWER], gate=gate))
+    equip(floor)
+    queued = [floor.add(model="fake_t2v") for _ in range(6)]
+    try:
+        with floor.working():
+            gate.wait_until_held(30)
+            enlarged = floor.add("upscale_video", video_source_path=str(source), upscale_factor=2)
+            floor.wait_for(enlarged, Status.COMPLETE)
+            assert not any(floor.store.get(row).status is Status.COMPLETE for row in queued)
+    finally:
+        floor.close()
+
+
+def test_while_a_model_redraws_one_generation_more_is_claimed_and_the_others_are_left(
+    tmp_path: Path, source: Path
+) -> None:
+    gate = Gate()
+    floor = Floor(tmp_path, FakeOrchestrator([REDRAWER], gate=gate), prepare_ahead_s=0)
+    equip(floor)
+    floor.add("upscale_video", video_source_path=str(source), upscale_factor=2, upscale_model_name="redrawer")
+    try:
+        with floor.working():
+            gate.wait_until_held(30)
+            queued = [floor.add(model="fake_t2v") for _ in range(4)]
+            floor.wait_until(lambda: len(floor.claimed()) == 2)
+            spare = floor.add("nothing")
+            floor.wait_for(spare, Status.COMPLETE)
+            assert [floor.store.get(row).status for row in queued].count(Status.QUEUED) == 3
+    finally:
+        floor.close()
 
 
 def test_the_size_is_floored_to_even(floor: Floor, source: Path) -> None:
@@ -230,6 +295,15 @@ def test_the_sample_of_a_redraw_shows_the_same_shape_at_the_larger_size(tmp_path
 
 
 # ---- a finished video is never lost
+
+
+def test_why_it_was_not_enlarged_is_told_without_secrets(floor: Floor, source: Path) -> None:
+    floor.engine.fail_next(ValueError("https://h/model?token=swordfish is gone"))
+    parent = finished_video(floor, source, "redrawer")
+    floor.work()
+    last = floor.store.children(parent)[1]
+    assert last.result_data is not None and "is gone" in str(last.result_data["upscale_error"])
+    assert "swordfish" not in f"{last.result_data} {warnings(floor, last.id)}"
 
 
 @pytest.mark.parametrize(("failures", "runs"), [([ValueError("a bug")], 1), ([EngineError("broken")] * 2, 2)])

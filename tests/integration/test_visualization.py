@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 from worker_floor import Floor
 
 from source.errors import GenerationCancelled
-from source.media.timeline_strip import ACCENT, Strip, thumbnail_boxes
+from source.media.timeline_strip import ACCENT, BACKGROUND, Strip, draw_strip, thumbnail_boxes
 from source.media.visualization import Arrangement, Panel, Visualization, arrange, visualize
 from source.planning.timeline import LAYOUTS, Layout, timeline_for
 from source.store.types import Status, Task
@@ -124,6 +125,17 @@ def test_panels_never_overlap_and_stay_inside(layout: Layout) -> None:
             assert apart or other.y >= box.y + box.height or box.y >= other.y + other.height
 
 
+def test_a_panorama_makes_no_picture_too_wide_to_encode(tmp_path: Path) -> None:
+    frames = [solid((200, 90, 40), (4096, 128))] * 2
+    wide = write_video(tmp_path / "wide.mp4", frames, fps=12).path
+    shown = Visualization(wide, timeline_for([2], [], 2), tuple(Panel(name, wide) for name in "abc"))
+    made = visualize(shown, tmp_path / "shown.mp4")
+    places = arrange("triple", [(4096, 128)] * 4)
+    assert (made.num_frames, (made.width, made.height)) == (2, places.size)
+    assert all(box.width / box.height == pytest.approx(32, rel=0.02) for box in places.panels)
+    assert close(panel_levels(read_frame(made.path, 1), places), [200] * 4)
+
+
 def test_the_cursor_stands_at_the_frame_that_is_shown(media: dict[str, Path], tmp_path: Path) -> None:
     shown = described(media)
     places = places_of(shown)
@@ -155,6 +167,31 @@ def test_thumbnails_never_cover_each_other(count: int) -> None:
     assert len(boxes) == count
     for before, after in pairwise(boxes):
         assert before[0] + before[2] <= after[0]
+
+
+@pytest.mark.parametrize(("lengths", "overlap"), [([81] * 20, 1), ([1] * 2000, 0)])
+def test_what_is_narrower_than_a_pixel_is_drawn_too(lengths: list[int], overlap: int) -> None:
+    total = sum(lengths) - overlap * (len(lengths) - 1)
+    strip = Strip(640, 200, timeline_for(lengths, overlap, total))
+    assert strip.timeline.planned == total
+    drawn = draw_strip(strip, [], ["a prompt"] * len(lengths))
+    bar = drawn[strip.bar[0] + 1, strip.edge_of(0) : strip.edge_of(total)]
+    assert (bar != BACKGROUND).any(axis=1).all(), "no place of the timeline is empty"
+
+
+def test_large_input_images_are_held_as_small_as_they_are_shown(media: dict[str, Path], tmp_path: Path) -> None:
+    big = write_image(tmp_path / "big.png", solid((200, 90, 40), (3000, 2000)))
+
+    def peak(count: int) -> int:
+        timeline = timeline_for([11] * (count - 1), 0, 11 * (count - 1))
+        output = clip(tmp_path / f"{count}.mp4", [60] * timeline.num_frames)
+        tracemalloc.start()
+        visualize(Visualization(output, timeline, images=(big,) * count), tmp_path / "shown.mp4")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(7) < peak(3) + 3000 * 2000 * 3
 
 
 def test_segments_and_what_they_share_have_colours_of_their_own(media: dict[str, Path], tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ def test_secrets_among_the_facts_reach_neither_log_nor_timeline(
         assert "hunter2" not in text
 
 
+def test_secrets_in_what_happened_reach_neither_log_nor_timeline(
+    trail: Trail, entries: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may quote an error, and that a URL."""
+    trail.warn(Category.CRITICAL, "failed: https://h/a.mp4?token=swordfish answered 403, api_key=hunter2")
+    for text in (caplog.records[0].getMessage(), entries[0][1]):
+        assert text == f"CRITICAL: failed: https://h/a.mp4?token={REDACTED} answered 403, api_key={REDACTED}"
+
+
 def test_a_jsonl_file_holds_the_whole_trail_though_the_console_stays_quiet(trail: Trail, tmp_path: Path) -> None:
     file = tmp_path / "worker.jsonl"
     console = logged_to(file)
