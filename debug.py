@@ -47,6 +47,8 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)  # it also knows what to do when `head` hangs up
     if given.json:
         console.out(json.dumps(view, indent=2, ensure_ascii=False), highlight=False)
+    elif isinstance(readable, str):  # a line for a program as well: neither wrapped nor read as markup
+        console.out(readable, highlight=False)
     else:
         console.print(readable)
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from box import Box
+from PIL import Image
 from skimage.metrics import structural_similarity
 
 from source.store.sqlite import SqliteStore
@@ -171,8 +172,6 @@ TRAVELS = {
     "travel_orchestrator.per_segment": 0.9,
     "travel_orchestrator.single_image": 0.9,
     "travel_orchestrator.structure": 0.9,
-    # What the tiny model's own decoder loses counts here too.
-    "travel_orchestrator.tiny": 0.8,
 }
 
 
@@ -187,6 +186,17 @@ def test_each_picture_of_a_travel_is_at_its_anchor(floor: Floor, root: Path, sam
         assert similarity(shown, wanted) >= TRAVELS[sample], (image, position)
 
 
+def test_the_tiny_model_draws_each_picture_at_its_anchor(floor: Floor, root: Path) -> None:
+    """In brightness: its decoder turns the red of the dark ground from 13 to 0, which is all that SSIM sees of a flat
+    channel."""
+    sample = "travel_orchestrator.tiny"
+    images = samples(root)[sample]["orchestrator_details"]["input_image_paths_resolved"]
+    for position, image in zip(floor.result(sample)["anchors"], images, strict=True):
+        shown, wanted = read_frame(floor.video(sample), position), read_image(root / image)
+        assert similarity(shown, wanted, brightness=True) >= 0.8, (image, position)
+        assert np.abs(middle_of_red(shown) - middle_of_red(wanted)).max() <= 2.5, (image, position)
+
+
 def test_a_continued_video_begins_the_travel(floor: Floor, root: Path) -> None:
     """Its frames come first, at the travel's size; only those that the first segment shares are faded."""
     source = samples(root)["travel_orchestrator.continue"]["orchestrator_details"]["continue_from_video_resolved_path"]
@@ -196,7 +206,16 @@ def test_a_continued_video_begins_the_travel(floor: Floor, root: Path) -> None:
         assert similarity(made[index], resize(read_frame(root / source, nearest), SMALL)) >= 0.9, index
 
 
-def similarity(first: Frame, second: Frame) -> float:
+def middle_of_red(frame: Frame) -> np.ndarray:
+    """(y, x) of the middle of what is red."""
+    return np.argwhere(frame[..., 0].astype(int) - frame[..., 1] > 100).mean(axis=0)
+
+
+def similarity(first: Frame, second: Frame, *, brightness: bool = False) -> float:
+    """SSIM, the mean of three channels or that of brightness alone."""
+    if brightness:
+        first, second = (np.asarray(Image.fromarray(frame).convert("L")) for frame in (first, second))
+        return float(structural_similarity(first, second))
     return float(structural_similarity(first, second, channel_axis=2))
 
 
@@ -207,23 +226,31 @@ BIRD_CLIP = "samples/bbb_320x180_keyframes.mp4"
 
 
 def test_inpainting_leaves_all_other_frames_as_they_were(floor: Floor, root: Path) -> None:
-    """Frames 20 to 32 of 50 are new. Those copied are the source's, value for value; the others were encoded once."""
+    """Frames 20 to 32 of 50 are new. The GOPs 0-9 and 40-49 are the source's, value for value.
+
+    All others were encoded once, the new ones too: what was written as the transition is copied from it.
+    """
     source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.video("inpaint_frames")))
-    equal = sum(np.array_equal(before, after) for before, after in zip(source, made, strict=True))
-    assert equal >= floor.result("inpaint_frames")["copied_frames"] > 0
+    assert len(made) == len(source) == 50
+    assert [k for k in [*range(10), *range(40, 50)] if not np.array_equal(source[k], made[k])] == []
+    assert floor.result("inpaint_frames")["copied_frames"] >= 10 + 13 + 10
     kept = [index for index in range(50) if not 20 <= index < 33]
     assert min(similarity(source[index], made[index]) for index in kept) >= 0.93
     assert max(similarity(source[index], made[index]) for index in range(22, 31)) < 1
 
 
 def test_an_edit_keeps_what_lies_outside_its_portions(floor: Floor, root: Path) -> None:
-    """Frames 0-11, 21-31 and 37-49 of 50 stay; nine new ones stand for each portion."""
+    """Frames 0-11, 21-31 and 37-49 of 50 stay; nine new ones stand for each portion.
+
+    Before the first fade, over 8-11, and from 40 on, where the last one ends, all is as it was, value for value.
+    """
     source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.video("edit_video_orchestrator")))
     places = [*zip(range(12), range(12), strict=True), *zip(range(21, 32), range(21, 32), strict=True)]
     places += zip(range(37, 50), range(41, 54), strict=True)
     assert min(similarity(source[before], made[after]) for before, after in places) >= 0.93
-    equal = sum(np.array_equal(source[before], made[after]) for before, after in places)
-    assert equal >= floor.result("edit_video_orchestrator")["copied_frames"] * 0.5 > 0
+    untouched = [(before, after) for before, after in places if before < 8 or before >= 40]
+    assert len(untouched) == 18
+    assert [before for before, after in untouched if not np.array_equal(source[before], made[after])] == []
 
 
 @pytest.mark.parametrize("sample", ["inpaint_frames", "join_final_stitch"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from skimage.metrics import structural_similarity
 
 from source.media.analysis import difference_profile
 from source.store.sqlite import SqliteStore
+from source.store.types import Task
 from Wan2GP.media import probe_video, read_frame, read_frames, read_image, resize
 
 SIZE = (192, 128)
@@ -99,20 +101,37 @@ def test_nothing_is_left_in_the_scratch_folder(finished: tuple[Box, dict[str, An
 def test_a_killed_worker_loses_nothing(box: Box) -> None:
     """kill -9 while the second segment is generated; another worker finishes, each row once, same frame count."""
     task = box.queue_travel(segment_frames_expanded=[17, 49], parsed_resolution_wh="96x64", frame_overlap_expanded=[4])
+    interrupted = killed_when(box, task, "travel_segment:1", lambda row: bool(row.progress) and not row.terminal)
+    assert interrupted["status"] == "In Progress"
+    finished_by_another(box, task, frames=66)
+    assert box.view(interrupted["id"])["attempts"] == 1
+
+
+def test_a_worker_killed_between_the_segments_and_their_stitch_loses_nothing(box: Box) -> None:
+    """The segments are not made again."""
+    task = box.queue_travel(segment_frames_expanded=[17, 17], parsed_resolution_wh="96x64", frame_overlap_expanded=[4])
+    last = killed_when(box, task, "travel_segment:1", lambda row: row.terminal)
+    assert last["status"] == "Complete"
+    finished_by_another(box, task, frames=34)
+    assert box.view(last["id"])["attempts"] == 0
+
+
+def killed_when(box: Box, task: str, key: str, reached: Callable[[Task], bool]) -> dict[str, Any]:
+    """The child `key` of a travel whose worker was killed by kill -9 as soon as the child had come that far."""
     worker = box.start("worker.py", *box.worker_arguments, **SHORT_LEASE)
     try:
-        wait_for_progress(worker, box, task, "travel_segment:1")
+        wait_until(worker, box, task, key, reached)
     finally:
         worker.send_signal(signal.SIGKILL)
         worker.communicate()
-    interrupted = child(box.view(task), "travel_segment:1")
-    assert interrupted["status"] == "In Progress"
+    return child(box.view(task), key)
 
+
+def finished_by_another(box: Box, task: str, frames: int) -> None:
     box.work(**SHORT_LEASE)
     view = box.view(task)
     assert view["status"] == "Complete", view["error_message"]
-    assert box.view(interrupted["id"])["attempts"] == 1
-    assert probe_video(box.video(view)).num_frames == 66
+    assert probe_video(box.video(view)).num_frames == frames
     ended = box.completions()
     assert set(ended) == {task, *(each["id"] for each in view["children"])}
     assert set(ended.values()) == {1}
@@ -122,12 +141,12 @@ def child(view: dict[str, Any], key: str) -> dict[str, Any]:
     return next(each for each in view["children"] if each["child_key"] == key)
 
 
-def wait_for_progress(worker: subprocess.Popen[str], box: Box, task: str, key: str) -> None:
-    """Return as soon as the child reports progress of its generation; the database says so."""
+def wait_until(worker: subprocess.Popen[str], box: Box, task: str, key: str, reached: Callable[[Task], bool]) -> None:
+    """Return as soon as the child has come that far; the database says so."""
     store = SqliteStore(box.database)
     try:
         while worker.poll() is None:
-            if any(row.child_key == key and row.progress and not row.terminal for row in store.children(task)):
+            if any(row.child_key == key and reached(row) for row in store.children(task)):
                 return
             store.wait_for_change(1.0)
     finally:
