@@ -104,7 +104,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, strip: Strip) -> None:
     timeline = strip.timeline
     shared = sum(span.stop - span.start for span in timeline.overlaps)
     words = [f"{len(timeline.segments)} segment{'s' * (len(timeline.segments) != 1)}"]
-    words += [f"{shared} frames shared"] if shared else []
+    words += [f"{shared} frame{'s' * (shared != 1)} shared"] if shared else []
     words += [f"planned for {timeline.planned} frames"] if timeline.planned != timeline.num_frames else []
     draw.text((strip.width - MARGIN, HEADER / 2), " · ".join(words), FAINT, font(_TEXT_SIZE), anchor="rm")
 

@@ -105,7 +105,7 @@ def _enlarged(asked: Enlarging, params: UpscaleParams, context: TaskContext) -> 
     expected = params.frames or before.num_frames
     context.trail.frames(Category.FRAME, "frames of the upscaled video", expected=expected, actual=after.num_frames)
     size = {"num_frames": after.num_frames, "width": after.width, "height": after.height}
-    return Done(output, {"upscaled": True, "upscale_model_name": asked.method, **size})
+    return Done(output, {"upscaled": True, "upscale_model_name": asked.method, **size}, _poster(output, context))
 
 
 def _is_better_raised(error: Exception, context: TaskContext) -> bool:
@@ -121,4 +121,11 @@ def _as_it_was(source: Path, method: str, error: Exception, context: TaskContext
     reason = redact(str(error))
     context.trail.warn(Category.CRITICAL, f"upscaling with {method} failed, the video is passed on as it was: {reason}")
     output = Path(shutil.copyfile(source, context.scratch / f"as_it_was{source.suffix}"))
-    return Done(output, {"upscaled": False, "upscale_model_name": method, "upscale_error": reason})
+    data = {"upscaled": False, "upscale_model_name": method, "upscale_error": reason}
+    return Done(output, data, _poster(output, context))
+
+
+def _poster(video: Path, context: TaskContext) -> Path:
+    from source.media.poster import poster
+
+    return poster(video, context.scratch / f"{video.stem}.jpg")

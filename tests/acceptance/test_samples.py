@@ -153,6 +153,13 @@ def test_every_sample_that_makes_a_video_is_measured(floor: Floor) -> None:
     assert made == set(MAKES)
 
 
+@pytest.mark.parametrize("sample", ["travel_orchestrator", "travel_orchestrator.finished", "join_clips_orchestrator"])
+def test_a_finished_video_has_a_poster(floor: Floor, sample: str) -> None:
+    """The first frame, published beside the video and named in the orchestrator's own result."""
+    shown = read_image(floor.box.folder / "public" / str(floor.result(sample).get("thumbnail_url")))
+    assert similarity(shown, read_frame(floor.video(sample), 0)) >= 0.9
+
+
 def test_one_frame_of_a_video_model_is_a_picture(floor: Floor) -> None:
     made = probe_image(floor.video("wan_2_2_t2i"))
     assert (made.width, made.height) == TINY

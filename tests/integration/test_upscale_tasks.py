@@ -133,6 +133,7 @@ def test_lanczos_keeps_frames_rate_sound_and_pictures(floor: Floor, with_sound: 
     assert sound_s(floor.output(row)) == pytest.approx(float(FRAMES / RATE), abs=0.04)
     assert floor.store.get(row).result_data == {
         "upscaled": True, "upscale_model_name": "lanczos", "num_frames": FRAMES, "width": 416, "height": 240,
+        "thumbnail_url": f"files/{row}_upscaled_with_sound.jpg",
     }  # fmt: skip
     assert not floor.engine.calls
 
