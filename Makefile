@@ -28,7 +28,7 @@ demo-tiny: setup  ## the same travel on drawn shapes, by diffusion, with the tin
 	@OMP_NUM_THREADS=$$(nproc) $(BIN)/python scripts/demo.py --tiny
 
 test: setup  ## unit, contract, integration and acceptance tests
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: setup  ## tests that take minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
@@ -51,6 +51,9 @@ bench: setup  ## run the benchmarks that need no GPU
 	$(BIN)/python benchmarks/noop_tasks.py
 	$(BIN)/python benchmarks/hand_off.py
 	$(BIN)/python benchmarks/stitch.py
+	$(BIN)/python benchmarks/stitch_memory.py
+	$(BIN)/python benchmarks/colour_match.py
+	$(BIN)/python benchmarks/join.py
 	$(BIN)/python benchmarks/loop_overhead.py
 
 clean:  ## remove what the demo made

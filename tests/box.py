@@ -31,9 +31,9 @@ class Box:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, *command: str, **environment: str) -> str:
+    def run(self, *command: str, timeout_s: float = 170, **environment: str) -> str:
         process = self.start(*command, **environment)
-        out, err = process.communicate(timeout=170)
+        out, err = process.communicate(timeout=timeout_s)
         assert process.returncode == 0, err
         return out.strip()
 
@@ -52,8 +52,8 @@ class Box:
         params["orchestrator_details"] |= changes
         return self.add("travel_orchestrator", params)
 
-    def work(self, **environment: str) -> str:
-        return self.run("worker.py", *self.worker_arguments, **environment)
+    def work(self, timeout_s: float = 170, **environment: str) -> str:
+        return self.run("worker.py", *self.worker_arguments, timeout_s=timeout_s, **environment)
 
     @property
     def worker_arguments(self) -> tuple[str, ...]:

@@ -138,28 +138,37 @@ def plan_frames(
     wanted = _checked_overlaps(overlaps, lengths)
     before = _overlap_with_continued(overlaps, lengths[0], continued)
     alone = range(len(lengths)) if not (packed and chained) else borders
-    groups = _packed(lengths, wanted, before, step, alone)
+    #: the overlap before each segment, and none after the last
+    joints = [before, *wanted, 0]
     segments: list[SegmentPlan] = []
-    for sources in groups:
-        previous = wanted[sources[0] - 1] if sources[0] else before
-        following = wanted[sources[-1]] if sources[-1] < len(wanted) else 0
-        ready = segments[-1].output if segments else continued
-        end = segments[-1].start + ready if segments else continued
-        ends = [sum(lengths[sources[0] : source + 1]) for source in sources]
-        segment = SegmentPlan(
-            index=len(segments),
-            new_frames=ends[-1],
-            context=context_for(previous, step) if chained else 0,
-            overlap_previous=previous,
-            overlap_next=following,
-            start=end - previous,
-            sources=tuple(sources),
-            ends=tuple(ends),
-            tail=(1 - ends[-1]) % step,
-        )
-        _check_room(segment, ready)
+    end = continued
+    for sources in _packed(lengths, wanted, before, step, alone):
+        segment = _segment(len(segments), sources, lengths, joints, end, step if chained else 0, step)
+        _check_room(segment, segments[-1].output if segments else continued)
         segments.append(segment)
+        end = segment.start + segment.output
     return FramePlan(tuple(segments), continued)
+
+
+def _segment(
+    index: int, sources: tuple[int, ...], lengths: Sequence[int], joints: Sequence[int], end: int, context_step: int,
+    step: int,
+) -> SegmentPlan:  # fmt: skip
+    """One generation. `end`: where what is before it ends; `context_step`: 0 where it is shown no predecessor."""
+    first, last = sources[0], sources[-1]
+    previous = joints[first]
+    ends = [sum(lengths[first : source + 1]) for source in sources]
+    return SegmentPlan(
+        index=index,
+        new_frames=ends[-1],
+        context=context_for(previous, context_step) if context_step else 0,
+        overlap_previous=previous,
+        overlap_next=joints[last + 1],
+        start=end - previous,
+        sources=sources,
+        ends=tuple(ends),
+        tail=(1 - ends[-1]) % step,
+    )
 
 
 def _packed(

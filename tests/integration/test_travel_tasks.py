@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +10,8 @@ from travel_shop import COLOURS, SIZE, Workshop, assert_colour, travel
 
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
-from headless.testing import FakeOrchestrator
 from source.errors import InvalidInput
-from source.store.types import NewTask, Status
+from source.store.types import Status
 from source.task_registry import registry
 from Wan2GP.media import probe_video, read_frame
 
@@ -272,39 +268,3 @@ def test_the_draft_model_is_loaded_once_for_two_segments(tmp_path: Path, images:
     shop.store.close()
     assert probe_video(shop.video(row)).num_frames == 34
     assert shop.queue.statistics().model_loads == 1
-
-
-def every_model_at_hand(folder: Path) -> FakeOrchestrator:
-    """The fake under the names of the shipped models, as if the weights of all were there."""
-    real = WanOrchestrator(checkpoints=folder / "ckpts", device="cpu")
-    return FakeOrchestrator([dataclasses.replace(model, unavailable=None) for model in real.models()])
-
-
-def sample_tasks(samples: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted((samples / "tasks").glob("*.json"))}
-
-
-def type_of(sample: str) -> str:
-    """A sample of a further mode is named TYPE.MODE."""
-    return sample.partition(".")[0]
-
-
-def test_every_task_type_has_a_sample(samples: Path) -> None:
-    assert {kind.name for kind in registry()} == {type_of(name) for name in sample_tasks(samples)}
-
-
-def test_every_sample_parses_strictly_and_runs(
-    tmp_path: Path, samples: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Samples name media relative to the project's root."""
-    monkeypatch.chdir(root)
-    shop = Workshop(tmp_path, every_model_at_hand(tmp_path))
-    rows = {}
-    for name, params in sample_tasks(samples).items():
-        registry().get(type_of(name)).parse(params, strict=True)
-        dependencies = (rows["travel_segment"],) if type_of(name) == "travel_stitch" else ()
-        rows[name] = shop.store.add(NewTask(task_type=type_of(name), params=params, dependant_on=dependencies))
-    shop.work()
-    ended = {name: shop.store.get(row) for name, row in rows.items()}
-    shop.store.close()
-    assert {name: row.error_message for name, row in ended.items() if row.status is not Status.COMPLETE} == {}
