@@ -46,9 +46,12 @@ def make(folder: Path) -> None:
 
 def smart(first: Path, second: Path, output: Path) -> tuple[int, int]:
     """Our way."""
-    from source.media.stitch import stitch
+    from source.media.assemble import Part, assemble
+    from source.media.clips import Clip
 
-    report = stitch([first, second], [OVERLAP], output)
+    before, after = Clip.open(first), Clip.open(second)
+    parts = [Part(before, 0, before.num_frames), Part(after, 0, after.num_frames, OVERLAP)]
+    report = assemble(parts, output, size=before.size, fps=before.fps)
     return report.num_frames, report.encoded_frames
 
 
@@ -70,9 +73,9 @@ def load_all(first: Path, second: Path, output: Path) -> tuple[int, int]:
 
 def nothing(first: Path, second: Path, output: Path) -> tuple[int, int]:
     """Only import what the others import."""
-    from source.media.stitch import stitch
+    from source.media.assemble import assemble
 
-    return (2 * NUM_FRAMES - OVERLAP if stitch else 0), 0
+    return (2 * NUM_FRAMES - OVERLAP if assemble else 0), 0
 
 
 #: name -> (function, first clip, second clip)

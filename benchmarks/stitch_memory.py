@@ -46,12 +46,14 @@ def child(way: str, seconds: int, folder: Path) -> None:
     """One stitch; prints how it was done, how many frames there are, and the growth in MB."""
     import resource
 
-    from source.media.stitch import stitch
+    from source.media.assemble import Part, assemble
+    from source.media.clips import Clip
 
     unit = 1024**2 if sys.platform == "darwin" else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    clip = folder / f"{way}_{seconds}.mp4"
-    report = stitch([clip, clip], [OVERLAP], folder / f"out_{way}_{seconds}.mp4")
+    clip = Clip.open(folder / f"{way}_{seconds}.mp4")
+    parts = [Part(clip, 0, clip.num_frames), Part(clip, 0, clip.num_frames, OVERLAP)]
+    report = assemble(parts, folder / f"out_{way}_{seconds}.mp4", size=clip.size, fps=clip.fps)
     print(report.method, report.num_frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - before)
 
 

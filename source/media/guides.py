@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from source.errors import InvalidInput, InvalidMedia
+from source.errors import InvalidInput
 from source.media.structure import fitted
 from source.planning.guidance import StructureClip
 from Wan2GP.media import Frame, index_video, read_frames, resize, write_video
@@ -70,9 +70,6 @@ class ContextTreatment:
         return frame
 
 
-NEUTRAL = ContextTreatment()
-
-
 def guide_frames(plan: GuidePlan) -> Iterator[Frame]:
     """The frames of the guide, RGB (H, W, 3) uint8."""
     structure = iter(()) if plan.structure is None else _structure_frames(plan.structure, plan.num_frames)
@@ -104,20 +101,6 @@ def write_guide(plan: GuidePlan, path: str | Path) -> Path:
 def write_mask(plan: GuidePlan, path: str | Path) -> Path:
     """Write the mask as lossless FFV1 (.mkv)."""
     return write_video(path, mask_frames(plan), fps=plan.fps, codec="ffv1").path
-
-
-def tail_frames(
-    path: str | Path, count: int, *, size: tuple[int, int] | None = None, treatment: ContextTreatment = NEUTRAL
-) -> list[Frame]:
-    """Exactly the last `count` frames of a video, RGB, stretched to `size` when given, then treated.
-
-    Raises InvalidMedia when the video has fewer.
-    """
-    num_frames = index_video(path).info.num_frames
-    if num_frames < count:
-        raise InvalidMedia(f"{path} has {num_frames} frames, but {count} are needed to continue it")
-    frames = read_frames(path, num_frames - count)
-    return [treatment.apply(resize(frame, size) if size else frame) for frame in frames]
 
 
 def _mix(frame: Frame, other: Frame, share: float) -> Frame:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, PrivateAttr, StringConstraints, model_
 
 from headless.options import Fraction01, Media, parse_model
 from source.errors import InvalidInput, Unsupported
-from source.params.base import Part, TaskParams, flatten_params
+from source.params.base import OFF, Part, TaskParams, flatten_params
 
 VideoPath = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), Media("video")]
 FrameIndex = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -226,7 +226,7 @@ def _without_types(videos: Any) -> Any:
 
 def _legacy_type(flat: Mapping[str, Any], videos: Any) -> tuple[str, str]:
     """The older type ("" for none) and the name that gave it. Raises InvalidInput for an unknown one, or several."""
-    if flat.get("use_uni3c"):
+    if flat.get("use_uni3c") not in OFF:
         return "uni3c", "use_uni3c"
     entries = [each for each in videos if isinstance(each, Mapping)] if isinstance(videos, list) else []
     found, name = [each.get("structure_type") or each.get("type") for each in entries], "structure_videos"

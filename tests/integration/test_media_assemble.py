@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from splicing import stitch
 
 from source.errors import GenerationCancelled, InvalidInput, InvalidMedia
 from source.media.assemble import Part, assemble
@@ -18,7 +19,6 @@ from source.media.clips import Clip
 from source.media.crossfade import Crossfade, weights
 from source.media.soundtrack import SoundPiece
 from source.media.splice import SpliceReport
-from source.media.stitch import stitch
 from Wan2GP.media import Frame, decode, ffmpeg_path, index_video, probe_video, read_frames, read_sound, write_video
 
 SIZE = (96, 64)

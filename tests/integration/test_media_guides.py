@@ -11,7 +11,9 @@ import pytest
 
 from source.errors import InvalidInput, InvalidMedia
 from source.media.analysis import contact_sheet, debug_video_analysis, difference_profile
-from source.media.guides import ContextTreatment, GuidePlan, tail_frames, write_guide, write_mask
+from source.media.clips import Clip
+from source.media.guides import ContextTreatment, GuidePlan, write_guide, write_mask
+from source.predecessor import Predecessor
 from Wan2GP.media import Frame, probe_video, read_frames, read_image, write_video
 
 SIZE = (64, 48)
@@ -68,21 +70,21 @@ def ramp(path: Path, num_frames: int) -> Path:
     return path
 
 
-def test_tail_frames_are_the_last_ones_in_order(tmp_path: Path) -> None:
-    tail = tail_frames(ramp(tmp_path / "a.mp4", 30), 12)
+def test_a_tail_is_the_last_frames_in_order(tmp_path: Path) -> None:
+    tail = Predecessor(Clip.open(ramp(tmp_path / "a.mp4", 30))).tail(12, SIZE)
     assert [frame[..., 0].mean() for frame in tail] == pytest.approx([20 + 4 * i for i in range(18, 30)], abs=2)
 
 
-def test_tail_frames_are_stretched_and_treated(tmp_path: Path) -> None:
-    treatment = ContextTreatment(brightness=0.5)
-    (frame,) = tail_frames(ramp(tmp_path / "a.mp4", 5), 1, size=(32, 16), treatment=treatment)
-    assert frame.shape == (16, 32, 3)
-    assert frame.mean(axis=(0, 1)) == pytest.approx([36 * 1.5, 150, 255], abs=4)
+def test_a_tail_is_stretched_without_its_banner_and_treated(tmp_path: Path) -> None:
+    (frame,) = Predecessor(Clip.open(ramp(tmp_path / "a.mp4", 5)), banner_height=8).tail(1, (32, 16))
+    treated = ContextTreatment(brightness=0.5).apply(frame)
+    assert treated.shape == (16, 32, 3)
+    assert treated.mean(axis=(0, 1)) == pytest.approx([36 * 1.5, 150, 255], abs=4)
 
 
 def test_a_predecessor_that_is_too_short_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidMedia, match=r"a\.mp4 has 5 frames, but 6 are needed"):
-        tail_frames(ramp(tmp_path / "a.mp4", 5), 6)
+        Predecessor(Clip.open(ramp(tmp_path / "a.mp4", 5))).tail(6, SIZE)
 
 
 def test_a_neutral_treatment_touches_nothing() -> None:

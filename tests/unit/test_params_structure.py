@@ -95,3 +95,10 @@ def test_a_video_is_named_as_the_row_named_it() -> None:
     assert config(structure_videos=[{"path": "v.mp4"}]).name_of_video(0) == "structure_videos[0].path"
     unified = config(structure_guidance={"videos": [{"path": "v.mp4"}]})
     assert unified.name_of_video(0) == "structure_guidance.videos[0].path"
+
+
+@pytest.mark.parametrize("off", [False, 0, "false", "", None])
+def test_uni3c_that_is_switched_off_is_off(off: object) -> None:
+    row = {"use_uni3c": off, "structure_video_path": "a.mp4", "structure_type": "canny"}
+    config = StructureGuidanceConfig.from_params(row)
+    assert (config.target, config.preprocessing) == ("vace", "canny")
