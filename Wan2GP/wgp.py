@@ -39,7 +39,6 @@ server_config: dict[str, Any] = {
     "loras_root": "loras",
     "save_path": save_path,
     "device": "",
-    "lossless": False,
 }
 
 _definition_dirs: tuple[Path, ...] = ()
@@ -53,10 +52,8 @@ def configure(
     definitions: Sequence[Path | str] | None = None,
     save_path: Path | str | None = None,
     device: str | None = None,
-    lossless: bool | None = None,
 ) -> None:
-    """Set where weights and LoRAs are, further folders of definitions, where files go, the device ("" chooses), and
-    whether videos are written lossless (FFV1 in mkv)."""
+    """Set where weights and LoRAs are, further folders of definitions, where files go, and the device ("" chooses)."""
     global _definition_dirs, _definitions
     if checkpoints is not None:
         server_config["checkpoints_paths"] = [str(checkpoints)]
@@ -69,8 +66,6 @@ def configure(
         server_config["save_path"] = str(save_path)
     if device is not None:
         server_config["device"] = device
-    if lossless is not None:
-        server_config["lossless"] = lossless
 
 
 # ---- models
@@ -357,7 +352,7 @@ def _run_once(
             cancel.raise_if_requested()
             paths = save_text(made, request, folder, report)
         else:
-            paths = save_frames(made, request, folder, report, cancel, lossless=bool(server_config["lossless"]))
+            paths = save_frames(made, request, folder, report, cancel)
     finally:
         # A failure that somebody keeps would keep the run too, and with it its LoRAs in the weights.
         getattr(made, "close", lambda: None)()

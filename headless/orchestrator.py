@@ -181,7 +181,7 @@ class WanOrchestrator:
         model = self.describe(task.model)
         self.load_model(model.name, on_progress)
         engine = self._ready_engine()
-        engine.configure(save_path=task.output_dir, lossless=task.lossless)
+        engine.configure(save_path=task.output_dir)
         run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)
         keywords = self._keywords(task, model)
         run.notes.append(f"seed {keywords['seed']}")
@@ -209,10 +209,10 @@ class WanOrchestrator:
                 keywords[name] = _opened(keywords[name], size if name in _SIZED else None)
         if keywords.get("seed", -1) < 0:
             keywords["seed"] = _drawn_seed(task)
+        ours: dict[str, Any] = {"lossless": True} if task.lossless else {}
         if task.checkpoint_dir is not None:
-            kept = {"checkpoint": task.checkpoint_dir, "checkpoint_interval_s": task.checkpoint_interval_s}
-            keywords["plugin_data"] = kept
-        return keywords
+            ours |= {"checkpoint": task.checkpoint_dir, "checkpoint_interval_s": task.checkpoint_interval_s}
+        return keywords | ({"plugin_data": ours} if ours else {})
 
     def _guarded(self, work: Callable[[], Value]) -> Value:
         """Run the engine; running out of memory and losing the device become errors of ours, others stay as they are.

@@ -99,6 +99,8 @@ class GenerationRequest:
     checkpoint: Path | None
     #: shortest time between two kept states; 0 keeps each
     checkpoint_interval_s: float
+    #: write a video as FFV1 in mkv
+    lossless: bool
     #: every setting as it applies, for the record of the file
     settings: Mapping[str, Any]
     #: what the caller should know: values that were changed, options that are ignored
@@ -223,6 +225,7 @@ def _request(
         loras=loras,
         checkpoint=checkpoint,
         checkpoint_interval_s=float(kept.get("checkpoint_interval_s", CHECKPOINT_INTERVAL_S)),
+        lossless=bool(kept.get("lossless")),
         settings={name: value for name, value in settings.items() if name not in PLUMBING},
         notes=(*changed, *notes),
     )

@@ -23,24 +23,18 @@ _PROMPT_CHARACTERS = 40
 
 
 def save_frames(
-    frames: Iterable[Frame],
-    request: GenerationRequest,
-    folder: Path,
-    report: Report,
-    cancel: Cancel,
-    *,
-    lossless: bool = False,
+    frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel
 ) -> list[Path]:
     """Write the frames of a request as they come. An existing file is never touched; a failed run leaves none.
 
-    `lossless` writes a video as FFV1 in mkv, unless it has sound.
+    A lossless request makes FFV1 in mkv, unless it has sound.
 
     Raises EngineError when the number of frames is not what was asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if request.image_output:
         return _save_stills(frames, request, folder, report, cancel)
-    return [_save_video(frames, request, folder, report, cancel, lossless and request.audio_guide is None)]
+    return [_save_video(frames, request, folder, report, cancel)]
 
 
 def save_text(text: str, request: GenerationRequest, folder: Path, report: Report) -> list[Path]:
@@ -52,8 +46,9 @@ def save_text(text: str, request: GenerationRequest, folder: Path, report: Repor
 
 
 def _save_video(
-    frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel, lossless: bool
+    frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel
 ) -> Path:
+    lossless = request.lossless and request.audio_guide is None
     codec: VideoCodec = "ffv1" if lossless else "libx264"
 
     def write(path: Path) -> None:

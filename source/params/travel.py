@@ -173,7 +173,8 @@ class TravelParams(SegmentSettings, JoinSettings):
         [], description="phase_config per segment; null: the travel's"
     )
     loras_per_segment_expanded: list[SegmentLoRAs | None] = Field(
-        [], description="LoRAs of each segment, beside the travel's; of two that name one LoRA the segment's wins"
+        [],
+        description="LoRAs of each segment, beside the travel's; they win over its lists, not over a phase_config",
     )
     enhance_prompt: bool = Field(False, description="have a vision-language model write each segment's prompt")
     enhance_prompt_model: str = Field("qwen2_5_vl_7b", description="the model that does")

@@ -27,10 +27,9 @@ WAIT_S = 60.0
 
 @pytest.fixture(autouse=True)
 def nothing_resident() -> Iterator[None]:
-    """The engine keeps one model and one way to write videos a process: neither is left to the next test."""
+    """The engine keeps one model a process: it is not left to the next test."""
     yield
     wgp.release_model()
-    wgp.configure(lossless=False)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ SIZE = {"resolution": "64x48", "video_length": 17, "seed": 1}
 def released() -> Iterator[None]:
     yield
     wgp.release_model()
-    wgp.configure(definitions=[], lossless=False)
+    wgp.configure(definitions=[])
 
 
 @pytest.fixture
