@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease_is_refused(
     task = floor.add("stand")
     with victim(tmp_path, root) as process:
         floor.wait_until(lambda: standing(floor, task))
-        process.send_signal(signal.SIGSTOP)
+        stop_between_writes(process, floor.settings.db_file)
         floor.work()
         assert floor.store.get(task).status is Status.COMPLETE
         (tmp_path / "go").touch()
@@ -107,6 +108,19 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease_is_refused(
     assert floor.output(task).read_text() == "by the survivor"
     assert floor.published() == [floor.output(task).name]
     assert floor.event_names(task).count("complete") == 1
+
+
+def stop_between_writes(process: subprocess.Popen[str], database: Path) -> None:
+    """SIGSTOP at a moment at which the process does not hold the database's lock, which it would hold for good."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
 
 
 def test_a_task_that_kills_its_worker_each_time_is_given_up(floor: Floor, tmp_path: Path, root: Path) -> None:
