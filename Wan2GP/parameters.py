@@ -114,6 +114,10 @@ _SAMPLING = _rows(
     override_profile=-1,
     prompt_enhancer="",
     min_frames_if_references=1,
+    hires_scale=1.0,
+    hires_steps=6,
+    hires_denoise=0.5,
+    hires_upscale_method="bicubic",
 )
 
 _MEDIA = _rows(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
+from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
+from Wan2GP.engine.preparing import prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
@@ -269,24 +271,27 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
 
 def _generate(values: Mapping[str, Any]) -> bool:
     send: SendCommand = values.get("send_cmd") or (lambda command, data=None: None)
-    gen = _prepared(values.get("state"))
+    gen = _begun(values.get("state"))
     request = _parsed(values)
     report = _reporter(send, gen)
-    model = _resident(request.definition, send, report)
-    for note in (*model.notes, *request.notes):
-        send("info", note)
-    if gen.get("abort"):
-        send("output")
-        return True
-    model._interrupt = False
+    cancel = Cancel(lambda: bool(gen.get("abort")) or (wan_model is not None and wan_model._interrupt))
+    if wan_model is not None:
+        wan_model._interrupt = False
     gen["in_progress"] = True
     try:
-        return _run(model, request, gen, send, report)
+        with prepared(request, Beside(definitions(), _place(), report, release_model), cancel) as ready:
+            model = _resident(ready.definition, send, report)
+            for note in (*model.notes, *ready.notes):
+                send("info", note)
+            return _run(model, ready, gen, send, report, cancel)
+    except GenerationCancelled:
+        send("output")
+        return True
     finally:
         gen["in_progress"] = False
 
 
-def _prepared(state: dict[str, Any] | None) -> dict[str, Any]:
+def _begun(state: dict[str, Any] | None) -> dict[str, Any]:
     gen: dict[str, Any] = (state if state is not None else {}).setdefault("gen", {})
     for key in ("file_list", "file_settings_list"):
         gen.setdefault(key, [])
@@ -313,11 +318,17 @@ def _reporter(send: SendCommand, gen: dict[str, Any]) -> Report:
     return report
 
 
-def _run(model: Model, request: GenerationRequest, gen: dict[str, Any], send: SendCommand, report: Report) -> bool:
-    """All repeats of one call. False when one failed."""
+def _run(
+    model: Model,
+    request: GenerationRequest,
+    gen: dict[str, Any],
+    send: SendCommand,
+    report: Report,
+    cancel: Cancel,
+) -> bool:
+    """All repeats of one call. False when one failed. Raises GenerationCancelled."""
     from Wan2GP.engine.loading import typed_failure
 
-    cancel = Cancel(lambda: bool(gen.get("abort")) or model._interrupt)
     gen["total_generation"] = request.repeats
     for number in range(1, request.repeats + 1):
         if gen["early_stop"]:
@@ -327,8 +338,7 @@ def _run(model: Model, request: GenerationRequest, gen: dict[str, Any], send: Se
         try:
             _run_once(model, current, gen, send, report, cancel)
         except GenerationCancelled:
-            send("output")
-            return True
+            raise
         except (WanError, RuntimeError, ValueError, MemoryError) as error:
             logger.info("the run of %s failed", request.definition.id, exc_info=error)
             send("error", typed_failure(error))

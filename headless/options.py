@@ -97,6 +97,7 @@ class GenerationOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     prompt: str | None = knob("what to show")
+    system_prompt: str | None = knob("role in which the text encoder of a Qwen-Image model reads the prompt")
     negative_prompt: str | None = knob("what to avoid; used with guidance above 1")
     resolution: Size | None = knob("WIDTHxHEIGHT in pixels, floored to the model's pixel block", "parsed_resolution_wh")
     video_length: int | None = knob("frames to generate", "num_frames", ge=1, le=20_000)
@@ -192,6 +193,13 @@ class GenerationOptions(BaseModel):
     RIFLEx_setting: int | None = knob("0 auto, 1 always, 2 never", ge=0, le=2)
     min_frames_if_references: int | None = knob("frames generated for one still of a video model", ge=1)
     motion_amplitude: float | None = knob("more motion for image-to-video", ge=1, le=1.4)
+
+    hires_scale: float | None = knob(
+        "second pass of an image model: sides of the result by those of the first; 1 is off", ge=1, le=4
+    )
+    hires_steps: int | None = knob("denoising steps of the second pass", ge=1, le=100)
+    hires_denoise: float | None = knob("share of noise that the second pass begins with", gt=0, le=1)
+    hires_upscale_method: str | None = knob("how the latents are enlarged: nearest, bilinear, bicubic or area")
 
     prompt_enhancer: str | None = knob("letters: T use the text, I use the image")
     temporal_upsampling: str | None = knob("rife2 or rife4")

@@ -1,11 +1,12 @@
 """Task types register themselves here; a row is parsed and run through here.
 
-    @task("extract_frame")
+    @task("extract_frame", output="a PNG image")
     def extract_frame(params: ExtractFrameParams, context: TaskContext) -> Done:
         \"\"\"Save one frame of a video as a PNG.\"\"\"
 
 The decorator reads the parameter class from the annotation; the docstring is the help text. Modules of `source.tasks`
-are found by themselves. A duplicate name or a missing docstring fails at import.
+are found by themselves. A duplicate name, or one without a docstring or an `output`,
+fails at import.
 """
 
 from __future__ import annotations
@@ -113,6 +114,8 @@ class TaskType:
     params: type[TaskParams]
     run: Run
     help: str
+    #: what a finished row's output is, for people: "an MP4 video", "a PNG image" …
+    output: str
     #: the model when the row names none
     default_model: str | None = None
     #: False for types that plan, cut or join, and for those that seldom generate: they run beside a generation, however
@@ -150,6 +153,8 @@ class TaskRegistry:
             raise ValueError(f"task type {task_type.name!r} is registered twice")
         if not task_type.help:
             raise ValueError(f"task type {task_type.name!r} has no docstring")
+        if not task_type.output:
+            raise ValueError(f"task type {task_type.name!r} does not say what its output is")
         self._types[task_type.name] = task_type
 
     def __iter__(self) -> Any:
@@ -170,14 +175,15 @@ _declared = TaskRegistry()
 
 
 def task(
-    name: str, *, default_model: str | None = None, help: str = "", uses_gpu: bool = True
+    name: str, *, output: str, default_model: str | None = None, help: str = "", uses_gpu: bool = True
 ) -> Callable[[Function], Function]:
-    """Register a function as a task type. `help` replaces its docstring, for types that share a function."""
+    """Register a function as a task type; `output` says what it makes. `help` replaces its docstring, for types that
+    share a function."""
 
     def register(function: Function) -> Function:
         params = get_type_hints(function)["params"]
         text = help or (function.__doc__ or "").strip().splitlines()[0]
-        _declared.register(TaskType(name, params, function, text, default_model, uses_gpu))
+        _declared.register(TaskType(name, params, function, text, output, default_model, uses_gpu))
         return function
 
     return register

@@ -53,7 +53,7 @@ class Floor:
         self.register("nothing", nothing)
 
     def register(self, name: str, run: Run, params: type[TaskParams] = TaskParams, *, uses_gpu: bool = False) -> None:
-        self.registry.register(TaskType(name, params, run, "A task type of a test.", uses_gpu=uses_gpu))
+        self.registry.register(TaskType(name, params, run, "A task type of a test.", "a file", uses_gpu=uses_gpu))
 
     def add(self, task_type: str = "draw", /, dependant_on: tuple[str, ...] = (), **params: Any) -> str:
         given = {"prompt": "a ball"} if task_type == "draw" else {}

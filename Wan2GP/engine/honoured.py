@@ -26,6 +26,8 @@ _INPUT_OF = {
     "image_refs": "references",
     "video_guide": "control_video",
     "video_mask": "mask",
+    "image_guide": "control_video",
+    "image_mask": "mask",
     "audio_guide": "audio",
     "activated_loras": "loras",
 }

@@ -84,6 +84,9 @@ class GenerationRequest:
     guide_frames: frozenset[int] | None
     video_mask: Path | None
     mask_expand: int
+    #: control image and its mask of an image model: white is drawn, black is kept
+    image_guide: Frame | None
+    image_mask: Frame | None
     video_prompt_type: str
     control_net_weight: float
     #: share (0-1) of the steps after which what the mask keeps is put back
@@ -214,6 +217,8 @@ def _request(
         guide_frames=_guide_frames(guide, str(settings["keep_frames_video_guide"])),
         video_mask=given.path(settings["video_mask"], "video_mask"),
         mask_expand=numbers.whole("mask_expand", -200, 200),
+        image_guide=given.picture(settings["image_guide"], "image_guide"),
+        image_mask=given.picture(settings["image_mask"], "image_mask"),
         video_prompt_type=letters,
         control_net_weight=numbers.real("control_net_weight", 0, 10),
         masking_strength=_masking_strength(numbers, initial),

@@ -23,6 +23,8 @@ _MEDIA = frozenset(
         "video_source",
         "video_guide",
         "video_mask",
+        "image_guide",
+        "image_mask",
         "vid2vid_init_video",
         "audio_guide",
         "activated_loras",
@@ -44,6 +46,7 @@ def request_key(request: GenerationRequest, form: int = 0) -> str:
         "settings": {name: value for name, value in request.settings.items() if name not in _MEDIA},
         "pictures": [request.image_start, *request.image_ends, "references", *request.references],
         "guides": [request.video_source, request.video_guide, request.video_mask],
+        "image_guides": [request.image_guide, request.image_mask],
         "begin": [request.initial_video, request.audio_guide],
         "loras": [_identity(file) for file in request.loras.files],
     }

@@ -73,7 +73,7 @@ class VisualizationParams(TaskParams):
         return self
 
 
-@task("create_visualization", uses_gpu=False)
+@task("create_visualization", output="an MP4 video", uses_gpu=False)
 def create_visualization(params: VisualizationParams, context: TaskContext) -> Done:
     """Show how a travel came about: guide, mask and output over a timeline with images and prompts."""
     from source.media.visualization import Visualization, visualize

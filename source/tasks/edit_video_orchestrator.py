@@ -12,7 +12,7 @@ from source.planning.edits import keepers, plan_portions
 from source.task_registry import Spawned, TaskContext, task
 
 
-@task("edit_video_orchestrator", default_model=DEFAULT_MODEL, uses_gpu=False)
+@task("edit_video_orchestrator", output="an MP4 video: the edited whole", default_model=DEFAULT_MODEL, uses_gpu=False)
 def edit_video_orchestrator(params: EditVideoParams, context: TaskContext) -> Spawned:
     """Generate portions of a video anew and join them to what stays, which is spliced from the original."""
     from source.join_projects import ClipRow, spawn

@@ -65,7 +65,7 @@ class EnhancePromptsParams(TaskParams):
         return self
 
 
-@task("enhance_prompts", default_model=DEFAULT_MODEL)
+@task("enhance_prompts", output="no file; the prompts stand in result_data", default_model=DEFAULT_MODEL)
 def enhance_prompts(params: EnhancePromptsParams, context: TaskContext) -> Done:
     """Prompts for the shots of a travel or of joins, by a vision-language model that is shown their pictures.
 

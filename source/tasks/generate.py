@@ -61,10 +61,10 @@ def finished(result: GenerationResult) -> Done:
 
 
 for _name, (_model, _help) in DIRECT_TYPES.items():
-    task(_name, default_model=_model, help=_help)(generate)
+    task(_name, output="an MP4 video, or PNG images of an image model", default_model=_model, help=_help)(generate)
 
 
-@task("wan_2_2_t2i", default_model="t2v_2_2")
+@task("wan_2_2_t2i", output="a PNG image", default_model="t2v_2_2")
 def generate_image(params: GenerateParams, context: TaskContext) -> Done:
     """Text to image with Wan 2.2: a video of one frame, saved as PNG."""
     assert params.model is not None

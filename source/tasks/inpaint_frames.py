@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from source.media.clips import Clip
 
 
-@task("inpaint_frames", default_model=DEFAULT_MODEL)
+@task(
+    "inpaint_frames",
+    output="an MP4 video: the whole video, or with patch_only the new frames alone",
+    default_model=DEFAULT_MODEL,
+)
 def inpaint_frames(params: InpaintParams, context: TaskContext) -> Done:
     """Generate frames within a video anew; the rest of it stays as it is, its sound too."""
     from source.joining import Footage, check_joining_model, checked_sound, splice_project

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from source.planning.prompts import Picture
 
 
-@task("join_clips_orchestrator", default_model=DEFAULT_MODEL, uses_gpu=False)
+@task(
+    "join_clips_orchestrator",
+    output="an MP4 video: all clips with their transitions",
+    default_model=DEFAULT_MODEL,
+    uses_gpu=False,
+)
 def join_clips_orchestrator(params: JoinClipsParams, context: TaskContext) -> Spawned:
     """Join clips to one video: a generated transition between each two, spliced from the originals once."""
     from source.join_projects import ClipRow, spawn

@@ -16,13 +16,17 @@ from source.trail import Category
 _BEFORE = ("join_clips_segment", "join_clips")
 
 
-@task("join_clips_segment", default_model=DEFAULT_MODEL)
+@task(
+    "join_clips_segment",
+    output="an MP4 video: both clips joined, or as a child the transition alone",
+    default_model=DEFAULT_MODEL,
+)
 def join_clips_segment(params: JoinSegmentParams, context: TaskContext) -> Done:
     """Join two clips by a generated transition; as a child of an orchestrator, the transition alone."""
     return _transition_alone(params, context) if params.join else _joined(params, context)
 
 
-@task("join_clips", default_model=DEFAULT_MODEL)
+@task("join_clips", output="an MP4 video: both clips joined", default_model=DEFAULT_MODEL)
 def join_clips(params: JoinSegmentParams, context: TaskContext) -> Done:
     """The older name of join_clips_segment."""
     return join_clips_segment(params, context)

@@ -12,7 +12,7 @@ from source.params.joins import FinalStitchParams
 from source.task_registry import Dependency, Done, TaskContext, task
 
 
-@task("join_final_stitch", uses_gpu=False)
+@task("join_final_stitch", output="an MP4 video", uses_gpu=False)
 def join_final_stitch(params: FinalStitchParams, context: TaskContext) -> Done:
     """Splice clips and transitions to one video, created by an orchestrator of joins or edits."""
     from source.joining import Footage, Harmony, checked_sound, located, splice_project

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 << 20
 
 
-@task("join_reverse", uses_gpu=False)
+@task("join_reverse", output="an MP4 video", uses_gpu=False)
 def join_reverse(params: ReverseParams, context: TaskContext) -> Done:
     """Write a clip backwards, without sound, created by join_clips_orchestrator for loop_first_clip."""
     from source.joining import Footage, Harmony, located

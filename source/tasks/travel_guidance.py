@@ -43,7 +43,7 @@ class TravelGuidanceParams(TaskParams):
         return self.model_copy(update={"structure_guidance": config})
 
 
-@task("travel_guidance", uses_gpu=False)
+@task("travel_guidance", output="an MP4 video: the guidance, frame by frame", uses_gpu=False)
 def travel_guidance(params: TravelGuidanceParams, context: TaskContext) -> Done:
     """Draw the structure guidance of a travel, created by travel_orchestrator."""
     config, size = params.structure_guidance, params.options.size

@@ -16,7 +16,7 @@ from source.trail import Category
 from source.upscaling import check_upscale
 
 
-@task("travel_orchestrator", uses_gpu=False)
+@task("travel_orchestrator", output="an MP4 video: that of its last child", uses_gpu=False)
 def travel_orchestrator(params: TravelParams, context: TaskContext) -> Done | Spawned:
     """Travel between images: one generated segment from each image to the next, stitched to one video."""
     from headless.inputs import generation_size

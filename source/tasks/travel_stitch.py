@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from source.media.soundtrack import SoundPiece
 
 
-@task("travel_stitch", uses_gpu=False)
+@task("travel_stitch", output="an MP4 video", uses_gpu=False)
 def travel_stitch(params: StitchParams, context: TaskContext) -> Done:
     """Join the segments of a travel, created by travel_orchestrator."""
     from source.media.analysis import debug_video_analysis

@@ -71,7 +71,7 @@ class UpscaleParams(TaskParams):
         return self.model_copy(update={"options": type(self.options).parse(knobs)})
 
 
-@task("upscale_video", uses_gpu=False)
+@task("upscale_video", output="an MP4 video of the same frames, rate and sound", uses_gpu=False)
 def upscale_video(params: UpscaleParams, context: TaskContext) -> Done:
     """Enlarge a video by a factor: by Lanczos, or by a model that redraws it. Frames, rate and sound are kept."""
     context.report("preparing")
