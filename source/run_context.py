@@ -16,7 +16,7 @@ from headless.generation import CancelToken, GenerationResult, GenerationTask, M
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
-from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError
+from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
 from source.params.base import levels
@@ -24,7 +24,7 @@ from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
 from source.storage import LocalStorage, sanitise_filename, task_name
 from source.store.base import TaskStore
-from source.store.types import Task
+from source.store.types import Status, Task
 from source.task_registry import Dependency, TaskRegistry
 from source.trail import Trail
 
@@ -137,9 +137,25 @@ class RunContext:
     def dependencies(self) -> Sequence[Dependency]:
         """What this task depends on; asking one for its output raises InvalidMedia that names the task and the file."""
         rows = persist(lambda: self._workplace.store.dependencies(self.task.id), self._workplace.closing)
-        return [Dependency(row, partial(self._output_of, row)) for row in rows]
+        return [Dependency(row, partial(self._located, row, "dependant_on")) for row in rows]
 
-    def _output_of(self, row: Task) -> Path:
+    def output_of(self, task_id: str, *, field: str) -> Path:
+        """The output of a finished task as a local file. Raises InvalidInput for one that is not there or not Complete,
+        InvalidMedia for an output that is missing."""
+        self._token.raise_if_cancelled()
+        try:
+            row = persist(lambda: self._workplace.store.get(task_id), self._workplace.closing)
+        except TaskNotFound:
+            raise InvalidInput(f"there is no task {task_id}", field=field) from None
+        if row.status is not Status.COMPLETE:
+            raise InvalidInput(
+                f"task {row.id} ({row.task_type}) is {row.status}, so it has no output; "
+                "name it in dependant_on too, so that this task waits for it",
+                field=field,
+            )
+        return self._located(row, field)
+
+    def _located(self, row: Task, field: str) -> Path:
         location = row.output_location
         try:
             if not location:
@@ -149,7 +165,7 @@ class RunContext:
             return self._fetcher.locate(location)
         except InvalidInput as error:
             raise InvalidMedia(
-                f"the output of task {row.id} ({row.task_type}) cannot be used: {error}", field="dependant_on"
+                f"the output of task {row.id} ({row.task_type}) cannot be used: {error}", field=field
             ) from error
 
     def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:

@@ -98,6 +98,13 @@ class TaskContext(Protocol):
     def dependencies(self) -> Sequence[Dependency]:
         """What this task depends on, in the order of `dependant_on`; all Complete. Outputs are fetched when asked."""
 
+    def output_of(self, task_id: str, *, field: str) -> Path:
+        """The output of a finished task, whichever it is, as a local file; one that is a URL is fetched.
+
+        `field` is the parameter that names the task. Raises InvalidInput for a task that is not there or not Complete,
+        InvalidMedia for an output that is missing; each says which task, and what is wrong with it.
+        """
+
     def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:
         """Report progress. Raises GenerationCancelled when this task should stop."""
 
