@@ -1,6 +1,7 @@
 """Write the generated parts of the documentation, or with --check fail when they are out of date.
 
-A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; the pages of docs/tasks/ are generated
+whole.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,61 +17,33 @@ ROOT = Path(__file__).resolve().parent.parent
 HUB = "https://huggingface.co/"
 sys.path.insert(0, str(ROOT))
 
+from tables import parameter_table, table  # noqa: E402
+from task_pages import stale_pages  # noqa: E402
+
 from headless.options import aliases  # noqa: E402
 from source.params.base import TaskParams  # noqa: E402
-from source.params.schema import ParameterRow, parameter_rows, parameter_schema  # noqa: E402
+from source.params.schema import parameter_rows, parameter_schema  # noqa: E402
 from source.settings import Settings  # noqa: E402
-from source.task_registry import TaskType, registry  # noqa: E402
+from source.task_registry import registry  # noqa: E402
 from Wan2GP.definitions import ModelDefinition, load_definitions  # noqa: E402
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, *rows)]
-    lines.insert(1, "|" + "---|" * (lines[0].count(" | ") + 1))
-    return "\n".join(lines)
 
 
 def task_types() -> str:
     rows = (
-        (f"`{kind.name}`", kind.help, f"`{kind.default_model}`" if kind.default_model else "") for kind in registry()
+        (
+            f"[`{kind.name}`](docs/tasks/{kind.name}.md)",
+            kind.help,
+            kind.output,
+            f"`{kind.default_model}`" if kind.default_model else "",
+        )
+        for kind in registry()
     )
-    return table(("task type", "what it does", "default model"), rows)
+    return table(("task type", "what it does", "output", "default model"), rows)
 
 
 def knobs() -> str:
     rows = parameter_rows(parameter_schema(TaskParams, "", ""))
     return parameter_table(row for row in rows if row.name not in TaskParams.model_fields)
-
-
-def task_parameters() -> str:
-    """The own parameters of the task types; types that share them stand together."""
-    sharing: dict[type[TaskParams], list[TaskType]] = {}
-    for kind in registry():
-        sharing.setdefault(kind.params, []).append(kind)
-    return "\n\n".join(_parameters_of(kinds) for kinds in sharing.values())
-
-
-def _parameters_of(kinds: list[TaskType]) -> str:
-    kind = kinds[0]
-    names = " ".join(f"`{each.name}`" for each in kinds)
-    needed = ", ".join(f"`{name}`" for name in kind.params.needed_knobs)
-    rows = parameter_rows(parameter_schema(kind.params, "", ""))
-    own = (row for row in rows if row.field in kind.params.model_fields)
-    return f"## {names}\n\n" + (f"Needed besides: {needed}.\n\n" if needed else "") + parameter_table(own)
-
-
-def parameter_table(rows: Iterable[ParameterRow]) -> str:
-    cells = (
-        (
-            f"`{row.name}`",
-            row.type,
-            f"`{row.default}`" if row.default else "",
-            f"**needed**; {row.meaning}" if row.required else row.meaning,
-            ", ".join(f"`{name}`" for name in row.also),
-        )
-        for row in rows
-    )
-    return table(("parameter", "type", "default", "meaning", "also called"), cells)
 
 
 def settings() -> str:
@@ -136,7 +109,6 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"task types": task_types},
     "docs/options.md": {"options": knobs},
     "docs/settings.md": {"settings": settings},
-    "docs/tasks.md": {"parameters": task_parameters},
     "docs/models.md": {"models": models, "sources": model_sources},
 }
 
@@ -167,6 +139,7 @@ def main() -> int:
             stale.append(name)
             if not check:
                 path.write_text(after, encoding="utf-8")
+    stale += stale_pages(ROOT, write=not check)
     if stale and check:
         print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
         return 1

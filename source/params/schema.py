@@ -207,8 +207,19 @@ def type_text(shape: Schema, definitions: Mapping[str, Schema]) -> str:
     if isinstance(kind, list):
         return " or ".join(_WORDS.get(str(each), str(each)) for each in kind)
     if kind == "array":
-        return f"list of {type_text(shape.get('items', {}), definitions)}"
+        return _list_text(shape, definitions)
     return f"{_WORDS.get(kind, kind)} {_bounds(shape)}".strip()
+
+
+def _list_text(shape: Schema, definitions: Mapping[str, Schema]) -> str:
+    """ "list of text", "list of integer 0 to 9, at most 8", "list of number 0 to 1, exactly 2"."""
+    held = [*shape.get("prefixItems", ()), shape.get("items", {})]
+    low, high = shape.get("minItems", 0), shape.get("maxItems")
+    if low == high:
+        count = f", exactly {low}"
+    else:
+        count = (f", at least {low}" if low else "") + (f", at most {high}" if high is not None else "")
+    return f"list of {type_text(held[0], definitions)}{count}"
 
 
 _WORDS = {"string": "text", "object": "object", "boolean": "true or false"}
@@ -219,11 +230,18 @@ LARGE = 2**31
 
 
 def _bounds(shape: Schema) -> str:
-    low, high = shape.get("minimum", shape.get("exclusiveMinimum")), shape.get("maximum")
-    if low is None and high is None:
-        return ""
-    if low is None:
-        return f"up to {high:g}"
-    if high is None or high > LARGE:
-        return f"above {low:g}" if "exclusiveMinimum" in shape else f"from {low:g}"
-    return f"{low:g} to {high:g}"
+    """ "1 to 5", "from 0", "above 0, up to 240", "up to 40 characters"; "" for none that a reader needs to know."""
+    if "maxLength" in shape:
+        return f"up to {shape['maxLength']} characters"
+    low, above, high = (shape.get(name) for name in ("minimum", "exclusiveMinimum", "maximum"))
+    start = "" if low is None else _number(low)
+    end = "" if high is None or high > LARGE else _number(high)
+    if above is not None:
+        return f"above {_number(above)}" + (f", up to {end}" if end else "")
+    if start and end:
+        return f"{start} to {end}"
+    return f"from {start}" if start else f"up to {end}" if end else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)

@@ -131,7 +131,19 @@ def test_the_help_shows_every_parameter_once(kind: TaskType) -> None:
     [
         ({"type": "integer", "minimum": 1, "maximum": 5}, "integer 1 to 5"),
         ({"type": "number", "exclusiveMinimum": 0}, "number above 0"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 240}, "number above 0, up to 240"),
+        ({"type": "number", "maximum": 0.5}, "number up to 0.5"),
+        ({"type": "integer", "minimum": 0, "maximum": 1_000_000}, "integer 0 to 1000000"),
+        ({"type": "string", "maxLength": 40}, "text up to 40 characters"),
         ({"type": "array", "items": {"type": "string"}}, "list of text"),
+        (
+            {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 8},
+            "list of text, at least 1, at most 8",
+        ),
+        (
+            {"type": "array", "prefixItems": [{"type": "number"}] * 2, "minItems": 2, "maxItems": 2},
+            "list of number, exactly 2",
+        ),
         ({"anyOf": [{"enum": ["a", "b"], "type": "string"}, {"type": "null"}]}, "a or b"),
         ({"x-also-read": True, "anyOf": [{"type": "string"}, {"type": "number"}]}, "text"),
     ],
