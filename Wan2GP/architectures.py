@@ -183,7 +183,26 @@ _WAN: Mapping[str, Architecture] = {
     "sky_df_14B": _SKY_DF,
 }
 
-#: families that the stock pipelines of diffusers will serve
+#: an image model that a stock pipeline of diffusers runs
+_STILL = Architecture(
+    inputs=_TEXT,
+    frame_step=1,
+    min_frames=1,
+    image_output=True,
+    phases=1,
+    solvers=(),
+)
+_FLUX = replace(_STILL, inputs=_TEXT | {"control_video", "mask"}, engine="flux", family="Flux", lora_folder="flux")
+_Z_IMAGE = replace(
+    _STILL,
+    inputs=_TEXT | {"image_start"},
+    engine="z_image",
+    family="Z-Image",
+    lora_folder="z_image",
+    image_prompt_letters="S",
+)
+
+#: families other than Wan
 _OTHERS: Mapping[str, Architecture] = {
     "draft": Architecture(
         inputs=frozenset({"image_start", "image_end", "video_source", "control_video", "mask"}),
@@ -236,7 +255,13 @@ _OTHERS: Mapping[str, Architecture] = {
         control="V",
         folder_files=("config.json",),
     ),
-    "flux": Architecture(inputs=_TEXT, image_output=True, phases=1, family="Flux", lora_folder="flux", solvers=()),
+    "flux": _FLUX,
+    "flux_schnell": _FLUX,
+    "flux_dev_kontext": replace(
+        _FLUX, engine="flux_kontext", inputs=_TEXT | {"references"}, control="KI", image_prompt_letters=""
+    ),
+    "z_image": _Z_IMAGE,
+    "z_image_base": _Z_IMAGE,
 }
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS})

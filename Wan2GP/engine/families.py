@@ -77,8 +77,11 @@ class Family(Protocol):
 FAMILIES = {
     "depth": ("Wan2GP.engine.depth", "Depth"),
     "draft": ("Wan2GP.engine.draft", "Draft"),
+    "flux": ("Wan2GP.engine.stock.flux", "Flux"),
+    "flux_kontext": ("Wan2GP.engine.stock.flux", "FluxKontext"),
     "vision_language": ("Wan2GP.engine.vision_language", "VisionLanguage"),
     "wan": ("Wan2GP.engine.wan.model", "Wan"),
+    "z_image": ("Wan2GP.engine.stock.z_image", "ZImage"),
 }
 
 

@@ -30,7 +30,7 @@ def load_from_folder(cls: Any, definition: ModelDefinition, place: Place, dtype:
     Raises ModelUnavailable, with the command that fetches, for weights that are missing, left over or of a wrong shape.
     """
     transformers_logging.disable_progress_bar()
-    model = read_folder(definition, place, lambda folder: _strictly(cls, folder, dtype))
+    model = read_folder(definition, place, lambda folder: strictly(cls, folder, dtype))
     return model.eval().requires_grad_(False).to(place.device)
 
 
@@ -60,7 +60,8 @@ def _unusable(definition: ModelDefinition, folder: Path, error: Exception) -> Mo
     )
 
 
-def _strictly(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+def strictly(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A model of class `cls` on the CPU. Raises ModelUnavailable for weights that are missing or have no place."""
     kind = PreTrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
     if kind != cls.config_class.model_type:
         # The library would fill in the sizes of a model of its own choice, and their memory.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from Wan2GP.engine.lora_deltas import Delta
-from Wan2GP.engine.lora_files import FIELD, LoraFile, read_lora
+from Wan2GP.engine.lora_files import FIELD, LoraFile, Rename, read_lora
 from Wan2GP.engine.lora_targets import Matched, match, no_match
 from Wan2GP.errors import EngineError, Unsupported
 
@@ -31,7 +31,8 @@ class LoraSet:
 
     `transformers` are the models by name ("transformer", "transformer_2"), `files` the LoRA files, `schedules` the
     multiplier of each file at each step. `expert_of_step` says which transformer runs at each step: a LoRA is merged
-    only into the one that does; without it, into all. Reading and checking happen here, before any weight is touched.
+    only into the one that does; without it, into all. `renamed` gives the tensors of a file the names of this model's
+    layers, for models other than Wan. Reading and checking happen here, before any weight is touched.
 
     Raises InvalidInput or Unsupported, naming the file, for one that cannot be read, is for another model or model
     size, or whose weights cannot be applied to this model.
@@ -44,6 +45,7 @@ class LoraSet:
         schedules: Sequence[tuple[float, ...]],
         *,
         expert_of_step: Sequence[str] | None = None,
+        renamed: Rename | None = None,
     ) -> None:
         if len(files) != len(schedules) or len({len(schedule) for schedule in schedules}) > 1:
             raise EngineError(f"{len(files)} LoRAs with {len(schedules)} schedules, or schedules of several lengths")
@@ -52,7 +54,9 @@ class LoraSet:
         self._expert_of_step = expert_of_step
         self._models = {name: _Merged(transformers[name]) for name in transformers if name in used}
         #: what was applied and what was left out, one line per file and transformer
-        self.notes = tuple(note for i, path in enumerate(files) for note in self._add(i, read_lora(Path(path))))
+        self.notes = tuple(
+            note for i, path in enumerate(files) for note in self._add(i, read_lora(Path(path), renamed))
+        )
 
     def at_step(self, step: int) -> None:
         """Make the multipliers of a step effective on the transformer that runs at it. Cheap when nothing changed."""

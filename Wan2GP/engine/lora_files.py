@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.wan_keys import is_original, without_prefix
 
 FIELD = "activated_loras"
+
+#: tensors by the names in a file -> the same by the names of a model's layers; raises ValueError where it cannot
+Rename = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 #: what flattened names (dots written as underscores) begin with
 _FLAT_PREFIXES = ("lora_unet__", "lora_unet_", "lora_transformer_", "lycoris_")
@@ -74,15 +77,20 @@ class LoraFile:
     text_encoder_weights: int = 0
 
 
-def read_lora(path: Path) -> LoraFile:
+def read_lora(path: Path, rename: Rename | None = None) -> LoraFile:
     """Read and check a LoRA file; its tensors stay on the CPU, in the file's type.
+
+    `rename` is for models that are not of the Wan family, whose names are known here.
 
     Raises InvalidInput (missing, damaged, not safetensors, not finite, not a LoRA) or Unsupported (a kind of weight
     that cannot be applied), naming the file and the weight.
     """
     tensors, config = _tensors(path)
     wanted = {key: value for key, value in tensors.items() if not key.startswith(_TEXT_ENCODERS)}
-    prefixed = any(key.startswith("diffusion_model.") for key in wanted)
+    left_out = len(tensors) - len(wanted)
+    if rename is not None:
+        wanted = _renamed(wanted, rename, path.name)
+    prefixed = rename is None and any(key.startswith("diffusion_model.") for key in wanted)
     parts: dict[str, dict[str, Tensor]] = {}
     flat: set[str] = set()
     for key, value in wanted.items():
@@ -99,10 +107,20 @@ def read_lora(path: Path) -> LoraFile:
     return LoraFile(
         name=path.name,
         layers={name: Layer(held, _scale(name, held, config, path.name)) for name, held in parts.items()},
-        original=prefixed or is_original(parts),
+        original=prefixed or (rename is None and is_original(parts)),
         flat=frozenset(flat),
-        text_encoder_weights=len(tensors) - len(wanted),
+        text_encoder_weights=left_out,
     )
+
+
+def _renamed(tensors: dict[str, Tensor], rename: Rename, file: str) -> dict[str, Tensor]:
+    try:
+        return dict(rename(tensors))
+    except (ValueError, KeyError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Unsupported(
+            f"{file}: its layers cannot be told ({reason}); use the LoRA's file in diffusers' format", field=FIELD
+        ) from error
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

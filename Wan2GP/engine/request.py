@@ -198,9 +198,7 @@ def _request(
         fps=_fps(settings, definition),
         seed=_seed(numbers.whole("seed", -1, 2**63 - 1), checkpoint),
         repeats=numbers.whole("repeat_generation", 1, 25),
-        sampling=_sampling(
-            numbers, settings, definition, loras, bool(initial) or (guide is not None and "G" in letters)
-        ),
+        sampling=_sampling(numbers, settings, definition, loras, _begins_from_media(settings, definition, letters)),
         windows=windows,
         image_output=image_output,
         batch_size=numbers.whole("batch_size", 1, 64) if image_output else 1,
@@ -247,6 +245,13 @@ def _goes_on_by_svi(values: Mapping[str, Any], definition: ModelDefinition) -> b
             field="svi2pro",
         )
     return wanted or architecture.svi_always
+
+
+def _begins_from_media(settings: Mapping[str, Any], definition: ModelDefinition, letters: str) -> bool:
+    """Whether a run begins from a video or an image, some noise on it, instead of noise alone."""
+    redrawn = settings["vid2vid_init_video"] or (settings["video_guide"] and "G" in letters)
+    image = settings["image_guide"] is not None or settings["image_start"] is not None
+    return bool(redrawn) or (definition.architecture.image_output and image)
 
 
 def _sampling(

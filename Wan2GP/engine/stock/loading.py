@@ -1,0 +1,87 @@
+"""A pipeline of diffusers out of a local folder, strictly: every weight has its place and every place its weight."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.utils import logging as diffusers_logging
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.families import Place
+from Wan2GP.engine.folder_models import read_folder, strictly
+from Wan2GP.engine.loading import fits, weights_dtype
+from Wan2GP.errors import ModelUnavailable
+from Wan2GP.weights.transformers import transformer_from_files
+
+#: where the classes that a folder names may come from: nothing else is imported because a file says so
+_LIBRARIES = ("diffusers", "transformers")
+
+
+def load_pipeline(cls: type[DiffusionPipeline], definition: ModelDefinition, place: Place) -> Any:
+    """A pipeline of class `cls` in evaluation mode: bfloat16 on an accelerator, float32 on a CPU. Nothing is fetched.
+
+    Where the accelerator cannot hold all parts at once, each is there only while it works. Raises ModelUnavailable,
+    with the command that fetches, for weights that are missing, left over, of a wrong shape or not numbers.
+    """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    dtype = weights_dtype(place.device)
+    pipeline = read_folder(definition, place, lambda folder: cls(**_parts(cls, folder, dtype)))
+    pipeline.set_progress_bar_config(disable=True)
+    put_on_device(pipeline, place.device)
+    return pipeline
+
+
+def put_on_device(pipeline: Any, device: str) -> None:
+    """All parts on the device where they fit, else one after the other by hooks."""
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    if device == "cpu" or fits(modules, device):
+        pipeline.to(device)
+    else:
+        pipeline.enable_model_cpu_offload(device=device)
+
+
+def _parts(cls: type[DiffusionPipeline], folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments of the pipeline's class, as the folder's index lists them."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    wanted = inspect.signature(cls.__init__).parameters
+    found: dict[str, Any] = {}
+    for name in wanted.keys() & index.keys():
+        listed = index[name]
+        if not isinstance(listed, list):
+            found[name] = listed
+        elif listed[0] is not None:
+            found[name] = _part(folder / name, *listed, dtype=dtype)
+    for name, parameter in wanted.items():
+        if name != "self" and parameter.default is inspect.Parameter.empty and name not in found:
+            raise ModelUnavailable(f"its model_index.json has no {name}")
+    return found
+
+
+def _part(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
+    if library not in _LIBRARIES:
+        raise ModelUnavailable(f"{folder.name} is of {library}.{name}; classes come from {' and '.join(_LIBRARIES)}")
+    cls = getattr(importlib.import_module(library), name, None)
+    if cls is None:
+        raise ModelUnavailable(f"{folder.name} is a {library}.{name}, which the installed {library} does not have")
+    if issubclass(cls, ModelMixin):
+        return _network(cls, folder, dtype)
+    if issubclass(cls, PreTrainedModel):
+        return strictly(cls, folder, dtype).eval().requires_grad_(False)
+    return cls.from_pretrained(folder, local_files_only=True)
+
+
+def _network(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
+    """A transformer or VAE of diffusers."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("_class_name") != cls.__name__:
+        raise ModelUnavailable(f"{folder.name}/config.json is of a {config.get('_class_name')}, not a {cls.__name__}")
+    return transformer_from_files([folder], config=config, cls=cls, dtype=dtype)
