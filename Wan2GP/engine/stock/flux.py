@@ -1,4 +1,4 @@
-"""FLUX.1: dev and schnell make images of a text and redraw the white of a mask; Kontext changes an image as it is told."""
+"""FLUX.1: dev and schnell draw what a text says, or a given image anew; Kontext changes an image as it is told."""
 
 from __future__ import annotations
 
