@@ -28,6 +28,9 @@ def rows(tmp_path: Path, source: Path, **model: object) -> list[str]:
     folder.mkdir()
     document = {"model": {"name": "Mine", "architecture": "t2v_1.3B", "source": str(source), "licence": "MIT", **model}}
     (folder / "mine.json").write_text(json.dumps(document), encoding="utf-8")
+    (folder / "odd.json").write_text(
+        json.dumps({"model": {"name": "Odd", "architecture": "t2v", "VAE_URLs": ["v.safetensors"]}}), encoding="utf-8"
+    )
     return ["--definitions", str(folder), "--ckpts", str(tmp_path / "ckpts")]
 
 
@@ -35,9 +38,9 @@ def test_the_list_tells_what_is_ready_missing_and_refused(tmp_path: Path, tiny: 
     options = rows(tmp_path, tiny)
     assert main(["list", "--json", *options]) == 0
     found = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(found) == {*load_definitions(), "mine"}
-    states = {name: found[name]["state"] for name in ("mine", "draft", "t2v", "flux")}
-    assert states == {"mine": "ready", "draft": "ready", "t2v": "missing", "flux": "refused"}
+    assert set(found) == {*load_definitions(), "mine", "odd"}
+    states = {name: found[name]["state"] for name in ("mine", "draft", "t2v", "odd")}
+    assert states == {"mine": "ready", "draft": "ready", "t2v": "missing", "odd": "refused"}
     assert found["t2v"]["verified"] and not found["phantom_14B"]["verified"]
     assert "Wan2GP.models fetch t2v" in found["t2v"]["reason"]
     assert found["mine"]["bytes"] == sum(path.stat().st_size for path in tiny.rglob("*") if path.is_file())
