@@ -245,7 +245,7 @@ class FakeOrchestrator:
         on_progress(Progress("decoding", 1, 1))
         cancel.raise_if_cancelled()
         on_progress(Progress("saving", 1, 1))
-        return GenerationOutcome((self._save(task),), notes=(f"seed {_seed(task.options)}",))
+        return GenerationOutcome(self._save(task), notes=(f"seed {_seed(task.options)}",))
 
     # ---- the run
 
@@ -265,21 +265,18 @@ class FakeOrchestrator:
         if self._failures[where]:
             raise self._failures[where].popleft()
 
-    def _save(self, task: GenerationTask) -> Path:
-        model = self.describe(task.model)
-        size = generation_size(task.options, model) or DEFAULT_SIZE
+    def _save(self, task: GenerationTask) -> tuple[Path, ...]:
+        model, options = self.describe(task.model), task.options
+        size = generation_size(options, model) or DEFAULT_SIZE
         if model.text_output:
-            return self._write_text(task, model)
-        num_frames = 1 if model.image_output else task.options.video_length or DEFAULT_FRAMES
-        frames = draw(task.options, size, num_frames)
+            return (self._write_text(task, model),)
         stem = task.output_dir / f"{model.name}_{next(self._names):05d}"
         if model.image_output:
-            image = stem.with_suffix(".png")
-            write_image(image, next(frames))
-            return image
+            return tuple(_write_stills(options, size, stem))
+        frames, fps = draw(options, size, options.video_length or DEFAULT_FRAMES), _fps(options, model)
         if task.lossless:
-            return write_video(stem.with_suffix(".mkv"), frames, fps=_fps(task.options, model), codec="ffv1").path
-        return write_video(stem.with_suffix(".mp4"), frames, fps=_fps(task.options, model), preset="veryfast").path
+            return (write_video(stem.with_suffix(".mkv"), frames, fps=fps, codec="ffv1").path,)
+        return (write_video(stem.with_suffix(".mp4"), frames, fps=fps, preset="veryfast").path,)
 
     def _write_text(self, task: GenerationTask, model: ModelInfo) -> Path:
         """How many pictures it was shown, and the last line that it was told."""
@@ -288,6 +285,14 @@ class FakeOrchestrator:
         last = (task.options.prompt or "").strip().splitlines()[-1:]
         answer.write_text(f"{len(task.options.image_refs or [])} pictures. {''.join(last)}", encoding="utf-8")
         return answer
+
+
+def _write_stills(options: GenerationOptions, size: tuple[int, int], stem: Path) -> Iterator[Path]:
+    """`batch_size` images, their seeds counted up; a second pass makes them larger."""
+    width, height = (round(side * (options.hires_scale or 1)) for side in size)
+    for number in range(options.batch_size or 1):
+        still = next(draw(options.replace(seed=_seed(options) + number), (width, height), 1))
+        yield write_image(stem.with_name(f"{stem.name}_{number + 1}.png"), still)
 
 
 def draw(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:

@@ -24,11 +24,17 @@ def rendered_help(kind: TaskType) -> RenderableType:
     rows = list(parameter_rows(kind.schema()))
     own = [row for row in rows if row.field in kind.params.model_fields]
     engine = [row for row in rows if row not in own]
-    model = Text(f"Default model: {kind.default_model}" if kind.default_model else "The row names the model.")
+    model = Text(_model(kind))
     levels = Text("The same names may stand in orchestrator_details (weaker) or individual_segment_params (stronger).")
     return Group(
         Text(f"{kind.name}: {kind.help}"), model, levels, _table("Its own", own), _table("The engine's", engine)
     )
+
+
+def _model(kind: TaskType) -> str:
+    if not kind.default_model:
+        return "The row names the model."
+    return f"Model: {kind.default_model}, always" if kind.forces_model else f"Default model: {kind.default_model}"
 
 
 def _table(title: str, rows: list[ParameterRow]) -> Table:

@@ -7,7 +7,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from source.errors import DeviceLost, Outcome, StaleClaim, StoreError, TaskNotFo
 from source.logs import redact, task_context
 from source.reporting import LostClaim, cancelled_on_request, persist
 from source.run_context import RunContext, Stage, Workplace
-from source.storage import StagedOutput
+from source.storage import StagedOutput, publish_together
 from source.store.types import Status, Task
 from source.task_registry import Done, Spawned
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_RETRY_DELAY_S = 3600.0
 #: where result_data names the published poster
 THUMBNAIL = "thumbnail_url"
+#: where result_data lists all files of a task that makes several, the output first
+OUTPUTS = "outputs"
 
 
 class Run:
@@ -122,12 +124,18 @@ class Run:
         self._context.report("publishing")
         with ExitStack() as staging:
             staged = self._stage(output, staging)
-            data, publish = done.result_data, staged.publish
+            extra = [self._stage(each, staging) for each in done.extra]
+            data, beside = dict(done.result_data or {}), list(extra)
+            if extra:
+                data[OUTPUTS] = [each.location for each in (staged, *extra)]
             if done.poster is not None:
-                poster = self._stage(done.poster, staging)
-                data = {**(data or {}), THUMBNAIL: poster.location}
-                publish = partial(_publish_all, (poster, staged))
-            self._write(lambda: self._store.complete(self.claim, staged.location, result_data=data, publish=publish))
+                beside.append(self._stage(done.poster, staging))
+                data[THUMBNAIL] = beside[-1].location
+            # The output last: who sees it sees the rest too.
+            publish = partial(publish_together, (*beside, staged))
+            self._write(
+                lambda: self._store.complete(self.claim, staged.location, result_data=data or None, publish=publish)
+            )
         return f"complete: {staged.location}"
 
     def _stage(self, output: Path, staging: ExitStack) -> StagedOutput:
@@ -207,11 +215,6 @@ class Run:
             log.debug("whether the task is at its end is not known: %s", failure)
         if "scratch" in vars(self._context) and not self._context.keeps_intermediates:
             shutil.rmtree(self._context.scratch, ignore_errors=True)
-
-
-def _publish_all(staged: Iterable[StagedOutput]) -> None:
-    for each in staged:
-        each.publish()
 
 
 def retry_delay_s(first_s: float, attempts: int) -> float:

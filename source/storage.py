@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,10 +74,33 @@ class StagedOutput:
         _sync(self.final.parent)
         self._published = True
 
+    def withdraw(self) -> None:
+        """Take back a publication that the same transaction made."""
+        if self._published:
+            os.replace(self.final, self.staged)
+            self._published = False
+
     def discard(self) -> None:
         """Drop what was not published."""
         if not self._published:
             self.staged.unlink(missing_ok=True)
+
+
+def publish_together(staged: Sequence[StagedOutput]) -> None:
+    """Make several files visible, in their order; when one cannot be, none of them is.
+
+    Raises ValueError for two of one name, and OSError.
+    """
+    names = [each.location for each in staged]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two outputs of a task have one name: {', '.join(names)}")
+    try:
+        for each in staged:
+            each.publish()
+    except OSError:
+        for each in staged:
+            each.withdraw()
+        raise
 
 
 class LocalStorage:

@@ -12,6 +12,7 @@ fails at import.
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from source.store.types import NewTask, Task
 from source.trail import Trail
 from Wan2GP.errors import did_you_mean
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Done:
@@ -36,6 +39,8 @@ class Done:
     result_data: Mapping[str, Any] | None = None
     #: a picture that stands for the result; published with it, its location is `thumbnail_url` in result_data
     poster: Path | None = None
+    #: further files, of names of their own; published with it, all are listed as `outputs` in result_data
+    extra: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,8 @@ class TaskType:
     #: False for types that plan, cut or join, and for those that seldom generate: they run beside a generation, however
     #: many generations wait
     uses_gpu: bool = True
+    #: it means this one model: add_task refuses a row that names another, a worker corrects it with a warning
+    forces_model: bool = False
 
     def schema(self, options_class: type[GenerationOptions] = GenerationOptions) -> dict[str, Any]:
         """Everything that a row of this type may hold, as JSON Schema."""
@@ -144,7 +151,13 @@ class TaskType:
     ) -> Parsed[TaskParams]:
         """A row's parameters, typed, with the default model filled in. Raises InvalidInput that names the field."""
         parsed = parse_params(self.params, raw, options_class, strict=strict)
-        if parsed.params.model or not self.default_model:
+        named = parsed.params.model
+        if named and self.forces_model and named != self.default_model:
+            said = f"{self.name} always runs {self.default_model}, not {named}"
+            if strict:
+                raise InvalidInput(f"{said}; leave it out, or use the task type wgp", field="model")
+            log.warning("%s", said)
+        elif named or not self.default_model:
             return parsed
         return Parsed(parsed.params.model_copy(update={"model": self.default_model}), parsed.unknown)
 
@@ -182,15 +195,16 @@ _declared = TaskRegistry()
 
 
 def task(
-    name: str, *, output: str, default_model: str | None = None, help: str = "", uses_gpu: bool = True
-) -> Callable[[Function], Function]:
+    name: str, *, output: str, default_model: str | None = None, help: str = "", uses_gpu: bool = True,
+    forces_model: bool = False,
+) -> Callable[[Function], Function]:  # fmt: skip
     """Register a function as a task type; `output` says what it makes. `help` replaces its docstring, for types that
     share a function."""
 
     def register(function: Function) -> Function:
         params = get_type_hints(function)["params"]
         text = help or (function.__doc__ or "").strip().splitlines()[0]
-        _declared.register(TaskType(name, params, function, text, output, default_model, uses_gpu))
+        _declared.register(TaskType(name, params, function, text, output, default_model, uses_gpu, forces_model))
         return function
 
     return register

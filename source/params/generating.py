@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headless.options import GenerationOptions
 from source.errors import InvalidInput
@@ -60,6 +60,18 @@ class GeneratingParams(TaskParams):
         ]
         merged = reduce(LoRAConfig.merge, parts)
         return merged.to_options(options) if merged.entries else options
+
+
+class GenerateParams(GeneratingParams):
+    """One video or image; everything else is an engine knob."""
+
+    needed_knobs: ClassVar[tuple[str, ...]] = ("prompt",)
+
+    @model_validator(mode="after")
+    def _has_a_prompt(self) -> Self:
+        if not (self.options.prompt or "").strip():
+            raise ValueError("prompt is missing; say what to show")
+        return self
 
 
 def _written(given: Mapping[str, Given]) -> tuple[str, str]:

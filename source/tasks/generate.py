@@ -1,28 +1,11 @@
-"""Direct generation: task types that differ only by the model that they use."""
+"""Direct generation: task types that differ only by the model that they use, and by what it shall make."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
-
-from pydantic import model_validator
-
-from headless.generation import GenerationResult
 from headless.options import GenerationOptions
-from source.params.generating import GeneratingParams
+from source.params.generating import GenerateParams
+from source.results import finished
 from source.task_registry import Done, TaskContext, task
-
-
-class GenerateParams(GeneratingParams):
-    """One video or image; everything else is an engine knob."""
-
-    needed_knobs: ClassVar[tuple[str, ...]] = ("prompt",)
-
-    @model_validator(mode="after")
-    def _has_a_prompt(self) -> Self:
-        if not (self.options.prompt or "").strip():
-            raise ValueError("prompt is missing; say what to show")
-        return self
-
 
 #: task type -> (default model, help)
 DIRECT_TYPES = {
@@ -34,6 +17,14 @@ DIRECT_TYPES = {
     "vace": ("vace_14B_cocktail_2_2", "Video from a control video and a mask (Wan 2.2 VACE)."),
     "vace_21": ("vace_14B", "Video from a control video and a mask (Wan 2.1 VACE)."),
     "vace_22": ("vace_14B_cocktail_2_2", "Video from a control video and a mask (Wan 2.2 VACE)."),
+    "wgp": ("t2v", "Generate with any model and any option of the engine."),
+    "standard_wgp_task": ("t2v", "Generate with any model and any option of the engine (the same as wgp)."),
+}
+
+#: the same for one still: of a video model, the only frame of a video of one frame
+STILL_TYPES = {
+    "wan_2_2_t2i": ("t2v_2_2", "Text to image with Wan 2.2: a video of one frame, saved as PNG."),
+    "single_image": ("t2v_2_2", "One image with any model; a video model makes a video of one frame, saved as PNG."),
 }
 
 
@@ -54,18 +45,13 @@ def with_control_letters(options: GenerationOptions) -> GenerationOptions:
     return options.replace(video_prompt_type="VM" if options.video_mask else "V")
 
 
-def finished(result: GenerationResult) -> Done:
-    """The run's last file is the output; what it was made with is kept beside it."""
-    notes = {"notes": list(result.notes)} if result.notes else {}
-    return Done(result.output, {"model": result.model, "generation_seconds": round(result.seconds, 3), **notes})
+def generate_still(params: GenerateParams, context: TaskContext) -> Done:
+    """Run the model once for one frame."""
+    assert params.model is not None
+    return finished(context.generate(params.model, params.options.replace(video_length=1)))
 
 
 for _name, (_model, _help) in DIRECT_TYPES.items():
     task(_name, output="an MP4 video, or PNG images of an image model", default_model=_model, help=_help)(generate)
-
-
-@task("wan_2_2_t2i", output="a PNG image", default_model="t2v_2_2")
-def generate_image(params: GenerateParams, context: TaskContext) -> Done:
-    """Text to image with Wan 2.2: a video of one frame, saved as PNG."""
-    assert params.model is not None
-    return finished(context.generate(params.model, params.options.replace(video_length=1)))
+for _name, (_model, _help) in STILL_TYPES.items():
+    task(_name, output="a PNG image", default_model=_model, help=_help)(generate_still)

@@ -43,6 +43,20 @@ class EndingContract:
         store.complete(task.claim, "files/a.mp4")
         assert store.get(added).status == COMPLETE
 
+    def test_files_beside_the_output_are_stored_with_it_or_not_at_all(self, store: TaskStore) -> None:
+        added = store.add(a_task())
+        used = claim(store).claim
+        data = {"outputs": ["files/a.png", "files/b.png", "files/c.png"], "thumbnail_url": "files/a.jpg"}
+
+        def publish() -> None:
+            raise OSError("the second of three could not be renamed")
+
+        with pytest.raises(OSError, match="second of three"):
+            store.complete(used, "files/a.png", result_data=data, publish=publish)
+        assert (store.get(added).output_location, store.get(added).result_data) == (None, None)
+        store.complete(used, "files/a.png", result_data=data, publish=lambda: None)
+        assert (store.get(added).output_location, store.get(added).result_data) == ("files/a.png", data)
+
     def test_a_stale_completion_publishes_nothing(self, store: TaskStore) -> None:
         store.add(a_task())
         stale = claim(store, lease_s=EXPIRED_S).claim

@@ -15,6 +15,7 @@ from source.settings import Settings, load_settings
 from source.storage import (
     LocalStorage,
     prepare_output_path_with_upload,
+    publish_together,
     sanitise_filename,
     upload_and_get_final_output_location,
 )
@@ -192,3 +193,30 @@ def test_a_result_that_could_not_be_copied_leaves_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert not [path for path in settings.public_dir.rglob("*") if path.is_file()]
+
+
+def test_several_files_are_published_together(storage: LocalStorage, settings: Settings) -> None:
+    staged = [storage.stage(row(), result(settings, name, name.encode())) for name in ("a.png", "b.png")]
+    publish_together(staged)
+    publish_together(staged)
+    assert [each.final.read_bytes() for each in staged] == [b"a.png", b"b.png"]
+
+
+def test_of_several_files_none_is_visible_when_one_cannot_be(storage: LocalStorage, settings: Settings) -> None:
+    """The third name is taken by a folder, which no file can replace; once it is gone, all are published."""
+    staged = [storage.stage(row(), result(settings, name)) for name in ("a.png", "b.png", "c.png")]
+    staged[2].final.mkdir(parents=True)
+    with pytest.raises(OSError):
+        publish_together(staged)
+    assert [each.final.is_file() for each in staged] == [False, False, False]
+    assert all(each.staged.read_bytes() == b"video" for each in staged)
+    staged[2].final.rmdir()
+    publish_together(staged)
+    assert all(each.final.is_file() and not each.staged.exists() for each in staged)
+
+
+def test_two_files_of_one_name_are_not_published(storage: LocalStorage, settings: Settings) -> None:
+    staged = [storage.stage(row(), result(settings, name)) for name in ("a.png", "a?.png")]
+    with pytest.raises(ValueError, match="one name"):
+        publish_together(staged)
+    assert not staged[0].final.exists()
