@@ -85,6 +85,7 @@ _MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
     "custom_settings": (list,),
     "infos": (str,),
     "audio_encoder": (str,),
+    "refining": (dict,),
     "licence": (str,),
     "verified": (bool,),
 }

@@ -28,6 +28,7 @@ Say = Callable[[str], object]
 
 #: parts that no model here reads
 _LEFT_OUT = ("*.md", "assets/*", "examples/*", "google/*", "*.png", "*.mp4", ".gitattributes")
+_UPSAMPLER_PARTS = ("latent_upsampler/*",)
 _AUDIO_PARTS = ("*.json", "*.txt", "model.safetensors")
 _ON_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)")
 _CHUNK_BYTES = 1 << 16
@@ -72,6 +73,9 @@ def _downloads(definition: ModelDefinition, checkpoints: Path, loras: Path | Non
         yield _file(weight)
     if places.audio_encoder is not None:
         yield _repository(definition.model["audio_encoder"], places.audio_encoder, allow_patterns=list(_AUDIO_PARTS))
+    refining = definition.model.get("refining", {}).get("upsampler")
+    if places.upsampler is not None and not Path(refining).expanduser().is_absolute():
+        yield _repository(refining, places.upsampler, allow_patterns=list(_UPSAMPLER_PARTS))
     for url in definition.model.get("loras", ()) if loras is not None else ():
         yield _file(Weight(path=loras / definition.architecture.lora_folder / lora_file_name(url), url=url))
 

@@ -65,6 +65,8 @@ class Layout:
     modules_2: tuple[Path, ...]
     #: folder of what makes sound into conditions
     audio_encoder: Path | None
+    #: folder of what enlarges latents for a second pass; looked for when one is asked for
+    upsampler: Path | None
     #: the files among the above that are no folders
     files: tuple[Weight, ...]
 
@@ -92,8 +94,18 @@ def where(definition: ModelDefinition, checkpoints: Path) -> Layout | None:
         modules=tuple(weight.path for weight in modules[0] if weight is not None),
         modules_2=tuple(weight.path for weight in modules[1] if weight is not None) if two else (),
         audio_encoder=checkpoints / audio.rpartition("/")[2] if audio else None,
+        upsampler=_upsampler(definition, checkpoints),
         files=tuple(dict.fromkeys(files)),
     )
+
+
+def _upsampler(definition: ModelDefinition, checkpoints: Path) -> Path | None:
+    """The folder of the repository, or the local folder, that `model.refining` names."""
+    source = definition.model.get("refining", {}).get("upsampler")
+    if source is None:
+        return None
+    local = Path(source).expanduser()
+    return local if local.is_absolute() else checkpoints / local.name
 
 
 def _own(folder: Path, definition: ModelDefinition) -> Path:

@@ -31,7 +31,13 @@ def tiny_ltx(folder: Path, seed: int = 0) -> Path:
         caption_channels=TEXT_DIM,
     )
     text = T5Config(
-        vocab_size=len(tokenizer), d_model=TEXT_DIM, d_kv=8, d_ff=37, num_layers=1, num_heads=4, is_encoder_decoder=False
+        vocab_size=len(tokenizer),
+        d_model=TEXT_DIM,
+        d_kv=8,
+        d_ff=37,
+        num_layers=1,
+        num_heads=4,
+        is_encoder_decoder=False,
     )
     LTXConditionPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),

@@ -79,6 +79,7 @@ FAMILIES = {
     "draft": ("Wan2GP.engine.draft", "Draft"),
     "flux": ("Wan2GP.engine.stock.flux", "Flux"),
     "flux_kontext": ("Wan2GP.engine.stock.flux", "FluxKontext"),
+    "ltx": ("Wan2GP.engine.stock.ltx", "LTX"),
     "vision_language": ("Wan2GP.engine.vision_language", "VisionLanguage"),
     "wan": ("Wan2GP.engine.wan.model", "Wan"),
     "z_image": ("Wan2GP.engine.stock.z_image", "ZImage"),

@@ -84,7 +84,11 @@ def without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterato
     shows_references = not request.definition.architecture.text_output
     if request.svi:
         yield from _idle_svi(request)
-    elif request.references and shows_references and request.settings["remove_background_images_ref"]:
+    elif (
+        request.references[len(request.positions) :]
+        and shows_references
+        and request.settings["remove_background_images_ref"]
+    ):
         yield "reference images keep their background: this version removes none"
 
 
@@ -103,6 +107,7 @@ def _idle(architecture: Architecture) -> frozenset[str]:
     """Settings that the family uses and this architecture has nothing for."""
     names = {name for name, needed in _ABOUT.items() if needed not in architecture.inputs}
     names |= {"alt_guidance_scale"} if architecture.vace else _OF_VACE
+    names -= {"frames_positions"} if "F" in architecture.control else set()
     names |= _OF_WINDOWS if architecture.windows is None else set()
     # Without windows too, frames are shared with a video that goes on.
     names -= {"sliding_window_overlap"} if "video_source" in architecture.inputs else set()

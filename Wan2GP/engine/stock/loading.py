@@ -73,14 +73,14 @@ def _part(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
     if cls is None:
         raise ModelUnavailable(f"{folder.name} is a {library}.{name}, which the installed {library} does not have")
     if issubclass(cls, ModelMixin):
-        return _network(cls, folder, dtype)
+        return network(cls, folder, dtype)
     if issubclass(cls, PreTrainedModel):
         return strictly(cls, folder, dtype).eval().requires_grad_(False)
     return cls.from_pretrained(folder, local_files_only=True)
 
 
-def _network(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
-    """A transformer or VAE of diffusers."""
+def network(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
+    """A transformer or VAE of diffusers on the CPU. Raises ModelUnavailable for weights that do not fit it."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("_class_name") != cls.__name__:
         raise ModelUnavailable(f"{folder.name}/config.json is of a {config.get('_class_name')}, not a {cls.__name__}")
