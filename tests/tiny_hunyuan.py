@@ -1,4 +1,4 @@
-"""Tiny random-weight HunyuanVideo models, built on the spot and saved as diffusers folders. Importable by every test."""
+"""Tiny random-weight HunyuanVideo models, built on the spot and saved as diffusers folders. For every test."""
 
 from __future__ import annotations
 

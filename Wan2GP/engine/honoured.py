@@ -81,14 +81,10 @@ def without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterato
     masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
     if masked and not request.masking_strength and not request.definition.architecture.vace:
         yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
-    shows_references = not request.definition.architecture.text_output
+    pictures = () if request.definition.architecture.text_output else request.references[len(request.positions) :]
     if request.svi:
         yield from _idle_svi(request)
-    elif (
-        request.references[len(request.positions) :]
-        and shows_references
-        and request.settings["remove_background_images_ref"]
-    ):
+    elif pictures and request.settings["remove_background_images_ref"]:
         yield "reference images keep their background: this version removes none"
 
 

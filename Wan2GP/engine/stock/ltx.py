@@ -24,6 +24,7 @@ from Wan2GP.engine.wan.media import spans_of
 from Wan2GP.engine.wan.window import Frames
 from Wan2GP.errors import InvalidInput
 from Wan2GP.media import resize
+from Wan2GP.parameters import asked
 
 #: the most frames that the model was made for in one run
 MOST_FRAMES = 257
@@ -91,19 +92,14 @@ class LTX(Video):
         longest = max(span.frames for span in spans_of(request))
         if longest > MOST_FRAMES:
             raise InvalidInput(
-                f"{longest} frames in one run are more than the {MOST_FRAMES} that {request.definition.id} was made for",
+                f"{longest} frames in one run are more than the {MOST_FRAMES} that {request.definition.id} can make",
                 field="sliding_window_size",
             )
 
     def remarks_on(self, request: GenerationRequest) -> tuple[str, ...]:
         """Which knobs do nothing for a model with levels of its own."""
         fixed = request.definition.model.get("refining", {}).get("sigmas")
-        settings, own = request.settings, request.definition.settings
-        idle = [
-            name
-            for name in ("hires_steps", "hires_denoise")
-            if own.get(name, settings[name]) != settings[name] and fixed
-        ]
+        idle = sorted(asked(request.settings) & {"hires_steps", "hires_denoise"}) if fixed else []
         return (f"no effect on {request.definition.id}, whose levels are fixed: {', '.join(idle)}",) if idle else ()
 
     def draw(self, part: Part, steps: Steps) -> Frames:

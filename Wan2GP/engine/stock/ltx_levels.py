@@ -58,8 +58,8 @@ def check_levels(request: GenerationRequest) -> None:
     first_size(request)
     if begun_steps(request) < 1:
         raise InvalidInput(
-            f"{request.sampling.denoising_strength:g} of {request.sampling.num_inference_steps} steps is less than one; "
-            "raise it, or num_inference_steps",
+            f"{request.sampling.denoising_strength:g} of {request.sampling.num_inference_steps} steps is less than "
+            "one; raise it, or num_inference_steps",
             field="denoising_strength",
         )
 

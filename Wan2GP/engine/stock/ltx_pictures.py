@@ -78,8 +78,8 @@ def check_pictures(request: GenerationRequest) -> None:
             _keeps(frame, index, inverted=False)
     if _shows_all_of_guide(request):
         raise InvalidInput(
-            "the result would be this video again: give video_mask or keep_frames_video_guide to say which frames stay, "
-            "letter G with denoising_strength to redraw it, or input_video_strength below 1",
+            "the result would be this video again: say with video_mask or keep_frames_video_guide which frames stay, "
+            "redraw it by letter G and denoising_strength, or give input_video_strength below 1",
             field="video_guide",
         )
 
