@@ -115,6 +115,11 @@ class CancelToken:
         if late:
             callback()
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait, at most until it is cancelled; that raises as `raise_if_cancelled` does."""
+        self._event.wait(timeout_s)
+        self.raise_if_cancelled()
+
     def raise_if_cancelled(self) -> None:
         """Raises the reason given to `cancel` (GenerationCancelled or a subclass)."""
         if self._reason is not None:

@@ -7,17 +7,17 @@ A run ends exactly once. Whatever an engine raises ends that run and not the thr
 
 from __future__ import annotations
 
-import contextvars
 import heapq
 import itertools
 import logging
 import threading
 import time
-import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Self, TypeVar
 
 from headless.generation import (
@@ -32,6 +32,7 @@ from headless.generation import (
     QueueStatus,
 )
 from headless.outputs import new_files, snapshot, still_image
+from headless.queued_run import QueuedRun, without_locals
 from Wan2GP.errors import DeviceLost, GenerationCancelled, InvalidInput, WanError
 
 logger = logging.getLogger(__name__)
@@ -44,33 +45,6 @@ MAX_GAPS = 1000
 
 def _ignore(progress: Progress) -> None:
     """Progress that nobody asked for."""
-
-
-@dataclass(eq=False)
-class _Run:
-    """One submitted task on its way through the queue. Changed under the queue's lock only."""
-
-    task: GenerationTask
-    report: OnProgress
-    cancel: CancelToken
-    submitted_at: float
-    future: Future[GenerationResult] = field(default_factory=Future)
-    #: the submitter's context, where log filters find the id of the task
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    stop_asked: bool = False
-    settled: bool = False
-    _claimed: bool | None = None
-
-    def claim(self) -> bool:
-        """Take the future; False when its owner cancelled it. A future may be asked once, so the answer is kept."""
-        if self._claimed is None:
-            self._claimed = self.future.set_running_or_notify_cancel()
-        return self._claimed
-
-    def report_load(self, progress: Progress) -> None:
-        """Report, and stop a load that is no longer wanted: loaders ask no token, but they report."""
-        self.report(progress)
-        self.cancel.raise_if_cancelled()
 
 
 class HeadlessTaskQueue:
@@ -94,9 +68,9 @@ class HeadlessTaskQueue:
         self._on_device_lost = on_device_lost
         self._changed = threading.Condition()
         self._sequence = itertools.count()
-        self._waiting: list[tuple[int, int, _Run]] = []
-        self._live: dict[str, _Run] = {}
-        self._running: _Run | None = None
+        self._waiting: list[tuple[int, int, QueuedRun]] = []
+        self._live: dict[str, QueuedRun] = {}
+        self._running: QueuedRun | None = None
         #: why nothing more is accepted; None while the queue is open
         self._closed: WanError | None = None
         self._history: OrderedDict[str, str] = OrderedDict()
@@ -154,19 +128,52 @@ class HeadlessTaskQueue:
         Raises InvalidInput for the id of a task that waits or runs, DeviceLost after the accelerator was lost, and
         GenerationCancelled after `stop`.
         """
-        run = _Run(task, on_progress or _ignore, cancel or CancelToken(), self._clock())
+        run = QueuedRun(
+            task.id, partial(self._execute, task), on_progress or _ignore, cancel or CancelToken(), self._clock()
+        )
+        self._enqueue(run, task.priority)
+        return run.future
+
+    @contextmanager
+    def lend(self, borrower: str, *, priority: int = 0, cancel: CancelToken | None = None) -> Iterator[None]:
+        """The accelerator for another program: inside the block our model is unloaded and nothing generates.
+
+        Waits its turn as a generation of that id and priority does. Raises what `submit` raises, and
+        GenerationCancelled where `cancel` is used while it waits; inside the block it is for the borrower to heed.
+        """
+        answered, returned = threading.Event(), threading.Event()
+
+        def stand_still(run: QueuedRun) -> None:
+            self._orchestrator.unload_model()
+            run.cancel.raise_if_cancelled()
+            answered.set()
+            returned.wait()
+            with self._changed:
+                self._free_since = self._clock()
+
+        run = QueuedRun(borrower, stand_still, _ignore, cancel or CancelToken(), self._clock())
+        self._enqueue(run, priority)
+        run.future.add_done_callback(lambda _: answered.set())
+        try:
+            answered.wait()
+            if run.future.done():
+                run.future.result()
+            yield
+        finally:
+            returned.set()
+
+    def _enqueue(self, run: QueuedRun, priority: int) -> None:
         with self._changed:
             if self._closed is not None:
                 raise self._closed.with_traceback(None)
-            if task.id in self._live:
-                raise InvalidInput(f"a task with the id {task.id!r} waits or runs already", field="id")
-            self._live[task.id] = run
+            if run.id in self._live:
+                raise InvalidInput(f"a task with the id {run.id!r} waits or runs already", field="id")
+            self._live[run.id] = run
             self._totals.submitted += 1
-            heapq.heappush(self._waiting, (-task.priority, next(self._sequence), run))
+            heapq.heappush(self._waiting, (-priority, next(self._sequence), run))
             self._changed.notify_all()
         run.cancel.on_cancel(lambda: self._withdraw(run))
         run.future.add_done_callback(lambda future: run.cancel.cancel() if future.cancelled() else None)
-        return run.future
 
     def cancel(self, task_id: str) -> bool:
         """Stop one task, waiting or running. True promises that its future ends with GenerationCancelled."""
@@ -199,7 +206,7 @@ class HeadlessTaskQueue:
         with self._changed:
             return QueueStatus(
                 pending=len(self._waiting),
-                running=self._running.task.id if self._running else None,
+                running=self._running.id if self._running else None,
                 completed=self._totals.completed,
                 failed=self._totals.failed,
                 cancelled=self._totals.cancelled,
@@ -236,7 +243,7 @@ class HeadlessTaskQueue:
         if isinstance(failure, DeviceLost):
             self._lose(failure)
 
-    def _next(self) -> _Run | None:
+    def _next(self) -> QueuedRun | None:
         """Wait for work. None once the queue is closed."""
         with self._changed:
             self._idle_since = self._clock()
@@ -249,8 +256,8 @@ class HeadlessTaskQueue:
             self._running.claim()
             return self._running
 
-    def _process(self, run: _Run) -> None:
-        outcome = run.context.run(self._attempt, lambda: self._execute(run))
+    def _process(self, run: QueuedRun) -> None:
+        outcome = run.context.run(self._attempt, lambda: run.work(run))
         if isinstance(outcome, DeviceLost):
             self._lose(outcome)
         self._settle(run, outcome)
@@ -260,20 +267,19 @@ class HeadlessTaskQueue:
         try:
             return work()
         except WanError as error:
-            return _without_locals(error)
+            return without_locals(error)
         except Exception as error:
             logger.exception("an unforeseen error ended the run")
-            return _without_locals(error)
+            return without_locals(error)
 
-    def _execute(self, run: _Run) -> GenerationResult:
-        task = run.task
+    def _execute(self, task: GenerationTask, run: QueuedRun) -> GenerationResult:
         run.cancel.raise_if_cancelled()
         self._orchestrator.check(task)
         switched, load_seconds = self._load(task.model, run.report_load)
         run.cancel.raise_if_cancelled()
         task.output_dir.mkdir(parents=True, exist_ok=True)
         before = snapshot(task.output_dir)
-        outcome, seconds = self._generate(run, load_seconds)
+        outcome, seconds = self._generate(task, run, load_seconds)
         files = new_files(outcome.files, task.output_dir, before)
         if task.options.video_length == 1 and not self._orchestrator.describe(task.model).image_output:
             files = tuple(still_image(file) for file in files)
@@ -302,14 +308,14 @@ class HeadlessTaskQueue:
             logger.info("model %s loaded in %.1f s", model, seconds)
         return switched, seconds
 
-    def _generate(self, run: _Run, load_seconds: float) -> tuple[GenerationOutcome, float]:
+    def _generate(self, task: GenerationTask, run: QueuedRun, load_seconds: float) -> tuple[GenerationOutcome, float]:
         """Run the engine; also the seconds it took. Books the gap since the engine was last at work."""
         started = self._clock()
         with self._changed:
             if self._free_since is not None and run.submitted_at <= self._free_since:
                 self._gaps.append(started - self._free_since - load_seconds)
         try:
-            outcome = self._orchestrator.generate(run.task, run.report, run.cancel)
+            outcome = self._orchestrator.generate(task, run.report, run.cancel)
         finally:
             ended = self._clock()
             with self._changed:
@@ -319,7 +325,7 @@ class HeadlessTaskQueue:
 
     # ---- how runs end
 
-    def _withdraw(self, run: _Run) -> None:
+    def _withdraw(self, run: QueuedRun) -> None:
         """End a cancelled run that still waits. A running one stops at its next step."""
         with self._changed:
             left = [entry for entry in self._waiting if entry[2] is not run]
@@ -329,7 +335,7 @@ class HeadlessTaskQueue:
             self._waiting = left
         self._settle(run, GenerationCancelled())
 
-    def _close(self, reason: WanError) -> _Run | None:
+    def _close(self, reason: WanError) -> QueuedRun | None:
         """Accept nothing more, fail what waits, and name what runs."""
         with self._changed:
             if self._closed is None:
@@ -354,7 +360,7 @@ class HeadlessTaskQueue:
         if self._on_device_lost is not None:
             self._on_device_lost(error)
 
-    def _settle(self, run: _Run, outcome: GenerationResult | Exception) -> None:
+    def _settle(self, run: QueuedRun, outcome: GenerationResult | Exception | None) -> None:
         """End `run`, once. The books are closed before its future is, so whoever waits on it sees them right."""
         with self._changed:
             if run.settled:
@@ -362,20 +368,20 @@ class HeadlessTaskQueue:
             run.settled = True
             if (run.stop_asked or run.cancel.cancelled) and not isinstance(outcome, DeviceLost):
                 outcome = run.cancel.reason or GenerationCancelled()
-            self._book(run.task.id, outcome)
-            del self._live[run.task.id]
+            self._book(run.id, outcome)
+            del self._live[run.id]
             if self._running is run:
                 self._running = None
             wanted = run.claim()
         if not wanted:
             return
-        if isinstance(outcome, GenerationResult):
-            run.future.set_result(outcome)
-        else:
+        if isinstance(outcome, Exception):
             run.future.set_exception(outcome)
+        else:
+            run.future.set_result(outcome)
 
-    def _book(self, task_id: str, outcome: GenerationResult | Exception) -> None:
-        if isinstance(outcome, GenerationResult):
+    def _book(self, task_id: str, outcome: GenerationResult | Exception | None) -> None:
+        if not isinstance(outcome, Exception):
             self._totals.completed += 1
             text = "completed"
         elif isinstance(outcome, GenerationCancelled):
@@ -388,12 +394,3 @@ class HeadlessTaskQueue:
         self._history.move_to_end(task_id)
         while len(self._history) > self._history_size:
             self._history.popitem(last=False)
-
-
-def _without_locals(error: Exception) -> Exception:
-    """Free what the frames of a failure hold. They are kept alive by the error and may hold gigabytes of tensors."""
-    link: BaseException | None = error
-    while link is not None:
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
-    return error

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from headless.generation import ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
+from source.comfy.program import ComfyProgram
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.leases import Changes, Leases
 from source.loras import LoRAStore
@@ -65,7 +66,7 @@ class Worker:
         self._queue = queue
         self._workplace = Workplace(
             settings, store, queue, registry, describe, options_class,
-            LocalStorage(settings), LoRAStore(settings), watch, self._wake,
+            LocalStorage(settings), LoRAStore(settings), ComfyProgram(settings), watch, self._wake,
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
@@ -218,6 +219,7 @@ class Worker:
             run.token.cancel(ShuttingDown())
         self._await_runs(max(self._settings.shutdown_grace_s, MIN_STOPPING_S))
         self._workplace.closing.set()
+        self._workplace.comfy.stop()
         for _ in self._carriers:
             self._assigned.put(None)
         for run in self.runs():

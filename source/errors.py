@@ -30,6 +30,7 @@ __all__ = [
     "NoOutput",
     "OutOfMemory",
     "Outcome",
+    "ProgramUnavailable",
     "RefusedWrite",
     "ShuttingDown",
     "StaleClaim",
@@ -68,6 +69,10 @@ class Transient(WanError):
     """A passing fault outside this process (network, remote service)."""
 
 
+class ProgramUnavailable(WanError):
+    """A program or service of others that the task needs is not set up for this worker; never retried."""
+
+
 class ShuttingDown(GenerationCancelled):
     """The worker is shutting down; the task goes back to the queue."""
 
@@ -100,6 +105,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (OutOfMemory, Verdict(Outcome.RETRY, "out_of_memory")),
     (MemoryError, Verdict(Outcome.RETRY, "out_of_memory")),
     (ModelUnavailable, Verdict(Outcome.FAIL, "model_unavailable")),
+    (ProgramUnavailable, Verdict(Outcome.FAIL, "program_unavailable")),
     (InvalidInput, Verdict(Outcome.FAIL, "bad_input")),
     (Transient, Verdict(Outcome.RETRY, "transient")),
     (RefusedWrite, Verdict(Outcome.FAIL, "database")),

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-#: the engine's phases in which it generates: what is billed
-GENERATING = frozenset({"encoding", "denoising", "decoding", "saving"})
+#: phases in which the engine, or another program for it ("generating"), makes something: what is billed
+GENERATING = frozenset({"encoding", "denoising", "decoding", "saving", "generating"})
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: phases that leave no entry in the timeline
 UNRECORDED = GENERATING | {"queued"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from headless.generation import CancelToken, GenerationResult, GenerationTask, M
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
+from source.comfy.program import ComfyProgram
 from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
@@ -49,6 +51,7 @@ class Workplace:
     options_class: type[GenerationOptions]
     storage: LocalStorage
     loras: LoRAStore
+    comfy: ComfyProgram
     watch: Watch
     #: called when a run has come to another stage
     wake: Callable[[], None]
@@ -167,6 +170,35 @@ class RunContext:
             raise InvalidMedia(
                 f"the output of task {row.id} ({row.task_type}) cannot be used: {error}", field=field
             ) from error
+
+    @property
+    def comfy(self) -> ComfyProgram:
+        """The worker's ComfyUI."""
+        return self._workplace.comfy
+
+    @contextmanager
+    def gpu_for_another(self) -> Iterator[None]:
+        """The GPU for another program: inside the block our model is unloaded and nothing generates. Waits its turn."""
+        self.report("queued")
+        with self._workplace.queue.lend(self.task.id, priority=self.task.priority, cancel=self._token):
+            self._reach(Stage.GENERATING)
+            try:
+                yield
+            finally:
+                self._reach(Stage.AFTER)
+
+    def wait(self, seconds: float) -> None:
+        """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
+        self._token.wait(seconds)
+
+    def keep(self, name: str, detail: str) -> None:
+        """Make an entry of the task's timeline, which a later claim of it may read (`kept`)."""
+        persist(lambda: self._workplace.store.note(self.task.claim, name, detail), self._workplace.closing)
+
+    def kept(self, name: str) -> str | None:
+        """The latest entry of that name, by whichever claim."""
+        events = persist(lambda: self._workplace.store.events(self.task.id), self._workplace.closing)
+        return next((event.detail for event in reversed(events) if event.name == name), None)
 
     def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:
         """Report progress. Raises GenerationCancelled when this task should stop."""

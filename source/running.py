@@ -16,7 +16,7 @@ from typing import Any
 from headless.generation import CancelToken
 from source.checkpoints import Checkpoints
 from source.errors import DeviceLost, Outcome, StaleClaim, StoreError, TaskNotFound, Verdict, verdict
-from source.logs import redact, task_context
+from source.logs import redact, secret_values, task_context
 from source.reporting import LostClaim, cancelled_on_request, persist
 from source.run_context import RunContext, Stage, Workplace
 from source.storage import StagedOutput, publish_together
@@ -164,7 +164,7 @@ class Run:
         assert error is not None
         decided = self._decide(error)
         self.outcome = decided.outcome
-        message = redact(str(error) or type(error).__name__)
+        message = redact(str(error) or type(error).__name__, secret_values(self._workplace.settings))
         if decided.error_class == "internal":
             message = f"internal error: {type(error).__name__}: {message}"
         self._log_end(decided, message, error)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from headless.options import aliases
 from source.errors import ConfigurationError
 
 
@@ -91,6 +92,27 @@ class Settings(BaseSettings):
     download_timeout_s: float = Field(60, gt=0, description="longest silence of a download")
     max_download_mb: int = Field(2048, ge=1, description="largest file that is downloaded")
 
+    replicate_api_token: SecretStr | None = Field(None, description="token of Replicate, for magic_edit")
+    replicate_base_url: str = Field(
+        "https://api.replicate.com", pattern="^https?://[^/]", description="Replicate, or a proxy of it"
+    )
+    replicate_timeout_s: float = Field(900, ge=5, description="seconds after which an edit at Replicate is given up")
+
+    comfy_url: str | None = Field(
+        None, pattern="^https?://[^/]", description="a ComfyUI that runs already; without it the worker starts its own"
+    )
+    comfy_path: Path = Field(Path("/workspace/ComfyUI"), description="folder of the ComfyUI that the worker starts")
+    comfy_port: int = Field(8188, ge=0, le=65535, description="its port, on 127.0.0.1 alone; 0 takes a free one")
+    comfy_python: Path | None = Field(
+        None, description="its Python; default: that of venv or .venv in its folder, else the worker's"
+    )
+    comfy_args: str = Field("", description="further arguments of its main.py, as on a command line")
+    comfy_start_timeout_s: float = Field(120, gt=0, description="seconds that it gets to answer after a start")
+    comfy_timeout_s: float = Field(3600, gt=0, description="seconds after which a workflow is stopped")
+    comfy_shares_gpu: bool | None = Field(
+        None, description="whether it works on the worker's GPU; default: unless COMFY_URL names another machine"
+    )
+
     debug: bool = Field(False, description="verbose log; scratch folders are kept")
     skip_cleanup: bool = Field(False, description="keep scratch folders")
     save_logging: Path | None = Field(None, description="also write the log to this file")
@@ -135,3 +157,13 @@ def load_settings(**flags: Any) -> Settings:
             for item in error.errors()
         )
         raise ConfigurationError("; ".join(problems)) from None
+
+
+def child_environment(settings_class: type[Settings] = Settings) -> dict[str, str]:
+    """The environment for programs of others that the worker starts: its own, less the secrets among its settings."""
+    secret = {name.upper() for name, field in aliases(settings_class).items() if _is_secret(settings_class, field)}
+    return {name: value for name, value in os.environ.items() if name.upper() not in secret}
+
+
+def _is_secret(settings_class: type[Settings], field: str) -> bool:
+    return SecretStr in get_args(settings_class.model_fields[field].annotation)

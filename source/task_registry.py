@@ -15,9 +15,10 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 from headless.generation import GenerationResult, ModelInfo
 from headless.options import GenerationOptions
@@ -27,6 +28,9 @@ from source.settings import Settings
 from source.store.types import NewTask, Task
 from source.trail import Trail
 from Wan2GP.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from source.comfy.program import ComfyProgram
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +113,22 @@ class TaskContext(Protocol):
         `field` is the parameter that names the task. Raises InvalidInput for a task that is not there or not Complete,
         InvalidMedia for an output that is missing; each says which task, and what is wrong with it.
         """
+
+    @property
+    def comfy(self) -> ComfyProgram:
+        """The worker's ComfyUI."""
+
+    def gpu_for_another(self) -> AbstractContextManager[None]:
+        """The GPU for another program: inside the block our model is unloaded and nothing generates. Waits its turn."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
+
+    def keep(self, name: str, detail: str) -> None:
+        """Make an entry of the task's timeline, which a later claim of it may read (`kept`)."""
+
+    def kept(self, name: str) -> str | None:
+        """The latest entry of that name, by whichever claim."""
 
     def report(self, phase: str, step: int = 0, total: int = 0, text: str = "") -> None:
         """Report progress. Raises GenerationCancelled when this task should stop."""
