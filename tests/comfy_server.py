@@ -1,10 +1,10 @@
 """A small ComfyUI: its HTTP interface and websocket, one prompt at a time, and nodes that a test can measure.
 
-    python comfy_server.py --listen 127.0.0.1 --port 8188      (as main.py of a folder, which then holds input and output)
+    python comfy_server.py --listen 127.0.0.1 --port 8188      (as main.py of a folder)
 
-Nodes: LoadVideo and LoadImage read an upload; SaveVideo and SaveImages write files; Work takes `steps` steps of `seconds`;
-Fail raises, Crash ends the process (once, when `once` names a file), DropSockets closes every websocket, Flood writes to
-stdout. What it was asked stands in `requests.jsonl`.
+Nodes: VHS_LoadVideo, LoadVideo and LoadImage read an upload; SaveVideo and SaveImages write files; Work takes `steps`
+steps of `seconds`; Fail raises, Crash ends the process (once, when `once` names a file), DropSockets closes every
+websocket, Flood writes to stdout. Its folder holds input, output, and in `requests.jsonl` what it was asked.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shutil
 import socket
 import sys
 import threading
 import time
 import uuid
-from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-HERE = Path(sys.argv[0]).resolve().parent
+HERE = Path.cwd()
 #: node type -> inputs that it needs
 NODES = {
-    "LoadVideo": ["video"], "LoadImage": ["image"], "SaveVideo": ["video"], "SaveImages": ["images", "count"],
+    "VHS_LoadVideo": ["video"], "LoadVideo": ["file"], "LoadImage": ["image"],
+    "SaveVideo": ["video"], "SaveImages": ["images", "count"],
     "Work": ["steps", "seconds"], "Fail": ["message"], "Crash": [], "DropSockets": [], "Flood": ["megabytes"],
 }  # fmt: skip
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -90,7 +91,7 @@ class Comfy:
         except Interrupted:
             tell("execution_interrupted", node_id=node_id, node_type=prompt[node_id]["class_type"])
             status = "error"
-        except Exception as error:
+        except ValueError as error:
             tell(
                 "execution_error", node_id=node_id, node_type=prompt[node_id]["class_type"],
                 exception_message=str(error), exception_type=type(error).__name__,
@@ -112,41 +113,46 @@ class Comfy:
         for name, value in node["inputs"].items():
             if isinstance(value, list):
                 linked = prompt[value[0]]["inputs"]
-                value = next((linked[key] for key in ("video", "image") if key in linked), None)
+                value = next((linked[key] for key in ("video", "file", "image") if key in linked), None)
             values[name] = value
         return values
 
     def execute(self, client: str, prompt_id: str, node_id: str, kind: str, given: dict[str, Any]) -> Any:
         if kind == "Work":
             for step in range(1, given["steps"] + 1):
-                if self.interrupted.wait(given["seconds"]):
-                    raise Interrupted
+                self.step(given["seconds"])
                 data = {"value": step, "max": given["steps"], "prompt_id": prompt_id, "node": node_id}
                 self.send(client, "progress", data)
         elif kind == "Fail":
             raise ValueError(given["message"])
         elif kind == "Crash":
-            once = given.get("once")
-            if not once or not Path(once).exists():
-                if once:
-                    Path(once).touch()
-                print("Segmentation fault, as good as", flush=True)
-                os._exit(7)
+            self.crash(given.get("once"))
         elif kind == "DropSockets":
             for each in self.sockets.values():
                 each.shutdown(socket.SHUT_RDWR)
         elif kind == "Flood":
-            for _ in range(given["megabytes"]):
-                sys.stdout.write("x" * (1 << 20))
+            sys.stdout.write("x" * (given["megabytes"] << 20))
             sys.stdout.flush()
         return self.save(kind, given)
+
+    def step(self, seconds: float) -> None:
+        if self.interrupted.wait(seconds):
+            raise Interrupted
+
+    def crash(self, once: str | None) -> None:
+        if once and Path(once).exists():
+            return
+        if once:
+            Path(once).touch()
+        print("Segmentation fault, as good as", flush=True)
+        os._exit(7)
 
     def save(self, kind: str, given: dict[str, Any]) -> Any:
         if kind == "SaveVideo":
             name = f"made_{uuid.uuid4().hex[:6]}.mp4"
             (HERE / "output" / "clips").mkdir(exist_ok=True)
             shutil.copy(HERE / "input" / given["video"], HERE / "output" / "clips" / name)
-            return {"gifs": [{"filename": name, "subfolder": "clips", "type": "output"}]}
+            return {"images": [{"filename": name, "subfolder": "clips", "type": "output"}], "animated": [True]}
         if kind == "SaveImages":
             names = [f"picture_{number}.png" for number in range(given["count"])]
             for name in names:
@@ -177,7 +183,7 @@ class Comfy:
                  "extra_info": {"input_name": name}}
                 for name in NODES[node["class_type"]] if name not in node["inputs"]
             ]  # fmt: skip
-            for name in ("video", "image"):
+            for name in ("video", "file", "image"):
                 value = node["inputs"].get(name)
                 if isinstance(value, str) and not (HERE / "input" / value).is_file():
                     errors.append(
@@ -220,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
                     known = {prompt_id: self.comfy.history[prompt_id]} if prompt_id in self.comfy.history else {}
                 self.answer(known)
             case ["view"]:
-                path = HERE / query["type"] / query["subfolder"] / query["filename"]
+                path = HERE / query["type"] / query.get("subfolder", "") / query["filename"]
                 self.send_file(path)
             case _:
                 self.answer({}, 404)
@@ -285,11 +291,12 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"prompt_id": prompt_id, "number": 0, "node_errors": {}})
 
     def upload(self, body: bytes) -> None:
-        head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        for part in BytesParser().parsebytes(head + body).walk():
-            name = part.get_filename()
-            if name:
-                (HERE / "input" / name).write_bytes(part.get_payload(decode=True))
+        boundary = b"--" + self.headers["Content-Type"].partition("boundary=")[2].encode()
+        for part in body.split(boundary):
+            head, _, content = part.partition(b"\r\n\r\n")
+            if named := re.search(rb'filename="([^"]+)"', head):
+                name = named[1].decode()
+                (HERE / "input" / name).write_bytes(content.removesuffix(b"\r\n"))
                 self.comfy.note("upload", name=name)
                 self.answer({"name": name, "subfolder": "", "type": "input"})
 

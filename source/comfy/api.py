@@ -105,7 +105,7 @@ class ComfyApi:
         """Take a prompt out of the queue, or interrupt it. Another one that runs is left alone."""
         self._json("POST", "/queue", json={"delete": [prompt_id]})
         if any(each.running and each.prompt_id == prompt_id for each in self.queue()):
-            # the id is heeded since late 2025; older versions interrupt what runs, which was this one just now
+            # older versions do not heed the id: they interrupt what runs, which was this one just now
             self._json("POST", "/interrupt", json={"prompt_id": prompt_id})
 
     def free(self) -> None:

@@ -1,4 +1,4 @@
-"""The door to ComfyUI's websocket: what it tells of the prompts of one client. A hint only; its history is what counts."""
+"""The door to ComfyUI's websocket: what it tells of one client's prompts. A hint only; its history counts."""
 
 from __future__ import annotations
 

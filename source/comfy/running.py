@@ -102,7 +102,8 @@ class _Run:
             except BaseException:
                 self._cancel(prompt_id)
                 raise
-        files = tuple(self._download(each, place) for place, each in enumerate(self._saved(workflow, entry)))
+        saved = self._saved(workflow, entry)
+        files = tuple(self._download(each, name) for each, name in zip(saved, distinct_names(saved), strict=True))
         return Made(files, prompt_id, (f"left out: {left_out}",) if left_out else ())
 
     def _forget_earlier_claims(self) -> None:
@@ -156,8 +157,8 @@ class _Run:
             raise Unsupported(f"saves {len(saved)} files; at most {MAX_FILES} are taken", field="workflow")
         return saved
 
-    def _download(self, saved: SavedFile, place: int) -> Path:
-        self._context.report("downloading", place, text=saved.filename)
+    def _download(self, saved: SavedFile, name: str) -> Path:
+        self._context.report("downloading", text=name)
         settings = self._context.settings
         rules = DownloadRules(
             timeout_s=settings.download_timeout_s,
@@ -165,9 +166,9 @@ class _Run:
             max_text=f"{settings.max_download_mb} MB (setting max_download_mb)",
             check=lambda: self._context.wait(0),
         )
-        folder = self._context.scratch / "made" / f"{place:02d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return self._api.download(saved, folder / sanitise_filename(Path(saved.filename).name), rules)
+        folder = self._context.scratch / "made"
+        folder.mkdir(exist_ok=True)
+        return self._api.download(saved, folder / name, rules)
 
     # ---- a bad end
 
@@ -221,6 +222,19 @@ class _Progress:
             case "progress":
                 step, total = (int(data.get(name) or 0) for name in ("value", "max"))
                 self._context.report("generating", step, total, titled(self._workflow, node))
+
+
+def distinct_names(saved: Sequence[SavedFile]) -> list[str]:
+    """A safe name for each file; those that share one are numbered."""
+    names: list[str] = []
+    for each in saved:
+        safe = Path(sanitise_filename(Path(each.filename).name))
+        name, number = safe.name, 1
+        while name.lower() in (taken.lower() for taken in names):
+            number += 1
+            name = f"{safe.stem}_{number}{safe.suffix}"
+        names.append(name)
+    return names
 
 
 def upload_name(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from source.errors import InvalidInput
@@ -14,6 +15,8 @@ Workflow = dict[str, dict[str, Any]]
 
 #: where a node's result lists files: the best answer to "the output" first
 KINDS = ("videos", "gifs", "images", "audio")
+#: saved videos are listed as images by some nodes
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi"})
 
 
 def parse_workflow(value: Any) -> Workflow:
@@ -86,7 +89,11 @@ def saved_files(entry: Mapping[str, Any]) -> list[SavedFile]:
     """
     found = list(_listed(entry))
     saved = [each for each in found if each.folder == "output"] or found
-    return sorted(saved, key=lambda each: KINDS.index(each.kind))
+    return sorted(saved, key=_rank)
+
+
+def _rank(saved: SavedFile) -> int:
+    return -1 if PurePath(saved.filename).suffix.lower() in VIDEO_SUFFIXES else KINDS.index(saved.kind)
 
 
 def _listed(entry: Mapping[str, Any]) -> Iterator[SavedFile]:

@@ -70,10 +70,5 @@ def comfy(params: ComfyParams, context: TaskContext) -> Done:
         for field, each in params.media
     ]
     made = run_workflow(workflow, inputs, context)
-    first, *others = made.files
-    data: dict[str, Any] = {"prompt_id": made.prompt_id}
-    if others:
-        data["other_files"] = [path.name for path in others]
-    if made.notes:
-        data["notes"] = list(made.notes)
-    return Done(first, data)
+    notes = {"notes": list(made.notes)} if made.notes else {}
+    return Done(made.files[0], {"prompt_id": made.prompt_id, **notes}, extra=made.files[1:])
