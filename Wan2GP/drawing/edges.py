@@ -11,7 +11,7 @@ from Wan2GP.media.images import Frame
 CANNY_THRESHOLDS = (100, 200)
 
 #: a scribble is drawn from a picture smoothed by this share of its shorter side: what is finer leaves no line
-_SMOOTHING = 1 / 128
+_SMOOTHING = 1 / 170
 #: lines of a scribble are this share of the shorter side broad, and at least as broad as …
 _STROKE = 1 / 160
 #: … so many pixels
@@ -50,7 +50,7 @@ def _outlines(grey: np.ndarray) -> np.ndarray:
     """Edges whose gradients stand out in this picture, and at least those that anybody would call an edge."""
     right, down = (cv2.Sobel(grey, cv2.CV_16S, *order) for order in ((1, 0), (0, 1)))
     strength = np.abs(right.astype(np.int32)) + np.abs(down)
-    upper = max(40.0, float(np.percentile(strength, 90)))
+    upper = max(40.0, float(np.percentile(strength, 82)))
     return cv2.Canny(right, down, upper * 0.4, upper)
 
 

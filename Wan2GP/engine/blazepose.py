@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from Wan2GP.drawing.skeleton import Joint, Skeleton
+from Wan2GP.drawing.skeleton import DRAWN_FROM, Joint, Skeleton
 from Wan2GP.media.images import Frame
 
 Values = NDArray[np.float32]
@@ -44,16 +44,15 @@ LANDMARKS = {
     "left_ear": 7,
 }
 
-#: somebody whose head and shoulders are less sure than this in the mean is nobody
-_LEAST_CERTAINTY = 0.6
 _HEAD = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 _HEAD_AND_SHOULDERS = [LANDMARKS[name] for name in (*_HEAD, "right_shoulder", "left_shoulder")]
+_TRUNK = [LANDMARKS[name] for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")]
 
 #: side of the picture that the detector looks at, and how far apart its anchors are: anchors a cell -> stride
 _DETECTOR_SIDE = 224
 _GRIDS = ((8, 2), (16, 2), (32, 6))
-#: a person is one whose score is at least this; boxes that overlap more than this are one person
-_LEAST_SCORE, _SAME_PERSON = 0.5, 0.3
+#: boxes that overlap more than this are one person
+_SAME_PERSON = 0.3
 #: most people looked for in one picture
 MOST_PEOPLE = 16
 
@@ -70,6 +69,26 @@ _MARGIN = 1.25
 _CENTRE, _ABOVE = 33, 34
 #: samples in a row for one pixel of a picture that is shrunk, at most
 _MOST_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How sure it must be that somebody is there. Values are 0-1 but for the last one."""
+
+    #: of the detector
+    score: float
+    #: of the second network: that a person is in the square
+    presence: float
+    #: of head and shoulders, in the mean
+    certainty: float
+    #: how far the trunks of its first and second answer may be apart, by the length of the trunk
+    wavering: float
+
+
+#: somebody in the whole picture; and in a part of it, where rocks and cups look like people more often. Measured on
+#: photos without anybody at seven sizes: no part of them meets this; each of two people beside one another does
+IN_THE_WHOLE = Demand(score=0.5, presence=0.5, certainty=0.6, wavering=np.inf)
+IN_A_PART = Demand(score=0.65, presence=0.7, certainty=0.9, wavering=0.1)
 
 
 @dataclass(frozen=True)
@@ -111,9 +130,10 @@ class BlazePose:
         """
         found: list[Values] = []
         rest = frame.copy()
-        for view in views(frame.shape[1], frame.shape[0]):
+        for number, view in enumerate(views(frame.shape[1], frame.shape[0])):
+            demand = IN_A_PART if number else IN_THE_WHOLE
             while len(found) < MOST_PEOPLE:
-                placed = [self._placed(frame, square) for square in self._detected(rest, view)]
+                placed = [self._placed(frame, square, demand) for square in self._detected(rest, view, demand)]
                 new = _different([each for each in placed if each is not None], found)
                 if not new:
                     break
@@ -122,16 +142,18 @@ class BlazePose:
                 found += new
         return tuple(skeleton_of(places) for places in found[:MOST_PEOPLE])
 
-    def _placed(self, frame: Frame, square: Square) -> Values | None:
-        """The landmarks of the person in a square. Looked for twice: the first answer says better where they are."""
-        first = self._read(frame, square)
-        if first is None:
-            return None
-        second = self._read(frame, Square.around(first[_CENTRE], first[_ABOVE]))
-        found = first if second is None else second
-        return found if found[_HEAD_AND_SHOULDERS, 2].mean() >= _LEAST_CERTAINTY else None
+    def _placed(self, frame: Frame, square: Square, demand: Demand) -> Values | None:
+        """The landmarks of the person in a square; None when it is not sure enough that somebody is there.
 
-    def _detected(self, frame: Frame, view: Box) -> list[Square]:
+        Looked for twice: the first answer says better where they are.
+        """
+        first, _ = self._read(frame, square)
+        second, presence = self._read(frame, Square.around(first[_CENTRE], first[_ABOVE]))
+        certainty = float(second[_HEAD_AND_SHOULDERS, 2].mean())
+        sure = presence >= demand.presence and certainty >= demand.certainty
+        return second if sure and _apart(first, second) <= demand.wavering else None
+
+    def _detected(self, frame: Frame, view: Box, demand: Demand) -> list[Square]:
         """The people in a part of the picture; squares in pixels of the whole."""
         left, top, width, height = view
         scale = _DETECTOR_SIDE / max(height, width)
@@ -141,23 +163,21 @@ class BlazePose:
         small = _cut(part, fit, _DETECTOR_SIDE).astype(np.float32) / 127.5 - 1
         boxes, scores = self._detector(small)
         squares = []
-        for person in merged(*decoded(boxes[0], scores[0, :, 0])):
+        for person in merged(*decoded(boxes[0], scores[0, :, 0], demand.score)):
             points = (person[4:8].reshape(2, 2) * _DETECTOR_SIDE - shift) / scale + (left, top)
             squares.append(Square.around(*points))
         return squares
 
-    def _read(self, frame: Frame, square: Square) -> Values | None:
-        """(39, 3): x and y in pixels of the picture, and confidence; None when nobody is there."""
+    def _read(self, frame: Frame, square: Square) -> tuple[Values, float]:
+        """(39, 3): x and y in pixels of the picture, and confidence; and how sure it is that somebody is there."""
         to_picture = square.to_picture()
         into = cv2.invertAffineTransform(to_picture / np.array([_LANDMARK_SIDE, _LANDMARK_SIDE, 1]))
         values = _cut(frame, into, _LANDMARK_SIDE).astype(np.float32) / 255
         answer, presence, *_ = self._landmarks(values)
-        if presence[0, 0] < _LEAST_SCORE:
-            return None
         places = answer.reshape(_NUM_LANDMARKS, _VALUES_EACH)
         inside = np.column_stack([places[:, :2] / _LANDMARK_SIDE, np.ones(_NUM_LANDMARKS)])
         confidence = np.minimum(_sigmoid(places[:, 3]), _sigmoid(places[:, 4]))
-        return np.column_stack([inside @ to_picture.T, confidence]).astype(np.float32)
+        return np.column_stack([inside @ to_picture.T, confidence]).astype(np.float32), float(presence[0, 0])
 
 
 def views(width: int, height: int) -> list[Box]:
@@ -181,11 +201,11 @@ def skeleton_of(places: Values) -> Skeleton:
     return Skeleton({**joints, "neck": Joint((left.x + right.x) / 2, (left.y + right.y) / 2, confidence)})
 
 
-def decoded(boxes: Values, scores: Values) -> tuple[Values, Values]:
+def decoded(boxes: Values, scores: Values, least_score: float) -> tuple[Values, Values]:
     """The detector's answer as people (N, 8): a box (left, top, right, bottom), the middle of the hips and the point
     above; in shares of the picture's side. And their scores (N,). Only those that are sure enough."""
     sure = _sigmoid(scores)
-    kept = np.flatnonzero(sure >= _LEAST_SCORE)
+    kept = np.flatnonzero(sure >= least_score)
     raw, anchors = boxes[kept] / _DETECTOR_SIDE, _anchors()[kept]
     middle, half = raw[:, :2] + anchors, raw[:, 2:4] / 2
     points = raw[:, 4:8] + np.tile(anchors, 2)
@@ -214,16 +234,20 @@ def _different(answers: list[Values], known: list[Values]) -> list[Values]:
 
 
 def _is_same(places: Values, other: Values) -> bool:
-    """Whether two answers are of one person: their heads and shoulders are nearer to each other than half a torso."""
-    trunk = [LANDMARKS[name] for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")]
-    apart = np.hypot(*(places[trunk, :2] - other[trunk, :2]).T).mean()
-    torso = np.hypot(*(places[trunk[0], :2] - places[trunk[3:], :2].mean(axis=0)))
-    return bool(apart < torso / 2)
+    """Whether two answers are of one person: their trunks are nearer to each other than half of its length."""
+    return _apart(other, places) < 0.5
+
+
+def _apart(first: Values, second: Values) -> float:
+    """How far the trunks of two answers are apart, by the length of the second one's."""
+    distance = np.hypot(*(first[_TRUNK, :2] - second[_TRUNK, :2]).T).mean()
+    length = np.hypot(*(second[_TRUNK[0], :2] - second[_TRUNK[3:], :2].mean(axis=0)))
+    return float(distance / max(length, 1e-6))
 
 
 def _paint_over(picture: Frame, places: Values) -> None:
     """Make a person's place in the picture as grey as the rest of it is in the mean."""
-    seen = places[:_NUM_JOINTS][places[:_NUM_JOINTS, 2] >= _LEAST_SCORE]
+    seen = places[:_NUM_JOINTS][places[:_NUM_JOINTS, 2] >= DRAWN_FROM]
     if not len(seen):
         seen = places[:_NUM_JOINTS]
     low, high = seen[:, :2].min(axis=0), seen[:, :2].max(axis=0)

@@ -1,4 +1,4 @@
-"""Depth of a control video, frame by frame (Depth Anything V2): grey pictures, near is bright.
+"""Depth of a control image, or of a control video frame by frame (Depth Anything V2): grey pictures, near is bright.
 
 The network answers with relative inverse depth, whose scale means nothing outside its frame. So each frame is stretched
 by its own least and greatest value, to black and white: frame k of the result follows from frame k of the control video
@@ -7,7 +7,6 @@ alone, and every slice of a video shows the same pictures as the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,11 @@ from PIL import Image
 from transformers import DepthAnythingForDepthEstimation
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.families import Cancel, Place, Report
+from Wan2GP.engine.control_models import ControlModel
+from Wan2GP.engine.families import Place, Report
 from Wan2GP.engine.folder_models import load_from_folder
 from Wan2GP.engine.loading import free_memory
-from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.errors import InvalidInput, Unsupported
-from Wan2GP.media import probe_video, read_frames
+from Wan2GP.engine.request import Frame
 
 #: colours are normalised as those of ImageNet, channels R G B, of 0-1
 MEAN = (0.485, 0.456, 0.406)
@@ -30,45 +28,20 @@ DEVIATION = (0.229, 0.224, 0.225)
 FLAT = 128
 
 
-class Depth:
-    """Frames 0 to video_length - 1 of the control video as depth, at the size and rate that were asked for."""
-
-    reads = frozenset({"video_guide", "video_prompt_type"})
-    remarks: tuple[str, ...] = ()
+class Depth(ControlModel):
+    """A control image, or frames 0 to video_length - 1 of a control video, as depth."""
 
     def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
         """Load, in float32: bfloat16 has fewer levels than a grey picture. Raises ModelUnavailable."""
-        self._interrupt = False
-        self.notes: tuple[str, ...] = ()
+        super().__init__(definition, place, report)
         self._device = place.device
         report("loading", 0, 1)
         self._model: Any = load_from_folder(DepthAnythingForDepthEstimation, definition, place, torch.float32)
         report("loading", 1, 1)
 
-    @staticmethod
-    def check(request: GenerationRequest) -> None:
-        """Raises InvalidInput without a control video as long as the result, or for letters other than V."""
-        if request.image_output:
-            raise Unsupported(f"{request.definition.id} makes videos, no stills", field="image_mode")
-        if request.video_guide is None:
-            raise InvalidInput("is missing; give the video whose depth is wanted", field="video_guide")
-        if set(request.video_prompt_type) - {"V"}:
-            raise Unsupported(f"{request.definition.id} knows the letter V alone", field="video_prompt_type")
-        there = probe_video(request.video_guide).num_frames
-        if there < request.num_frames:
-            raise InvalidInput(
-                f"{request.num_frames} frames are asked for and video_guide has {there}; ask for {there} at most",
-                field="video_length",
-            )
-
-    def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
-        """The frames in order, (H, W, 3) uint8, all channels equal. Streams: memory does not grow with length."""
-        assert request.video_guide is not None
-        cancel.raise_if_requested()
-        for number, frame in enumerate(read_frames(request.video_guide, 0, request.num_frames), start=1):
-            cancel.raise_if_requested()
-            yield grey(self.depth(frame, request.size))
-            report("decoding", number, request.num_frames)
+    def picture(self, frame: Frame, size: tuple[int, int]) -> Frame:
+        """The depth of one frame, all channels equal."""
+        return grey(self.depth(frame, size))
 
     @torch.inference_mode()
     def depth(self, frame: Frame, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:

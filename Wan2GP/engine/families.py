@@ -75,11 +75,16 @@ class Family(Protocol):
 
 #: name (as in `Architecture.engine`) -> module and class
 FAMILIES = {
+    "canny": ("Wan2GP.engine.control_models", "Canny"),
     "depth": ("Wan2GP.engine.depth", "Depth"),
     "draft": ("Wan2GP.engine.draft", "Draft"),
+    "flow": ("Wan2GP.engine.control_models", "Flow"),
     "flux": ("Wan2GP.engine.stock.flux", "Flux"),
     "flux_kontext": ("Wan2GP.engine.stock.flux", "FluxKontext"),
     "ltx": ("Wan2GP.engine.stock.ltx", "LTX"),
+    "pose": ("Wan2GP.engine.pose", "Pose"),
+    "pose_joints": ("Wan2GP.engine.pose", "PoseJoints"),
+    "scribble": ("Wan2GP.engine.control_models", "Scribble"),
     "vision_language": ("Wan2GP.engine.vision_language", "VisionLanguage"),
     "wan": ("Wan2GP.engine.wan.model", "Wan"),
     "z_image": ("Wan2GP.engine.stock.z_image", "ZImage"),

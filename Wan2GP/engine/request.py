@@ -14,11 +14,12 @@ from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine import given
 from Wan2GP.engine.honoured import ignored, refuse_unusable, without_effect
 from Wan2GP.engine.lora_request import LoraRequest, parse_loras
+from Wan2GP.engine.measures import length_of, rate_of, size_of
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.sampling import Sampling, parse_sampling
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.frame_numbers import keep_from_source, listed_frames, positions
-from Wan2GP.media import Frame, probe_video, snap_size
+from Wan2GP.media import Frame, probe_video
 from Wan2GP.parameters import PARAMETERS, PLUMBING, asked
 
 __all__ = ["Frame", "GenerationRequest", "Windows", "parse_request"]
@@ -178,8 +179,8 @@ def _request(
     svi: bool,
     notes: tuple[str, ...],
 ) -> GenerationRequest:
-    width, height = _size(settings["resolution"], definition)
-    length, changed = (1, ()) if image_output else _num_frames(numbers.whole("video_length", 1), definition)
+    width, height = size_of(settings["resolution"], definition, image_output)
+    length, changed = (1, ()) if image_output else length_of(numbers.whole("video_length", 1), definition)
     guide = given.path(settings["video_guide"], "video_guide")
     source = given.path(settings["video_source"], "video_source")
     initial = given.path(settings["vid2vid_init_video"], "vid2vid_init_video")
@@ -195,7 +196,7 @@ def _request(
         width=width,
         height=height,
         num_frames=length,
-        fps=_fps(settings, definition),
+        fps=rate_of(settings, definition),
         seed=_seed(numbers.whole("seed", -1, 2**63 - 1), checkpoint),
         repeats=numbers.whole("repeat_generation", 1, 25),
         sampling=_sampling(numbers, settings, definition, loras, _begins_from_media(settings, definition, letters)),
@@ -351,42 +352,6 @@ def _refuse_the_last_video(settings: Mapping[str, Any]) -> None:
 
 def _defaults() -> dict[str, Any]:
     return {name: parameter.default for name, parameter in PARAMETERS.items()}
-
-
-def _size(resolution: Any, definition: ModelDefinition) -> tuple[int, int]:
-    """ "832x480" -> (832, 480), floored to the model's pixel block."""
-    width, _, height = str(resolution).lower().partition("x")
-    if not (width.strip().isdigit() and height.strip().isdigit()):
-        raise InvalidInput(f"{resolution!r} is not a size; write WIDTHxHEIGHT, for example 832x480", field="resolution")
-    return snap_size(int(width), int(height), definition.architecture.pixel_block)
-
-
-def _num_frames(asked_frames: int, definition: ModelDefinition) -> tuple[int, tuple[str, ...]]:
-    """The length frame_step * k + 1 that stands for the one asked for (20 -> 21, 82 -> 81), and at least what the model
-    can do; with a note when it changes."""
-    step, least = definition.architecture.frame_step, definition.architecture.min_frames
-    if asked_frames < least:
-        return least, (f"video_length raised from {asked_frames} to {least}, the least that {definition.id} can do",)
-    made = asked_frames // step * step + 1 if step > 1 else asked_frames
-    if made == asked_frames:
-        return made, ()
-    return made, (f"video_length changed from {asked_frames} to {made}: {definition.id} makes {step} * k + 1 frames",)
-
-
-def _fps(settings: Mapping[str, Any], definition: ModelDefinition) -> float:
-    """The model's own rate, a given one, or that of the control or source video."""
-    choice = str(settings["force_fps"]).strip().lower()
-    own = float(definition.architecture.fps)
-    if not choice:
-        return own
-    orders = {"auto": ("video_guide", "video_source"), "control": ("video_guide",), "source": ("video_source",)}
-    if choice in orders:
-        media = next((settings[name] for name in orders[choice] if settings[name]), None)
-        return float(probe_video(Path(media)).fps) if media else own
-    rate = Numbers({"force_fps": choice}).real("force_fps")
-    if not 1 <= rate <= 240:
-        raise InvalidInput(f"must be from 1 to 240 frames per second, not {choice}", field="force_fps")
-    return rate
 
 
 def _seed(seed: int, checkpoint: Path | None) -> int:

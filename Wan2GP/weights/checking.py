@@ -15,6 +15,7 @@ from Wan2GP.layout import Layout
 from Wan2GP.weights.configs import transformer_config
 from Wan2GP.weights.reader import stored_tensors
 from Wan2GP.weights.transformers import check_fit
+from Wan2GP.wheel_files import package, wheel_files
 
 #: architectures whose transformers have layers that diffusers' class has no place for
 _WITH_OWN_LAYERS = frozenset({"recam_1.3B"})
@@ -31,6 +32,7 @@ def check_weights(definition: ModelDefinition, places: Layout) -> Iterator[str]:
     if whole:
         # Names and shapes are compared when the model is loaded: its library knows which old names stand for which.
         yield from _hashes(places.folder)
+        yield from _of_wheel(definition, places.folder)
         return
     experts = [(places.transformer, places.modules)]
     if places.transformer_2 is not None:
@@ -40,6 +42,13 @@ def check_weights(definition: ModelDefinition, places: Layout) -> Iterator[str]:
     yield from _hashes(places.folder)
     for weight in places.files:
         yield from _hashes(weight.path.parent, f"{weight.path.name}.metadata")
+
+
+def _of_wheel(definition: ModelDefinition, folder: Path) -> Iterator[str]:
+    for file in wheel_files(definition, folder.parent):
+        if not file.is_there:
+            raise ModelUnavailable(f"{file.path} is not the file of {package(definition)}; fetch it again")
+        yield f"{file.path}: SHA-256 as published"
 
 
 def _transformer(definition: ModelDefinition, transformer: Path, modules: tuple[Path, ...]) -> str:

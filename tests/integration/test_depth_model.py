@@ -19,7 +19,7 @@ from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
 from Wan2GP.engine import depth
 from Wan2GP.errors import GenerationCancelled, InvalidInput, Unsupported
-from Wan2GP.media import probe_video, read_frames, read_image, write_video
+from Wan2GP.media import probe_video, read_frames, read_image, write_image, write_video
 
 SIZE, FRAMES = (96, 64), 7
 WAIT_S = 60.0
@@ -101,6 +101,17 @@ def test_a_slice_shows_what_the_whole_shows(engine, make_task, video, tmp_path: 
     assert np.array_equal(whole, alone)
 
 
+def test_a_still_is_what_the_video_shows_of_the_same_picture(engine, make_task, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "still.png", picture(0, *SIZE))
+    with HeadlessTaskQueue(engine) as queue:
+        first = next(iter(read_frames(made(queue, make_task("a")))))
+        asked = {"video_guide": None, "image_guide": str(image), "image_mode": 1, "video_length": None, "force_fps": ""}
+        still = made(queue, make_task("b", **asked))
+        odd = made(queue, make_task("c", **asked | {"resolution": "95x63"}))
+    assert np.array_equal(read_image(still), first)
+    assert read_image(odd).shape == (63, 95, 3), "a still may have odd sides"
+
+
 @pytest.mark.parametrize(("asked", "made_at"), [("51x39", (50, 38)), ("17x200", (16, 200))])
 def test_one_frame_becomes_a_still_and_odd_sizes_are_floored(engine, make_task, asked, made_at) -> None:
     with HeadlessTaskQueue(engine) as queue:
@@ -117,7 +128,7 @@ def test_more_frames_than_the_video_has_and_other_requests_are_refused(engine, m
         (InvalidInput, {"video_length": 8}),
         (InvalidInput, {"video_guide": None}),
         (Unsupported, {"video_prompt_type": "VA"}),
-        (Unsupported, {"image_mode": 1}),
+        (InvalidInput, {"image_mode": 1}),
     ):
         with pytest.raises(error):
             engine.check(make_task("a", **knobs))

@@ -44,7 +44,7 @@ def test_every_engine_that_an_architecture_names_exists():
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(UnknownModel, match=r"'vace_15B'.*'vace_14B'"):
         load_definitions()["vace_15B"]
-    with pytest.raises(UnknownModel, match="There are: depth_anything_v2_vitl, draft"):
+    with pytest.raises(UnknownModel, match="There are: canny, depth_anything_v2_vitl, draft"):
         load_definitions()["zzzzzz"]
 
 
@@ -106,7 +106,9 @@ def test_missing_weights_name_the_command_and_the_models_that_work(tmp_path: Pat
     message = load_definitions().unavailable("t2v_1.3B", tmp_path, "cpu")
     assert f"python -m Wan2GP.models fetch t2v_1.3B --ckpts {tmp_path}" in message
     assert "needs a device of kind cuda" in message
-    assert message.endswith("(models that work here: draft, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)")
+    assert message.endswith(
+        "(models that work here: canny, draft, flow, scribble, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
+    )
 
 
 def test_the_draft_model_always_works(tmp_path: Path):
@@ -155,7 +157,7 @@ def test_a_damaged_index_counts_as_missing_and_harms_no_other_model(tmp_path: Pa
     known = load_definitions()
     assert f"{folder / 'model_index.json'} is missing or damaged. Fetch" in known.unavailable("t2v_1.3B", tmp_path)
     assert known.unavailable("t2v", tmp_path).endswith(
-        "(models that work here: draft, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
+        "(models that work here: canny, draft, flow, scribble, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
     )
 
 
