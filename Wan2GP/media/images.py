@@ -62,6 +62,18 @@ def read_image(path: str | Path) -> Frame:
         return np.array(_as_rgb(upright), dtype=np.uint8)
 
 
+def read_mask(path: str | Path) -> NDArray[np.uint8]:
+    """Decode a picture, upright, as one channel of brightness (H, W): 0.299 R + 0.587 G + 0.114 B. Transparent parts
+    become black: nothing is drawn there.
+
+    Raises InvalidMedia as `read_image` does.
+    """
+    with _opened(Path(path)) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image) if _orientation(image) in _TURNED else image
+        return np.array(_as_rgb(upright, "black").convert("L"), dtype=np.uint8)
+
+
 def write_image(path: str | Path, frame: Frame) -> Path:
     """Write RGB `frame` as PNG or JPEG (quality 95), by the suffix of `path`; never leaves half a file."""
     path = Path(path)
@@ -143,10 +155,10 @@ def _translating(path: Path) -> Iterator[None]:
         raise InvalidMedia(f"{path} is damaged and cannot be decoded ({error}); export it again") from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image, ground: str = "white") -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, ground), layer).convert("RGB")
     return image.convert("RGB")
