@@ -218,6 +218,20 @@ _CONTROL = Architecture(
 _DRAWN = replace(_CONTROL, family="OpenCV", needs_weights=False)
 _BLAZEPOSE = ("pose_detection.tflite", "pose_landmark_full.tflite")
 
+#: text to image; the edit models see pictures too
+_QWEN = replace(
+    _STILL,
+    inputs=_TEXT | {"control_video", "mask"},
+    engine="qwen_image",
+    family="Qwen-Image",
+    lora_folder="qwen",
+    solvers=("default", "lightning"),
+    control="VAN",
+    model_modes=(0,),
+)
+_QWEN_EDIT = replace(_QWEN, inputs=_QWEN.inputs | {"references"}, engine="qwen_image_edit", control="KIVAN")
+_QWEN_EDIT_PLUS = replace(_QWEN_EDIT, engine="qwen_image_edit_plus")
+
 #: families other than Wan
 _OTHERS: Mapping[str, Architecture] = {
     "draft": Architecture(
@@ -283,6 +297,10 @@ _OTHERS: Mapping[str, Architecture] = {
     "flux_dev_kontext": replace(
         _FLUX, engine="flux_kontext", inputs=_TEXT | {"references"}, control="KI", image_prompt_letters=""
     ),
+    "qwen_image_20B": _QWEN,
+    "qwen_image_edit_20B": _QWEN_EDIT,
+    "qwen_image_edit_plus_20B": _QWEN_EDIT_PLUS,
+    "qwen_image_edit_plus2_20B": _QWEN_EDIT_PLUS,
     "z_image": _Z_IMAGE,
     "z_image_base": _Z_IMAGE,
 }

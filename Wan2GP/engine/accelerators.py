@@ -37,6 +37,14 @@ class Accelerator:
 
 #: the first row whose pattern fits counts
 ACCELERATORS: tuple[Accelerator, ...] = (
+    *(
+        Accelerator(
+            name=f"Qwen-Image Lightning, {steps} steps",
+            pattern=rf"(?=.*qwen)(?=.*lightning)(?=.*{steps}step)",
+            settings={"guidance_scale": 1.0, "num_inference_steps": steps, "sample_solver": "lightning"},
+        )
+        for steps in (4, 8)
+    ),
     Accelerator(
         name="FusioniX",
         pattern=r"fusioni?x",

@@ -79,7 +79,7 @@ def drawn_mask(request: GenerationRequest, start: int, count: int) -> Mask:
         if request.guide_frames is not None and start + index not in request.guide_frames:
             continue
         white = resize(frame, request.size).mean(axis=2) >= GREY
-        mask[index] = _expanded(white != inverted, request.mask_expand)
+        mask[index] = expanded(white != inverted, request.mask_expand)
     guide = request.initial_video or request.video_guide
     assert guide is not None
     mask[max(probe_video(guide).num_frames - start, 0) :] = 1
@@ -129,7 +129,7 @@ def _read(path: Path, start: int, count: int) -> Iterator[tuple[int, Frame]]:
     return enumerate(read_frames(path, first, stop), start=first - start) if first < stop else enumerate(())
 
 
-def _expanded(mask: npt.NDArray[np.bool_], pixels: int) -> Mask:
+def expanded(mask: npt.NDArray[np.bool_], pixels: int) -> Mask:
     """A mask grown by some pixels, or shrunk by a negative number of them."""
     if not pixels:
         return mask.astype(np.float32)

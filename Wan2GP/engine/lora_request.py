@@ -31,12 +31,15 @@ class LoraRequest:
 def parse_loras(values: Mapping[str, Any], definition: ModelDefinition, root: Path) -> LoraRequest:
     """The model's own LoRAs (unless `skip_model_loras`) and the caller's, found under `root` or where their paths say.
 
-    The model's own bring no settings: its definition holds those. Raises InvalidInput that names a LoRA which is not
-    there, or multipliers that do not fit.
+    The model's own bring no settings: its definition holds those; nor does one made for another family. Raises
+    InvalidInput that names a LoRA which is not there, or multipliers that do not fit.
     """
     given = _names(values.get("activated_loras"))
     tokens = _tokens(str(values.get("loras_multipliers") or ""), len(given), "loras_multipliers")
     settings, note = settings_for(given, " ".join(tokens))
+    if settings.get("sample_solver", "") not in ("", *definition.architecture.solvers):
+        # It was made for another family: that its layers fit none here will be said when it is applied.
+        settings, note = {}, None
     found = recognised(given, " ".join(tokens)) if settings else None
     own = [] if int(values.get("skip_model_loras") or 0) else _names(definition.model.get("loras"))
     own_tokens = _tokens(_joined(definition.model.get("loras_multipliers")), len(own), "model.loras_multipliers")

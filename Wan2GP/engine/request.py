@@ -260,7 +260,7 @@ def _sampling(
 ) -> Sampling:
     """Without a video to begin from, the whole schedule is run whatever denoising_strength says."""
     solver = str(settings["sample_solver"] or "")
-    found = parse_sampling(numbers, solver, loras.wan_schedule, definition.architecture.phases)
+    found = parse_sampling(numbers, solver, loras.wan_schedule, definition.architecture)
     return found if from_video else replace(found, denoising_strength=1.0)
 
 

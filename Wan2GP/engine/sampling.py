@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from Wan2GP.architectures import Architecture
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.errors import InvalidInput
 from Wan2GP.schedules import SOLVERS
@@ -15,7 +16,7 @@ class Sampling:
     """How noise becomes a picture."""
 
     num_inference_steps: int
-    #: one of `schedules.SOLVERS`
+    #: one of the architecture's
     solver: str
     flow_shift: float
     #: explicit noise levels; empty: the solver's own
@@ -47,21 +48,23 @@ class Sampling:
     nag_alpha: float = 0.5
 
 
-def parse_sampling(numbers: Numbers, solver: str, wan_schedule: bool, most_phases: int) -> Sampling:
-    """Raises InvalidInput that names the field."""
-    if solver and solver not in SOLVERS:
-        raise InvalidInput(f"there is no sampler {solver!r}; choose one of {', '.join(SOLVERS)}", field="sample_solver")
+def parse_sampling(numbers: Numbers, solver: str, wan_schedule: bool, architecture: Architecture) -> Sampling:
+    """Raises InvalidInput that names the field. Which of Wan's samplers a Wan model has, its family knows."""
+    declared = architecture.solvers
+    solvers = SOLVERS if set(declared) <= set(SOLVERS) else declared
+    if solver and solver not in solvers:
+        raise InvalidInput(f"there is no sampler {solver!r}; choose one of {', '.join(solvers)}", field="sample_solver")
     sigmas = _sigmas(numbers)
     cfg_star, apg = numbers.switch("cfg_star_switch"), numbers.switch("apg_switch")
     if cfg_star and apg:
         raise InvalidInput("cannot be combined with cfg_star_switch; switch one of them off", field="apg_switch")
     phases = numbers.whole("guidance_phases", 0, 3) or 1
-    if phases > most_phases:
-        raise InvalidInput(f"is {phases}; this model has at most {most_phases}", field="guidance_phases")
+    if phases > architecture.phases:
+        raise InvalidInput(f"is {phases}; this model has at most {architecture.phases}", field="guidance_phases")
     slg = next((name for name in ("slg", "perturbation") if numbers.switch(f"{name}_switch")), None)
     return Sampling(
         num_inference_steps=len(sigmas) or numbers.whole("num_inference_steps", 1, 1000),
-        solver=solver or "unipc",
+        solver=solver or solvers[0],
         flow_shift=numbers.real("flow_shift", 0.01, 100),
         sigmas=sigmas,
         wan_schedule=wan_schedule,

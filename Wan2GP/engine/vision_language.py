@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration, StoppingCriteria
 
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.chat_marks import PICTURE, with_places, without_marks
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder, read_folder
 from Wan2GP.engine.loading import free_memory, weights_dtype
@@ -21,14 +21,11 @@ from Wan2GP.errors import EngineError, InvalidInput, Unsupported
 MAX_NEW_TOKENS = 256
 MAX_PICTURES = 8
 
-_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 #: ChatML, for a tokenizer that brings no template of its own
 _CHAT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n{pictures}{prompt}<|im_end|>\n<|im_start|>assistant\n"
 )
-#: marks of the chat's structure, which a prompt must not hold
-_MARK = re.compile(r"<\|[^|<>]*\|>")
 
 
 class VisionLanguage:
@@ -57,7 +54,7 @@ class VisionLanguage:
         """Raises InvalidInput for no prompt, too many pictures, or pictures of a shape that cannot be read."""
         if request.image_output:
             raise Unsupported(f"{request.definition.id} writes text, no stills", field="image_mode")
-        if not _without_marks(request.prompt):
+        if not without_marks(request.prompt):
             raise InvalidInput("is missing; say what the model shall write", field="prompt")
         if len(request.references) > MAX_PICTURES:
             raise InvalidInput(
@@ -71,7 +68,7 @@ class VisionLanguage:
         """The answer. Raises GenerationCancelled within a token, EngineError for an answer without a word."""
         cancel.raise_if_requested()
         report("encoding", 0, 1)
-        inputs = self._inputs(_without_marks(request.prompt), request.references)
+        inputs = self._inputs(without_marks(request.prompt), request.references)
         report("encoding", 1, 1)
         watch: Any = _EachToken(report, cancel)
         output = self._model.generate(**inputs, generation_config=self._greedy(), stopping_criteria=[watch])
@@ -100,7 +97,8 @@ class VisionLanguage:
         """Token ids, in which each picture has as many places as it has tokens, and the pictures' patches."""
         cut = [self._rule.patches(picture) for picture in pictures]
         mark = self._model.config.image_token_id
-        ids = self._with_places(self._chat(prompt, len(pictures)), mark, [self._rule.tokens(grid) for _, grid in cut])
+        counts = [self._rule.tokens(grid) for _, grid in cut]
+        ids = with_places(self._chat(prompt, len(pictures)), mark, counts, self._name)
         tokens = torch.tensor([ids], device=self._device)
         inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
         if cut:
@@ -119,24 +117,9 @@ class VisionLanguage:
             said = [{"role": "user", "content": content}]
             text = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
         else:
-            text = _CHAT.format(pictures=_PICTURE * pictures, prompt=prompt)
+            text = _CHAT.format(pictures=PICTURE * pictures, prompt=prompt)
         found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
-
-    def _with_places(self, ids: list[int], mark: int, counts: list[int]) -> list[int]:
-        """`ids` with each mark of a picture repeated: once for each token of that picture."""
-        if ids.count(mark) != len(counts):
-            raise EngineError(
-                f"{self._name}: its chat template has {ids.count(mark)} places for {len(counts)} pictures"
-            )
-        left = iter(counts)
-        return [each for token in ids for each in ([token] * next(left) if token == mark else [token])]
-
-
-def _without_marks(prompt: str) -> str:
-    """The prompt without the marks of a chat, those too that come about when one inside them is left out."""
-    left = _MARK.sub("", prompt)
-    return left.strip() if left == prompt else _without_marks(left)
 
 
 class _EachToken(StoppingCriteria):

@@ -20,7 +20,7 @@ from Wan2GP.media import Frame
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
-#: pixels of a picture as the model sees it; the most is 1280 tokens, as the model's authors advise
+#: pixels of a picture as the model sees it; the most is 1280 tokens, as the model's authors advise for answers
 LEAST_PIXELS = 56 * 56
 MOST_PIXELS = 1280 * 28 * 28
 #: a picture longer than this many times its other side is refused
@@ -37,6 +37,8 @@ class PatchRule:
     merge: int = 2
     #: frames that a patch is deep; a still picture is repeated
     depth: int = 2
+    #: pixels of a picture at most
+    most_pixels: int = MOST_PIXELS
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) at which a picture is read. Raises InvalidInput for one that is far too long."""
@@ -44,8 +46,8 @@ class PatchRule:
             raise InvalidInput(f"{width}x{height} is too long a picture; crop it", field="image_refs")
         unit = self.patch * self.merge
         wide, high = round(width / unit) * unit, round(height / unit) * unit
-        if wide * high > MOST_PIXELS:
-            scale = math.sqrt(width * height / MOST_PIXELS)
+        if wide * high > self.most_pixels:
+            scale = math.sqrt(width * height / self.most_pixels)
             return max(unit, math.floor(width / scale / unit) * unit), max(
                 unit, math.floor(height / scale / unit) * unit
             )

@@ -21,6 +21,9 @@ LIGHTX2V = "Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank32.safetensors"
         ("Wan21_CausVid_14B_T2V_lora_rank32_v1_5_no_first_block.safetensors", "CausVid v2"),
         ("Wan21_CausVid_14B_T2V_lora_rank32_v2.safetensors", "CausVid v2"),
         ("Wan21_AccVid_T2V_14B_lora_rank32_fp16.safetensors", "AccVideo"),
+        ("Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors", "Qwen-Image Lightning, 4 steps"),
+        ("Qwen-Image-2512-Lightning-4steps-V1.0-bf16.safetensors", "Qwen-Image Lightning, 4 steps"),
+        ("Qwen-Image-Edit-Lightning-8steps-V1.0-bf16.safetensors", "Qwen-Image Lightning, 8 steps"),
         ("Wan21_AccVid_I2V_480P_14B_lora_rank32_fp16.safetensors", "AccVideo"),
         (LIGHTX2V, "LightX2V self-forcing"),
         ("lightx2v_I2V_14B_480p_cfg_step_distill_rank128_bf16.safetensors", "LightX2V self-forcing"),
@@ -50,7 +53,7 @@ def test_published_files_are_recognised(file, name):
     "file",
     [
         "SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0_pro.safetensors",
-        "Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors",
+        "qwen_lightning_storm_style.safetensors",
         "Wan21_14B_T2V_MoviiGen_lora_rank32_fp16.safetensors",
         "Wan2.1-Fun-14B-InP-MPS.safetensors",
         "lightning_storm_style_wan.safetensors",

@@ -1,0 +1,73 @@
+"""Between pixels, latents and tokens of a Qwen-Image model. A latent pixel is 8 x 8 pixels, a token 2 x 2 of these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from Wan2GP.engine.request import Frame
+from Wan2GP.engine.stock.running import as_frames
+
+#: latent pixels a side of a token
+PATCH = 2
+
+
+def scale_of(pipeline: Any) -> int:
+    """Pixels a side of a latent pixel."""
+    return int(pipeline.vae_scale_factor)
+
+
+def latent_size(pipeline: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) of the latents of a picture of `size` = (width, height)."""
+    return size[1] // scale_of(pipeline), size[0] // scale_of(pipeline)
+
+
+def packed(latents: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> tokens (B, h/2 * w/2, 4 C)."""
+    batch, channels, height, width = latents.shape
+    found: torch.Tensor
+    found = latents.view(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5)
+    return found.reshape(batch, (height // PATCH) * (width // PATCH), channels * PATCH * PATCH)
+
+
+def unpacked(tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Tokens -> (B, C, h, w) of `size` = (h, w)."""
+    batch, _, channels = tokens.shape
+    split = tokens.view(batch, size[0] // PATCH, size[1] // PATCH, channels // PATCH**2, PATCH, PATCH)
+    return split.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // PATCH**2, *size)
+
+
+@torch.inference_mode()
+def encode(pipeline: Any, picture: Frame) -> torch.Tensor:
+    """(H, W, 3) uint8 -> normalised latents (1, C, h, w) float32: the mean of the posterior."""
+    values = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None, :, None].float().div_(127.5).sub_(1)
+    vae = pipeline.vae
+    found = vae.encode(values.to(pipeline._execution_device, vae.dtype)).latent_dist.mode().float()
+    mean, spread = _statistics(vae, found.device)
+    latents: torch.Tensor = ((found - mean) / spread)[:, :, 0]
+    return latents
+
+
+@torch.inference_mode()
+def decode(pipeline: Any, latents: torch.Tensor) -> Frame:
+    """Normalised latents (1, C, h, w) -> (H, W, 3) uint8."""
+    vae = pipeline.vae
+    mean, spread = _statistics(vae, latents.device)
+    values = latents.float()[:, :, None] * spread + mean
+    pixels = vae.decode(values.to(vae.dtype), return_dict=False)[0][0, :, 0]
+    return as_frames((pixels.float() / 2 + 0.5).permute(1, 2, 0).cpu().numpy())
+
+
+def free_cells(mask: npt.NDArray[np.bool_], scale: int) -> torch.Tensor:
+    """(1, 1, h, w) of a mask (H, W): 1 for a latent pixel with any drawn pixel in it, 0 for one that is wholly kept."""
+    whole = torch.from_numpy(mask.astype(np.float32))[None, None]
+    return torch.nn.functional.max_pool2d(whole, scale)
+
+
+def _statistics(vae: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (1, -1, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
+    return mean, torch.tensor(vae.config.latents_std, device=device).view(shape)
