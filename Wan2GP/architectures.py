@@ -305,4 +305,22 @@ _OTHERS: Mapping[str, Architecture] = {
     "z_image_base": _Z_IMAGE,
 }
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS})
+_SAM2 = Architecture(
+    inputs=frozenset({"control_video"}),
+    frame_step=1,
+    min_frames=1,
+    pixel_block=1,
+    image_too=True,
+    phases=1,
+    family="SAM 2",
+    engine="sam2",
+    lora_folder="",
+    solvers=(),
+    control="VN",
+    folder_files=("config.json",),
+)
+
+#: models that make masks
+_MASKS: Mapping[str, Architecture] = {"sam2": _SAM2}
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS, **_MASKS})

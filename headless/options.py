@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from Wan2GP.errors import InvalidInput, did_you_mean
+from Wan2GP.mask_prompts import parse_mask_prompts
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -71,6 +72,14 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _prompts(value: Any) -> Any:
+    """Entries with every name known and every number proven; JSON text is read."""
+    try:
+        return [each.as_json() for each in parse_mask_prompts(value)]
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) and value else value
 
@@ -81,6 +90,7 @@ VideoRef = Annotated[str, Media("video")]
 AudioRef = Annotated[str, Media("audio")]
 Names = Annotated[list[str], BeforeValidator(_listed)]
 Multipliers = Annotated[str, BeforeValidator(_joined)]
+MaskPrompts = Annotated[list[dict[str, Any]], BeforeValidator(_prompts)]
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
 Switch = Annotated[int, Field(ge=0, le=1), BeforeValidator(_flag)]
 
@@ -151,6 +161,11 @@ class GenerationOptions(BaseModel):
     control_net_weight: float | None = knob("weight of the first control process", ge=0, le=2)
     control_net_weight2: float | None = knob("weight of the second control process", ge=0, le=2)
     mask_expand: int | None = knob("pixels by which the mask grows or shrinks", ge=-10, le=50)
+    mask_prompts: MaskPrompts | None = knob(
+        "what a mask model selects: a list of {frame, object, points: [[x, y], …], labels: [1, 0, …], "
+        "box: [left, top, right, bottom]} in pixels of the given video"
+    )
+    mask_feather: float | None = knob("pixels on either side of a new mask's edge over which it fades", ge=0, le=200)
     video_guide_outpainting: str | None = knob('"top bottom left right" in percent; "#" is off')
     image_refs_relative_size: int | None = knob("size of references in percent of the output", ge=1, le=100)
     remove_background_images_ref: int | None = knob("1 removes the background of references", ge=0, le=1)

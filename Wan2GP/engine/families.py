@@ -88,6 +88,7 @@ FAMILIES = {
     "qwen_image": ("Wan2GP.engine.stock.qwen", "QwenImage"),
     "qwen_image_edit": ("Wan2GP.engine.stock.qwen", "QwenImageEdit"),
     "qwen_image_edit_plus": ("Wan2GP.engine.stock.qwen", "QwenImageEditPlus"),
+    "sam2": ("Wan2GP.engine.sam2", "Sam2"),
     "vision_language": ("Wan2GP.engine.vision_language", "VisionLanguage"),
     "wan": ("Wan2GP.engine.wan.model", "Wan"),
     "z_image": ("Wan2GP.engine.stock.z_image", "ZImage"),
