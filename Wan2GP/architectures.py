@@ -87,6 +87,8 @@ class Architecture:
     draws: str = ""
     #: answers with text instead of pictures
     text_output: bool = False
+    #: makes masks: of what "prompts" (clicks and boxes) select, or of "people"; empty: makes none
+    mask_of: str = ""
     #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro), when `svi2pro` is 1
     svi: bool = False
     #: goes on that way whether asked to or not
@@ -305,22 +307,11 @@ _OTHERS: Mapping[str, Architecture] = {
     "z_image_base": _Z_IMAGE,
 }
 
-_SAM2 = Architecture(
-    inputs=frozenset({"control_video"}),
-    frame_step=1,
-    min_frames=1,
-    pixel_block=1,
-    image_too=True,
-    phases=1,
-    family="SAM 2",
-    engine="sam2",
-    lora_folder="",
-    solvers=(),
-    control="VN",
-    folder_files=("config.json",),
-)
-
 #: models that make masks
-_MASKS: Mapping[str, Architecture] = {"sam2": _SAM2}
+_MASKS: Mapping[str, Architecture] = {
+    "sam2": replace(
+        _CONTROL, family="SAM 2", engine="sam2", control="VN", mask_of="prompts", folder_files=("config.json",)
+    ),
+}
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS, **_MASKS})

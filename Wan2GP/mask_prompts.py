@@ -1,7 +1,7 @@
 """Clicks and boxes that say what a mask shall select, as they stand in the knob `mask_prompts`. No torch here.
 
-    [{"frame": 0, "object": 1, "points": [[120, 80], [300, 90]], "labels": [1, 0]},
-     {"frame": 24, "object": 2, "box": [10, 20, 200, 180]}]
+[{"frame": 0, "object": 1, "points": [[120, 80], [300, 90]], "labels": [1, 0]},
+ {"frame": 24, "object": 2, "box": [10, 20, 200, 180]}]
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from Wan2GP.errors import InvalidInput, did_you_mean
 
 FIELD = "mask_prompts"
+#: what is said where a model needs prompts and has none
+MISSING = 'is missing; say what to select, as in [{"frame": 0, "points": [[120, 80]]}] or [{"box": [10, 20, 200, 180]}]'
 #: entries of one list; each frame with prompts stays in the model's memory for the whole video
 MOST_PROMPTS = 64
 MOST_POINTS = 64

@@ -8,7 +8,7 @@ from Wan2GP.engine.mask_edges import MOST_FEATHER
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported
-from Wan2GP.mask_prompts import FIELD, MaskPrompt, parse_mask_prompts, placed
+from Wan2GP.mask_prompts import FIELD, MISSING, MaskPrompt, parse_mask_prompts, placed
 from Wan2GP.media import probe_video
 
 
@@ -55,10 +55,7 @@ def check_mask(request: GenerationRequest) -> None:
 def wants_prompts(request: GenerationRequest) -> None:
     """Raises InvalidInput where nothing says what shall be selected."""
     if not MaskRequest.of(request).prompts:
-        raise InvalidInput(
-            'is missing; say what to select, as in [{"frame": 0, "points": [[120, 80]]}] or [{"box": [10, 20, 200, 180]}]',
-            field=FIELD,
-        )
+        raise InvalidInput(MISSING, field=FIELD)
 
 
 def _check_still(request: GenerationRequest) -> None:
@@ -74,7 +71,9 @@ def _check_video(request: GenerationRequest) -> None:
     if request.video_guide is None:
         raise InvalidInput("is missing; give the video of which masks are wanted", field="video_guide")
     if request.image_guide is not None:
-        raise InvalidInput("masks of a video are asked for; set image_mode 1 for those of an image", field="image_guide")
+        raise InvalidInput(
+            "masks of a video are asked for; set image_mode 1 for those of an image", field="image_guide"
+        )
     there = probe_video(request.video_guide).num_frames
     if there < request.num_frames:
         raise InvalidInput(

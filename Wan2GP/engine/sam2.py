@@ -76,7 +76,9 @@ class Sam2:
         free_memory()
 
 
-def _tracked_backwards(request: GenerationRequest, tracker: Tracker, report: Report, cancel: Cancel) -> dict[int, bytes]:
+def _tracked_backwards(
+    request: GenerationRequest, tracker: Tracker, report: Report, cancel: Cancel
+) -> dict[int, bytes]:
     """Frame -> packed mask of the objects that are shown later, for all frames before the latest of these."""
     packed: dict[int, bytes] = {}
     if not tracker.last_start:
