@@ -1,0 +1,126 @@
+"""The samples of control pictures, run by one worker as a user runs it, and measured.
+
+The weights of the depth model cannot ship: a row of the same id puts tiny random ones in its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from box import Box
+from control_runs import pose_checkpoints
+from tiny_vision import tiny_depth
+
+from source.store.sqlite import SqliteStore
+from source.store.types import NewTask, Status, Task
+from source.task_registry import registry
+from Wan2GP.drawing.edges import edge_picture, scribble_picture
+from Wan2GP.drawing.motion import flow_picture, motion
+from Wan2GP.drawing.skeleton import COLOURS
+from Wan2GP.media import Frame, probe_image, probe_video, read_frames, read_image
+
+#: sample -> size of the picture that it makes
+PICTURES = {
+    "generate_openpose": (512, 512),
+    "openpose": (512, 512),
+    "generate_depth": (451, 300),
+    "generate_canny": (451, 300),
+    "generate_scribble": (600, 400),
+}
+#: sample -> frames, size and rate of the video that it makes
+VIDEOS = {
+    "generate_openpose.video": (49, (208, 120), Fraction(25)),
+    "generate_canny.video": (50, (320, 180), Fraction(25)),
+    "generate_flow": (50, (320, 180), Fraction(25)),
+}
+SAMPLES = frozenset({*PICTURES, *VIDEOS})
+
+
+class Floor:
+    """What a worker made of the samples."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.box = root, Box(root, folder)
+        tiny_depth(folder / "depth")
+        rows = folder / "rows"
+        rows.mkdir()
+        model = {"source": str(folder / "depth"), "devices": []}
+        (rows / "depth_anything_v2_vitl.json").write_text(json.dumps({"model": model}))
+        store = SqliteStore(self.box.database)
+        tasks = {name: store.add(self.task(name)) for name in sorted(SAMPLES)}
+        self.box.work(FINETUNES=str(rows))
+        self.rows: Mapping[str, Task] = {name: store.get(task) for name, task in tasks.items()}
+        store.close()
+
+    def task(self, sample: str) -> NewTask:
+        kind, params = sample.partition(".")[0], self.box.sample(sample)
+        registry().get(kind).parse(params, strict=True)
+        return NewTask(task_type=kind, params=params)
+
+    def output(self, sample: str) -> Path:
+        row = self.rows[sample]
+        assert row.status is Status.COMPLETE and row.output_location, row.error_message
+        return self.box.folder / "public" / row.output_location
+
+    def source(self, sample: str) -> Path:
+        params = self.box.sample(sample)
+        return self.root / str(next(value for name, value in params.items() if name != "resolution"))
+
+
+@pytest.fixture(scope="module")
+def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Floor:
+    pose_checkpoints()
+    return Floor(root, tmp_path_factory.mktemp("control"))
+
+
+@pytest.mark.parametrize("sample", PICTURES)
+def test_a_picture_becomes_a_png_of_its_size(floor: Floor, sample: str) -> None:
+    made = probe_image(floor.output(sample))
+    assert (made.width, made.height, made.format) == (*PICTURES[sample], "png")
+    noun = "openpose" if "openpose" in sample else sample.removeprefix("generate_")
+    assert made.path.name.endswith(f"_{noun}.png")
+
+
+@pytest.mark.parametrize("sample", VIDEOS)
+def test_a_video_becomes_an_mp4_of_its_frames_and_rate(floor: Floor, sample: str) -> None:
+    made = probe_video(floor.output(sample))
+    assert (made.num_frames, (made.width, made.height), made.fps) == VIDEOS[sample]
+    assert made.path.suffix == ".mp4"
+
+
+def test_edges_and_outlines_are_those_of_the_picture(floor: Floor) -> None:
+    for sample, draw in (("generate_canny", edge_picture), ("generate_scribble", scribble_picture)):
+        assert np.array_equal(read_image(floor.output(sample)), draw(read_image(floor.source(sample))))
+
+
+def test_frames_are_drawn_each_from_its_own(floor: Floor) -> None:
+    """As far as H.264 leaves it: thin lines and colours lose some."""
+    frames = list(read_frames(floor.source("generate_flow")))
+    edges, flow = (list(read_frames(floor.output(name))) for name in ("generate_canny.video", "generate_flow"))
+    for k in (0, 7, 23, 49):
+        assert nearest(edges[k], [edge_picture(frame) for frame in frames[max(k - 3, 0) : k + 4]]) == min(k, 3)
+        before = max(k - 1, 0)
+        assert np.abs(flow[k].astype(int) - flow_picture(motion(frames[before], frames[before + 1]))).mean() < 3
+
+
+def nearest(shown: Frame, candidates: list[Frame]) -> int:
+    return int(np.argmin([np.abs(shown.astype(int) - each).mean() for each in candidates]))
+
+
+def test_people_are_drawn_where_they_are(floor: Floor) -> None:
+    labels = json.loads((floor.root / "samples" / "joints.json").read_text())
+    for sample, name in (("generate_openpose", "astronaut.jpg"), ("openpose", "camera.jpg")):
+        shown = read_image(floor.output(sample))
+        for joint, tolerance in labels[name]["tolerance_px"].items():
+            middle = np.argwhere((shown == COLOURS[joint]).all(axis=2)).mean(axis=0)[::-1]
+            assert np.hypot(*(middle - labels[name][joint])) <= tolerance, (name, joint)
+
+
+def test_depth_is_grey_with_a_relief(floor: Floor) -> None:
+    shown = read_image(floor.output("generate_depth"))
+    assert shown.min() == 0 and shown.max() == 255 and np.ptp(shown, axis=2).max() == 0
