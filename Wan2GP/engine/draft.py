@@ -7,10 +7,9 @@ from itertools import chain
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.interpolation import Blend, Interpolator, OpticalFlow
+from Wan2GP.engine.interpolation import Blend, OpticalFlow, load_interpolator
 from Wan2GP.engine.kept_frames import check_kept_frames, kept_frames
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.rife_weights import FETCH_COMMAND, weights_path
 from Wan2GP.errors import InvalidInput, Unsupported
 
 
@@ -35,31 +34,17 @@ class Draft:
     def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
         """Load RIFE, or fall back on optical flow, with a note, where its weights are missing."""
         self._interrupt = False
-        self.notes: tuple[str, ...] = ()
         #: (first, last, share of interpolation) of the frames that are not interpolation alone
         self._dissolves: list[tuple[int, int, float]] = []
-        weights = weights_path(place.checkpoints)
         report("loading", 0, 1)
-        if weights.is_file():
-            interpolator = _rife(place)
-        else:
-            interpolator = OpticalFlow()
-            self.notes = (
-                f"{definition.id} draws motion by optical flow: RIFE's weights are not at {weights}. "
-                f"Fetch them with: {FETCH_COMMAND} --checkpoints {place.checkpoints}",
-            )
+        interpolator, self.notes = load_interpolator(place, definition.id)
         self._interpolator = Blend(interpolator)
         report("loading", 1, 1)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Which frames of the latest run are no interpolation, and why."""
-        whole = [(first, last) for first, last, share in self._dissolves if share == 0]
-        partly = [(first, last) for first, last, share in self._dissolves if share > 0]
-        return (
-            *_remark(whole, "the pictures show different scenes; dissolved"),
-            *_remark(partly, "the pictures have little in common; partly dissolved"),
-        )
+        return dissolve_remarks(self._dissolves)
 
     @staticmethod
     def check(request: GenerationRequest) -> None:
@@ -115,14 +100,3 @@ class Draft:
             cancel.raise_if_requested()
             yield frame
             report("decoding", number, request.total_frames)
-
-
-def _remark(ranges: list[tuple[int, int]], what: str) -> tuple[str, ...]:
-    frames = ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
-    return (f"frames {frames}: {what}",) if ranges else ()
-
-
-def _rife(place: Place) -> Interpolator:
-    from Wan2GP.engine.rife import Rife
-
-    return Rife(weights_path(place.checkpoints), place.device)

@@ -2,6 +2,7 @@
 
 Interpolators warp one picture towards the other. Between pictures of different scenes that only smears, so the share of
 pixels whose motion is consistent decides how much of the interpolation is shown, and how much of a plain dissolve.
+Between neighbouring frames of a video a cut is a cut: nothing is mixed there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from Wan2GP.engine.families import Cancel
+from Wan2GP.engine.families import Cancel, Place
 from Wan2GP.engine.request import Frame
+from Wan2GP.engine.rife_weights import FETCH_COMMAND, weights_path
 
 #: Below the first share of consistent motion two pictures are different scenes, above the second one scene. Measured at
 #: 416x240: unrelated photos 0.04-0.06; one clip 3 s apart 0.71; turned by 10 degrees and zoomed by 1.2, 0.75.
@@ -21,6 +23,8 @@ UNRELATED, RELATED = 0.2, 0.6
 
 #: flow is compared at this size at most: enough to tell scenes apart, and fast
 _COMPARED_SIDE = 416
+#: frames whose mean difference is below this, in levels of 255 and at this width, are one scene without a closer look
+_ALIKE, _GLANCED_WIDTH = 8.0, 64
 
 
 class Interpolator(Protocol):
@@ -29,7 +33,7 @@ class Interpolator(Protocol):
     name: str
 
     def between(self, first: Frame, second: Frame, times: Sequence[float], cancel: Cancel) -> Iterator[Frame]:
-        """Frames at `times` (ascending, between 0 and 1, evenly spaced), like the inputs in shape and type.
+        """Frames at `times` (ascending, between 0 and 1), like the inputs in shape and type.
 
         Raises GenerationCancelled, at the latest before the next frame.
         """
@@ -72,6 +76,49 @@ class Blend:
             yield moved if trust == 1 else cv2.addWeighted(moved, trust, faded, 1 - trust, 0)
 
 
+class Steps:
+    """An interpolator for the steps of a video: at a cut, the nearer of both frames is shown."""
+
+    def __init__(self, interpolator: Interpolator) -> None:
+        self._interpolator = interpolator
+        self.name = interpolator.name
+        #: whether the latest pair was a cut
+        self.cut = False
+
+    def between(self, first: Frame, second: Frame, times: Sequence[float], cancel: Cancel) -> Iterator[Frame]:
+        """RGB uint8 frames at `times`."""
+        self.cut = bool(times) and is_cut(first, second)
+        if self.cut:
+            yield from (first if time <= 0.5 else second for time in times)
+        else:
+            yield from self._interpolator.between(first, second, times, cancel)
+
+
+def load_interpolator(place: Place, who: str) -> tuple[Interpolator, tuple[str, ...]]:
+    """RIFE; or, where its weights are missing, optical flow, and a note that says so and how to get them.
+
+    `who` draws with it. Raises ModelUnavailable for weights that are not those that were tested.
+    """
+    weights = weights_path(place.checkpoints)
+    if not weights.is_file():
+        note = (
+            f"{who} draws motion by optical flow: RIFE's weights are not at {weights}. "
+            f"Fetch them with: {FETCH_COMMAND} --checkpoints {place.checkpoints}"
+        )
+        return OpticalFlow(), (note,)
+    from Wan2GP.engine.rife import Rife
+
+    return Rife(weights, place.device), ()
+
+
+def is_cut(first: Frame, second: Frame) -> bool:
+    """Whether neighbouring frames of a video show different scenes."""
+    glanced = (cv2.resize(frame, (_GLANCED_WIDTH, _GLANCED_WIDTH), interpolation=cv2.INTER_AREA) for frame in (first, second))
+    if np.abs(np.subtract(*(frame.astype(np.float32) for frame in glanced))).mean() < _ALIKE:
+        return False
+    return consistent_share(first, second) < UNRELATED
+
+
 def interpolation_share(first: Frame, second: Frame) -> float:
     """0 for different scenes, 1 for one scene in motion, smooth between."""
     share = (consistent_share(first, second) - UNRELATED) / (RELATED - UNRELATED)
@@ -89,6 +136,21 @@ def consistent_share(first: Frame, second: Frame) -> float:
     error = np.square(forward + returned).sum(-1)
     limit = 0.01 * (np.square(forward).sum(-1) + np.square(returned).sum(-1)) + 0.5
     return float((error < limit).mean())
+
+
+def dissolve_remarks(dissolves: Sequence[tuple[int, int, float]]) -> tuple[str, ...]:
+    """Which frames (first, last, share of interpolation) are no interpolation alone, and why, for the user."""
+    whole = [(first, last) for first, last, share in dissolves if share == 0]
+    partly = [(first, last) for first, last, share in dissolves if share > 0]
+    return (
+        *_remark(whole, "the pictures show different scenes; dissolved"),
+        *_remark(partly, "the pictures have little in common; partly dissolved"),
+    )
+
+
+def _remark(ranges: Sequence[tuple[int, int]], what: str) -> tuple[str, ...]:
+    frames = ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
+    return (f"frames {frames}: {what}",) if ranges else ()
 
 
 def _small(frame: Frame) -> Frame:

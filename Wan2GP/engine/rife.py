@@ -1,4 +1,4 @@
-"""RIFE: a network that draws the frame halfway between two frames.
+"""RIFE: a network that draws the frames between two frames.
 
 Written from the paper: Huang et al., "Real-Time Intermediate Flow Estimation for Video Frame Interpolation", ECCV 2022
 (arXiv 2011.06348). Three blocks, coarse to fine, each correct the flow from the middle frame to both inputs and a mask
@@ -26,6 +26,8 @@ CHANNELS = 90
 #: both sides must be multiples of this: a quarter-scale block that halves twice
 ALIGNMENT = 16
 SCALES = (4, 2, 1)
+#: times nearer than this, in leaves, are the same
+_NOW = 1e-6
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -62,8 +64,30 @@ class FlowBlock(nn.Module):
         return _resized(self.conv1(features), scale) * scale, _resized(self.conv2(features), scale)
 
 
+@dataclass(frozen=True)
+class Motion:
+    """What moves between two frames, seen from the moment halfway."""
+
+    first: Tensor
+    second: Tensor
+    #: (1, 4, H, W) in pixels: to the first frame, to the second
+    flow: Tensor
+    #: (1, 1, H, W), 0-1: how much of the first frame is shown
+    share: Tensor
+
+    def frame(self, time: float) -> Tensor:
+        """The frame at `time`, 0 (the first) to 1. The motion is taken to be straight and even: at another time than
+        halfway the flow is longer or shorter, and the nearer frame counts for more (Jiang et al., "Super SloMo", CVPR
+        2018, equation 4)."""
+        warped_first = _warp(self.first, self.flow[:, :2] * (2 * time))
+        warped_second = _warp(self.second, self.flow[:, 2:] * (2 * (1 - time)))
+        first, second = (1 - time) * self.share, time * (1 - self.share)
+        share = self.share if time == 0.5 else first / (first + second).clamp_min(1e-6)
+        return (warped_first * share + warped_second * (1 - share)).clamp(0, 1)
+
+
 class FlowNetwork(nn.Module):
-    """IFNet: the middle frame of two frames."""
+    """IFNet: the motion between two frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,18 +95,18 @@ class FlowNetwork(nn.Module):
         self.block1 = FlowBlock()
         self.block2 = FlowBlock()
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Two (1, 3, H, W) images, 0-1, sides multiples of ALIGNMENT -> the frame halfway, same shape and range."""
+    def forward(self, first: Tensor, second: Tensor) -> Motion:
+        """Two (1, 3, H, W) images, 0-1, sides multiples of ALIGNMENT."""
         size = first.shape[-2:]
         flow = first.new_zeros(1, 4, *size)
         mask = first.new_zeros(1, 1, *size)
         warped_first, warped_second = first, second
         for block, scale in zip((self.block0, self.block1, self.block2), SCALES, strict=True):
+            if scale != SCALES[0]:
+                warped_first, warped_second = _warp(first, flow[:, :2]), _warp(second, flow[:, 2:])
             flow_change, mask_change = _symmetric(block, warped_first, warped_second, flow, mask, scale)
             flow, mask = flow + flow_change, mask + mask_change
-            warped_first, warped_second = _warp(first, flow[:, :2]), _warp(second, flow[:, 2:])
-        share = mask.sigmoid()
-        return (warped_first * share + warped_second * (1 - share)).clamp(0, 1)
+        return Motion(first, second, flow, mask.sigmoid())
 
 
 def _symmetric(
@@ -120,7 +144,7 @@ def _warp(image: Tensor, flow: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Span:
-    """Two frames and the numbers of their dyadic times."""
+    """Two frames and their times, counted in leaves."""
 
     first: Tensor
     second: Tensor
@@ -129,7 +153,7 @@ class _Span:
 
 
 class Rife:
-    """Frames between two frames by repeated halving."""
+    """Frames between two frames: by repeated halving, and by a part of the motion within the last half."""
 
     name = "RIFE"
 
@@ -145,30 +169,39 @@ class Rife:
         self._device = device
 
     def between(self, first: Frame, second: Frame, times: Sequence[float], cancel: Cancel) -> Iterator[Frame]:
-        """RGB uint8 frames at `times` (ascending, evenly spaced), each rounded to the nearest dyadic time.
+        """RGB uint8 frames at exactly `times` (ascending).
 
         Midpoints are visited in order of time, so at most log2 of the gap are in memory.
         """
         if not times:
             return
         height, width = first.shape[:2]
-        nodes = 2 ** math.ceil(math.log2(len(times) + 1))
-        wanted = [round(time * nodes) for time in times]
-        for frame in self._halves(_Span(self._tensor(first), self._tensor(second), 0, nodes), wanted, cancel):
+        leaves = 2 ** int(math.log2(len(times) + 1))
+        wanted = [time * leaves for time in times]
+        for frame in self._halves(_Span(self._tensor(first), self._tensor(second), 0, leaves), wanted, cancel):
             yield _image(frame, height, width)
 
-    def _halves(self, span: _Span, wanted: Sequence[int], cancel: Cancel) -> Iterator[Tensor]:
-        inside = [node for node in wanted if span.start < node < span.stop]
+    def _halves(self, span: _Span, wanted: Sequence[float], cancel: Cancel) -> Iterator[Tensor]:
+        inside = [time for time in wanted if span.start + _NOW < time < span.stop - _NOW]
         if not inside:
             return
         cancel.raise_if_requested()
-        node = (span.start + span.stop) // 2
         with torch.inference_mode():
-            middle = self._network(span.first, span.second)
+            motion = self._network(span.first, span.second)
+        if span.stop - span.start == 1:
+            yield from (self._drawn(motion, time - span.start) for time in inside)
+            return
+        node = (span.start + span.stop) // 2
+        middle = self._drawn(motion, 0.5)
         yield from self._halves(_Span(span.first, middle, span.start, node), inside, cancel)
-        if node in inside:
+        if any(abs(time - node) <= _NOW for time in inside):
             yield middle
         yield from self._halves(_Span(middle, span.second, node, span.stop), inside, cancel)
+
+    @staticmethod
+    def _drawn(motion: Motion, time: float) -> Tensor:
+        with torch.inference_mode():
+            return motion.frame(time)
 
     def _tensor(self, frame: Frame) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, H', W') float 0-1, padded to the alignment by repeating the border."""
