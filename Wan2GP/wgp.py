@@ -15,6 +15,7 @@ from typing import Any
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
+from Wan2GP.engine.finishing import check_finishing, finishing
 from Wan2GP.engine.preparing import prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
@@ -266,6 +267,7 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
     kind = family(definition.architecture.engine)
     request = parse_request(values, definition, kind.reads, Path(server_config["loras_root"]))
     kind.check(request)
+    check_finishing(request)
     return request
 
 
@@ -279,11 +281,12 @@ def _generate(values: Mapping[str, Any]) -> bool:
         wan_model._interrupt = False
     gen["in_progress"] = True
     try:
-        with prepared(request, Beside(definitions(), _place(), report, release_model), cancel) as ready:
+        beside = Beside(definitions(), _place(), report, release_model)
+        with prepared(request, beside, cancel) as ready, finishing(ready, beside) as finish:
             model = _resident(ready.definition, send, report)
-            for note in (*model.notes, *ready.notes):
+            for note in (*model.notes, *finish.notes, *ready.notes):
                 send("info", note)
-            return _run(model, ready, gen, send, report, cancel)
+            return _run(finish.of(model), ready, gen, send, report, cancel)
     except GenerationCancelled:
         send("output")
         return True

@@ -217,10 +217,10 @@ class GenerationOptions(BaseModel):
     hires_upscale_method: str | None = knob("how the latents are enlarged: nearest, bilinear, bicubic or area")
 
     prompt_enhancer: str | None = knob("letters: T use the text, I use the image")
-    temporal_upsampling: str | None = knob("rife2 or rife4")
-    spatial_upsampling: str | None = knob("lanczos1.5, lanczos2 …")
-    film_grain_intensity: Fraction01 | None = knob("film grain")
-    film_grain_saturation: Fraction01 | None = knob("colour of the film grain")
+    temporal_upsampling: str | None = knob("frames between the frames: rife2 or rife4 make 2 or 4 times the rate")
+    spatial_upsampling: str | None = knob("larger pictures: lanczos1.5, lanczos2 … lanczos4")
+    film_grain_intensity: Fraction01 | None = knob("film grain: 0 none, 1 strong")
+    film_grain_saturation: Fraction01 | None = knob("film grain: 0 grey, 1 coloured")
     override_profile: int | None = knob("memory profile for this task; -1 is the worker's", ge=-1, le=5)
 
     @property

@@ -89,6 +89,7 @@ FAMILIES = {
     "qwen_image_edit": ("Wan2GP.engine.stock.qwen", "QwenImageEdit"),
     "qwen_image_edit_plus": ("Wan2GP.engine.stock.qwen", "QwenImageEditPlus"),
     "sam2": ("Wan2GP.engine.sam2", "Sam2"),
+    "rife": ("Wan2GP.engine.frame_interpolation", "FrameInterpolation"),
     "vision_language": ("Wan2GP.engine.vision_language", "VisionLanguage"),
     "wan": ("Wan2GP.engine.wan.model", "Wan"),
     "z_image": ("Wan2GP.engine.stock.z_image", "ZImage"),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from Wan2GP.architectures import Architecture
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.errors import Unsupported
-from Wan2GP.parameters import CONTENT, PARAMETERS
+from Wan2GP.parameters import CONTENT, PARAMETERS, asked
+from Wan2GP.post_processing import SETTINGS, PostProcessing
 
 if TYPE_CHECKING:
     from Wan2GP.engine.request import GenerationRequest
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 _USED_BY_THE_CALL = frozenset(
     {"resolution", "video_length", "force_fps", "repeat_generation", "image_mode", "image_prompt_type"}
 )
+
+#: what the call does to the frames of any model; an answer in words has none
+_DONE_TO_FRAMES = frozenset(SETTINGS)
 
 #: content parameter -> the input that an architecture declares for it
 _INPUT_OF = {
@@ -68,7 +72,8 @@ def refuse_unusable(wanted: frozenset[str], definition: ModelDefinition, reads: 
 def ignored(wanted: frozenset[str], definition: ModelDefinition, reads: frozenset[str]) -> tuple[str, ...]:
     """One note that names the settings that were asked for and do nothing; none when all act."""
     acting = reads - _idle(definition.architecture)
-    names = sorted(wanted - acting - _USED_BY_THE_CALL - CONTENT)
+    finished = frozenset() if definition.architecture.text_output else _DONE_TO_FRAMES
+    names = sorted(wanted - acting - _USED_BY_THE_CALL - finished - CONTENT)
     return (f"ignored by {definition.id}: {', '.join(names)}",) if names else ()
 
 
@@ -82,10 +87,18 @@ def without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterato
     if masked and not request.masking_strength and not request.definition.architecture.vace:
         yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
     pictures = () if request.definition.architecture.text_output else request.references[len(request.positions) :]
+    yield from _idle_finishing(PostProcessing.of(request.settings), request)
     if request.svi:
         yield from _idle_svi(request)
     elif pictures and request.settings["remove_background_images_ref"]:
         yield "reference images keep their background: this version removes none"
+
+
+def _idle_finishing(wanted: PostProcessing, request: GenerationRequest) -> Iterator[str]:
+    if wanted.times > 1 and request.image_output:
+        yield "temporal_upsampling has no effect on stills: nothing lies between them"
+    if not wanted.grain and "film_grain_saturation" in asked(request.settings):
+        yield "film_grain_saturation has no effect without film_grain_intensity"
 
 
 def _idle_svi(request: GenerationRequest) -> Iterator[str]:

@@ -113,7 +113,9 @@ def load_interpolator(place: Place, who: str) -> tuple[Interpolator, tuple[str, 
 
 def is_cut(first: Frame, second: Frame) -> bool:
     """Whether neighbouring frames of a video show different scenes."""
-    glanced = (cv2.resize(frame, (_GLANCED_WIDTH, _GLANCED_WIDTH), interpolation=cv2.INTER_AREA) for frame in (first, second))
+    glanced = (
+        cv2.resize(frame, (_GLANCED_WIDTH, _GLANCED_WIDTH), interpolation=cv2.INTER_AREA) for frame in (first, second)
+    )
     if np.abs(np.subtract(*(frame.astype(np.float32) for frame in glanced))).mean() < _ALIKE:
         return False
     return consistent_share(first, second) < UNRELATED

@@ -18,6 +18,7 @@ from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EngineError
 from Wan2GP.media import VideoWriter, mux_audio, write_image
 from Wan2GP.media.writer import VideoCodec
+from Wan2GP.post_processing import PostProcessing
 
 _PROMPT_CHARACTERS = 40
 
@@ -25,7 +26,7 @@ _PROMPT_CHARACTERS = 40
 def save_frames(
     frames: Iterable[Frame], request: GenerationRequest, folder: Path, report: Report, cancel: Cancel
 ) -> list[Path]:
-    """Write the frames of a request as they come. An existing file is never touched; a failed run leaves none.
+    """Write the finished frames of a request as they come. An existing file is never touched; a failed run leaves none.
 
     A lossless request makes FFV1 in mkv, unless it has sound.
 
@@ -50,13 +51,14 @@ def _save_video(
 ) -> Path:
     lossless = request.lossless and request.audio_guide is None
     codec: VideoCodec = "ffv1" if lossless else "libx264"
+    done = PostProcessing.of(request.settings)
 
     def write(path: Path) -> None:
-        with VideoWriter(path, fps=request.fps, size=request.size, codec=codec) as writer:
+        with VideoWriter(path, fps=done.fps(request.fps), size=done.size(request.size), codec=codec) as writer:
             for frame in frames:
                 writer.write(frame)
             cancel.raise_if_requested()
-            _check_count(writer.num_frames, request.total_frames)
+            _check_count(writer.num_frames, done.num_frames(request.total_frames))
             report("saving", 0, 1)
 
     whole = write if request.audio_guide is None else _with_sound(write, request)

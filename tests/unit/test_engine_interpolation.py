@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from Wan2GP.engine.families import Cancel
-from Wan2GP.engine.interpolation import Blend, OpticalFlow, consistent_share, interpolation_share
+from Wan2GP.engine.interpolation import Blend, OpticalFlow, consistent_share, interpolation_share, is_cut
 from Wan2GP.engine.rife_weights import weights_path
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable
 from Wan2GP.media import read_frame, read_image, resize
@@ -105,6 +106,20 @@ def test_scenes_are_told_apart(samples: Path):
     assert interpolation_share(astronaut, np.roll(astronaut, 20, axis=1)) == 1
     assert interpolation_share(read_frame(clip, 0), read_frame(clip, 24)) == 1
     assert 0 <= consistent_share(astronaut, cat) < 0.2
+
+
+def test_a_cut_is_told_from_fast_motion(samples: Path):
+    photos = [resize(read_image(samples / f"{name}.jpg"), (416, 240)) for name in ("astronaut", "chelsea", "coffee")]
+    clip = samples / "bbb_416x240_49f.mp4"
+    assert all(is_cut(first, second) for first, second in pairwise(photos))
+    assert not is_cut(photos[0], np.roll(photos[0], 40, axis=1))
+    assert not any(is_cut(read_frame(clip, n), read_frame(clip, n + 6)) for n in range(0, 42, 6))
+
+
+def test_frames_at_uneven_times_lie_where_they_should(interpolator):
+    times = [0.1, 0.3, 0.35, 0.8]
+    places = [centre_x(frame) for frame in interpolator.between(disc(30), disc(54), times, NEVER)]
+    assert places == pytest.approx([30 + 24 * time for time in times], abs=2)
 
 
 def test_different_scenes_are_dissolved_evenly(samples: Path):
