@@ -107,7 +107,7 @@ def test_missing_weights_name_the_command_and_the_models_that_work(tmp_path: Pat
     assert f"python -m Wan2GP.models fetch t2v_1.3B --ckpts {tmp_path}" in message
     assert "needs a device of kind cuda" in message
     assert message.endswith(
-        "(models that work here: canny, draft, flow, scribble, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
+        "(models that work here: canny, draft, flow, rife, scribble, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
     )
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_index_counts_as_missing_and_harms_no_other_model(tmp_path: Pa
     known = load_definitions()
     assert f"{folder / 'model_index.json'} is missing or damaged. Fetch" in known.unavailable("t2v_1.3B", tmp_path)
     assert known.unavailable("t2v", tmp_path).endswith(
-        "(models that work here: canny, draft, flow, scribble, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
+        "(models that work here: canny, draft, flow, rife, scribble, tiny_wan_i2v, tiny_wan_t2v, tiny_wan_vace)"
     )
 
 
