@@ -120,3 +120,57 @@ def _name(folder: Path, pipeline: str) -> None:
     index = json.loads(path.read_text(encoding="utf-8"))
     index |= {"_class_name": pipeline, "processor": ["transformers", "Qwen2VLProcessor"]}
     path.write_text(json.dumps(index), encoding="utf-8")
+
+
+#: of a LoRA's factors; where a layout writes one, the product is scaled by ALPHA / RANK
+RANK, ALPHA = 3, 6.0
+
+
+def factors(transformer: Any, seed: int = 7) -> dict[str, tuple[Any, Any]]:
+    """(down, up) for each linear layer of the blocks."""
+    import torch
+
+    noise = torch.Generator().manual_seed(seed)
+    layers = {
+        name: layer.weight.shape
+        for name, layer in transformer.named_modules()
+        if isinstance(layer, torch.nn.Linear) and name.startswith("transformer_blocks")
+    }
+    return {
+        name: (torch.randn(RANK, i, generator=noise) * 0.2, torch.randn(o, RANK, generator=noise) * 0.2)
+        for name, (o, i) in layers.items()
+    }
+
+
+def lora_file(path: Path, transformer: Any, layout: str = "diffusers") -> Path:
+    """A random LoRA for a tiny transformer, in one of LAYOUTS."""
+    import torch
+    from safetensors.torch import save_file
+
+    spelling, down, up, alpha = LAYOUTS[layout]
+    tensors: dict[str, Any] = {}
+    for name, (first, second) in factors(transformer).items():
+        tensors |= {spelling(name) + down: first.contiguous(), spelling(name) + up: second.contiguous()}
+        if alpha:
+            tensors[spelling(name) + ".alpha"] = torch.tensor(ALPHA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path
+
+
+#: layout of a LoRA's file -> how it writes a layer, then its factors, and whether it has an alpha
+LAYOUTS: Mapping[str, tuple[Callable[[str], str], str, str, bool]] = {
+    "diffusers": (lambda name: f"transformer.{name}", ".lora_A.weight", ".lora_B.weight", False),
+    "diffusers, no prefix": (str, ".lora_A.weight", ".lora_B.weight", False),
+    "peft": (lambda name: f"base_model.model.{name}", ".lora_A.default.weight", ".lora_B.default.weight", False),
+    "Lightning": (str, ".lora_down.weight", ".lora_up.weight", True),
+    "comfy": (lambda name: f"diffusion_model.{name}", ".lora_A.weight", ".lora_B.weight", False),
+    "comfy, down and up": (lambda name: f"diffusion_model.{name}", ".lora_down.weight", ".lora_up.weight", True),
+    "kohya": (
+        lambda name: "lora_unet_" + name.replace(".", "_"),
+        ".lora_down.weight",
+        ".lora_up.weight",
+        True,
+    ),
+    "lycoris": (lambda name: "lycoris_" + name.replace(".", "_"), ".lora_down.weight", ".lora_up.weight", True),
+}

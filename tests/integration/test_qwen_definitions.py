@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engine_runs import Run, picture, run_engine
 from qwen_runs import Tiny, tiny_models
 from tiny_qwen import TINY_QWEN
@@ -121,6 +122,15 @@ def test_the_picture_acts_whether_it_is_a_reference_or_the_control_image(tiny, n
     model, shown = tiny(name), picture(3)
     assert changed(model, image_refs=[picture(4)]) > 1e-3
     assert changed(model, image_refs=None, image_guide=shown) == 0
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_model_makes_an_image_of_text_alone_where_no_letter_speaks_of_a_picture(tiny, name):
+    model = tiny(name)
+    alone = model.latents(video_prompt_type="")
+    assert (alone - model.latents(video_prompt_type="KI", image_refs=[picture(3)])).abs().max() > 1e-3
+    if name == "qwen_image_edit_20B":
+        assert torch.equal(alone, tiny("qwen_image_20B").latents())
 
 
 def test_every_one_of_several_pictures_acts_in_its_place(tiny):

@@ -76,7 +76,7 @@ class QwenImage:
 
     @staticmethod
     def chat() -> Chat:
-        """The form of its prompts."""
+        """The form of its prompts about pictures; other prompts have that of Qwen-Image."""
         return about_words()
 
     @classmethod
@@ -126,7 +126,7 @@ class QwenImage:
 
 
 class QwenImageEdit(QwenImage):
-    """One picture, the control image or a reference, and what is to be changed of it."""
+    """One picture, the control image or a reference, and what is to be changed of it; or a text alone."""
 
     reads = QwenImage.reads | {"image_refs", "remove_background_images_ref"}
     most_pictures = 1

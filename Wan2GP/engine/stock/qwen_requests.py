@@ -74,10 +74,14 @@ def check_text(request: GenerationRequest) -> None:
 
 
 def check_pictures(request: GenerationRequest, most: int) -> None:
-    """Raises InvalidInput for no picture, Unsupported for too many."""
+    """Raises InvalidInput where the letters speak of a picture and none is there, Unsupported for too many."""
     count = len(given_pictures(request))
-    if not count:
-        raise InvalidInput(f"is missing: {request.definition.id} changes a picture; give one", field="image_refs")
+    if not count and set("KI") & set(request.video_prompt_type):
+        raise InvalidInput(
+            f"is missing: {request.definition.id} changes a picture; give one, or leave K and I out of "
+            "video_prompt_type for an image of the prompt alone",
+            field="image_refs",
+        )
     if count > most:
         more = "" if most > 1 else "; put them into one picture, or choose an Edit-Plus model"
         raise Unsupported(

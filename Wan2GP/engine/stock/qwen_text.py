@@ -55,10 +55,11 @@ class Encoded:
 
 
 class Reader:
-    """Reads prompts with the text encoder of a pipeline."""
+    """Reads prompts with the text encoder of a pipeline: those about pictures in the form `chat`."""
 
     def __init__(self, pipeline: Any, chat: Chat, model: str) -> None:
-        self._pipeline, self._chat, self._model = pipeline, chat, model
+        self._pipeline, self._model = pipeline, model
+        self._about_pictures, self._about_words = chat, about_words()
         vision = pipeline.text_encoder.config.vision_config
         self._rule = PatchRule(
             vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size, most_pixels=_MOST_PIXELS
@@ -68,7 +69,8 @@ class Reader:
     def read(self, prompt: str, role: str, pictures: Sequence[Frame]) -> Encoded:
         """The states of a prompt about pictures, in their order."""
         cut = [self._rule.patches(picture) for picture in pictures]
-        text, lead = self._chat.texts(prompt, role, len(cut))
+        chat = self._about_pictures if cut else self._about_words
+        text, lead = chat.texts(prompt, role, len(cut))
         skipped, ids = len(self._ids(lead)), self._ids(text)
         too_long = not cut and len(ids) > MOST_TOKENS + skipped
         ids = ids[: MOST_TOKENS + skipped] if too_long else ids
