@@ -20,6 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/fetch_rife.py
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python scripts/fetch_rife.py
 	-$(BIN)/python -m Wan2GP.models fetch pose
+	-$(BIN)/python -m Wan2GP.models fetch person_mask
 	@touch $@
 
 demo: setup  ## travel between three photos, on this machine's CPU

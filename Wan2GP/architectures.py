@@ -326,6 +326,14 @@ _MASKS: Mapping[str, Architecture] = {
     "sam2": replace(
         _CONTROL, family="SAM 2", engine="sam2", control="VN", mask_of="prompts", folder_files=("config.json",)
     ),
+    "person_mask": replace(
+        _CONTROL,
+        family="MediaPipe",
+        engine="person_mask",
+        control="VN",
+        mask_of="people",
+        folder_files=("selfie_segmentation.tflite",),
+    ),
 }
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS, **_MASKS})

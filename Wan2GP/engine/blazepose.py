@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from Wan2GP.drawing.skeleton import DRAWN_FROM, Joint, Skeleton
+from Wan2GP.engine.litert import Network, Values
 from Wan2GP.media.images import Frame
 
-Values = NDArray[np.float32]
 #: left, top, width and height in pixels
 Box = tuple[int, int, int, int]
 
@@ -120,7 +120,7 @@ class BlazePose:
 
     def __init__(self, detector: Path, landmarks: Path) -> None:
         """Raises ValueError for a file that is no network."""
-        self._detector, self._landmarks = _Network(detector), _Network(landmarks)
+        self._detector, self._landmarks = Network(detector), Network(landmarks)
 
     def people(self, frame: Frame) -> tuple[Skeleton, ...]:
         """Everyone in a picture (H, W, 3), the most prominent first; joints in its pixels.
@@ -292,20 +292,3 @@ def _cut(frame: Frame, into: NDArray[np.float64], side: int) -> Frame:
 
 def _sigmoid(values: Any) -> Values:
     return np.asarray(1 / (1 + np.exp(-np.clip(values, -80, 80))), np.float32)
-
-
-class _Network:
-    """A LiteRT network: (H, W, 3) float32 in, all its answers out."""
-
-    def __init__(self, path: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter: Any = Interpreter(model_path=str(path), num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._outputs = [each["index"] for each in self._interpreter.get_output_details()]
-
-    def __call__(self, values: Values) -> list[Values]:
-        self._interpreter.set_tensor(self._input, np.ascontiguousarray(values[None]))
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]

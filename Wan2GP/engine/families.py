@@ -82,6 +82,7 @@ FAMILIES = {
     "flux": ("Wan2GP.engine.stock.flux", "Flux"),
     "flux_kontext": ("Wan2GP.engine.stock.flux", "FluxKontext"),
     "ltx": ("Wan2GP.engine.stock.ltx", "LTX"),
+    "person_mask": ("Wan2GP.engine.person_mask", "PersonMask"),
     "pose": ("Wan2GP.engine.pose", "Pose"),
     "pose_joints": ("Wan2GP.engine.pose", "PoseJoints"),
     "scribble": ("Wan2GP.engine.control_models", "Scribble"),

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from Wan2GP.engine.mask_edges import MOST_FEATHER
+import numpy as np
+import numpy.typing as npt
+
+from Wan2GP.engine.mask_edges import MOST_FEATHER, drawn
 from Wan2GP.engine.numbers import Numbers
-from Wan2GP.engine.request import GenerationRequest
-from Wan2GP.errors import InvalidInput, Unsupported
-from Wan2GP.mask_prompts import FIELD, MISSING, MaskPrompt, parse_mask_prompts, placed
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.errors import InvalidInput
+from Wan2GP.mask_prompts import FIELD, MaskPrompt, parse_mask_prompts, placed
 from Wan2GP.media import probe_video
+
+
+@dataclass(frozen=True)
+class Edges:
+    """How a selection is drawn."""
+
+    #: pixels on either side of an edge over which it fades
+    feather: float
+    #: draw what is left out instead
+    inverted: bool
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Edges:
+        """Raises InvalidInput for a feather that cannot be."""
+        feather = Numbers(request.settings).real("mask_feather", 0, MOST_FEATHER)
+        return cls(feather, "N" in request.video_prompt_type)
+
+    def draw(self, selected: npt.NDArray[np.bool_]) -> Frame:
+        """A selection (H, W) as a picture (H, W, 3) uint8."""
+        return drawn(selected ^ self.inverted, self.feather)
 
 
 @dataclass(frozen=True)
@@ -19,14 +42,11 @@ class MaskRequest:
     num_frames: int
     #: placed: in order of object and frame
     prompts: tuple[MaskPrompt, ...]
-    #: pixels on either side of an edge over which it fades
-    feather: float
-    #: select what the model leaves out
-    inverted: bool
+    edges: Edges
 
     @classmethod
     def of(cls, request: GenerationRequest) -> MaskRequest:
-        """Raises InvalidInput for prompts or a feather that cannot be."""
+        """Raises InvalidInput for prompts or a feather that cannot be. The request has a picture: that was checked."""
         num_frames, width, height = _extent(request)
         try:
             prompts = parse_mask_prompts(request.settings[FIELD])
@@ -35,50 +55,7 @@ class MaskRequest:
         return cls(
             num_frames=num_frames,
             prompts=placed(prompts, num_frames, width, height),
-            feather=Numbers(request.settings).real("mask_feather", 0, MOST_FEATHER),
-            inverted="N" in request.video_prompt_type,
-        )
-
-
-def check_mask(request: GenerationRequest) -> None:
-    """Raises InvalidInput or Unsupported for a request that no mask model can meet."""
-    name = request.definition.id
-    if set(request.video_prompt_type) - {"V", "N"}:
-        raise Unsupported(f"{name} knows the letters V and N (inverted) alone", field="video_prompt_type")
-    if request.image_output:
-        _check_still(request)
-    else:
-        _check_video(request)
-    MaskRequest.of(request)
-
-
-def wants_prompts(request: GenerationRequest) -> None:
-    """Raises InvalidInput where nothing says what shall be selected."""
-    if not MaskRequest.of(request).prompts:
-        raise InvalidInput(MISSING, field=FIELD)
-
-
-def _check_still(request: GenerationRequest) -> None:
-    if request.image_guide is None:
-        raise InvalidInput("is missing; give the image of which a mask is wanted", field="image_guide")
-    if request.video_guide is not None:
-        raise InvalidInput("a mask of one image is asked for; give image_guide alone", field="video_guide")
-    if request.batch_size > 1:
-        raise Unsupported(f"{request.definition.id} makes one mask of an image", field="batch_size")
-
-
-def _check_video(request: GenerationRequest) -> None:
-    if request.video_guide is None:
-        raise InvalidInput("is missing; give the video of which masks are wanted", field="video_guide")
-    if request.image_guide is not None:
-        raise InvalidInput(
-            "masks of a video are asked for; set image_mode 1 for those of an image", field="image_guide"
-        )
-    there = probe_video(request.video_guide).num_frames
-    if there < request.num_frames:
-        raise InvalidInput(
-            f"{request.num_frames} frames are asked for and video_guide has {there}; ask for {there} at most",
-            field="video_length",
+            edges=Edges.of(request),
         )
 
 

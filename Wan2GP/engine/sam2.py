@@ -13,43 +13,44 @@ import torch
 from transformers import Sam2VideoModel
 
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.control_models import READS, ControlModel, given_frames
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder
 from Wan2GP.engine.loading import free_memory
-from Wan2GP.engine.mask_edges import drawn
-from Wan2GP.engine.mask_request import MaskRequest, check_mask, wants_prompts
+from Wan2GP.engine.mask_request import MaskRequest
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.sam2_tracking import Tracker, selected
+from Wan2GP.errors import InvalidInput
+from Wan2GP.mask_prompts import FIELD, MISSING
 from Wan2GP.media import read_frame, read_frames
 
 #: bytes of decoded frames that are held while a video is read backwards
 _HELD_BYTES = 1 << 26
 
 
-class Sam2:
+class Sam2(ControlModel):
     """Frames 0 to video_length - 1 of the control video, or its one image, as masks at the size that was asked for.
 
     Objects are followed forwards from the frame on which they were shown first, and backwards from there to the
     beginning. The result selects all of them; letter N selects the rest.
     """
 
-    reads = frozenset({"video_guide", "image_guide", "video_prompt_type", "mask_prompts", "mask_feather"})
-    remarks: tuple[str, ...] = ()
+    reads = READS | {"mask_prompts", "mask_feather"}
 
     def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
         """Load, in float32: the memory that masks are followed by is sensitive to rounding. Raises ModelUnavailable."""
-        self._interrupt = False
-        self.notes: tuple[str, ...] = ()
+        super().__init__(definition, place, report)
         self._device = place.device
         report("loading", 0, 1)
         self._model: Any = load_from_folder(Sam2VideoModel, definition, place, torch.float32)
         report("loading", 1, 1)
 
-    @staticmethod
-    def check(request: GenerationRequest) -> None:
+    @classmethod
+    def check(cls, request: GenerationRequest) -> None:
         """Raises InvalidInput without a video or image, without prompts, or for prompts that lie outside of it."""
-        check_mask(request)
-        wants_prompts(request)
+        super().check(request)
+        if not MaskRequest.of(request).prompts:
+            raise InvalidInput(MISSING, field=FIELD)
 
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
         """The masks in order, (H, W, 3) uint8, all channels equal. Streams: memory does not grow with the length, but
@@ -62,12 +63,12 @@ class Sam2:
             tracker.learn(number, _frame(request, number))
         earlier = _tracked_backwards(request, tracker, report, cancel)
         tracker.turn()
-        for number, frame in enumerate(_frames(request, asked.num_frames)):
+        for number, frame in enumerate(given_frames(request)):
             cancel.raise_if_requested()
             found = selected(tracker.forwards(number, frame), request.size)
             if number in earlier:
                 found |= _unpacked(earlier.pop(number), request.size)
-            yield drawn(found ^ asked.inverted, asked.feather)
+            yield asked.edges.draw(found)
             report("decoding", number + 1, asked.num_frames)
 
     def release(self) -> None:
@@ -98,18 +99,10 @@ def _unpacked(packed: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
 
 def _frame(request: GenerationRequest, number: int) -> Frame:
-    if request.image_output:
-        assert request.image_guide is not None
+    if request.image_guide is not None:
         return request.image_guide
     assert request.video_guide is not None
     return read_frame(request.video_guide, number)
-
-
-def _frames(request: GenerationRequest, num_frames: int) -> Iterator[Frame]:
-    if request.image_output:
-        return iter([_frame(request, 0)])
-    assert request.video_guide is not None
-    return read_frames(request.video_guide, 0, num_frames)
 
 
 def _backwards(video: Path, stop: int) -> Iterator[tuple[int, Frame]]:

@@ -16,11 +16,11 @@ from tiny_sam2 import tiny_sam2
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Status, Task
 from source.task_registry import registry
-from Wan2GP.media import probe_video, read_frames
+from Wan2GP.media import probe_video, read_frames, read_image
 
 pytestmark = pytest.mark.timeout(300)
 
-SAMPLES = frozenset({"create_mask"})
+SAMPLES = frozenset({"create_mask", "create_mask.person"})
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,10 @@ def test_a_mask_has_the_frames_the_size_and_the_rate_of_its_video(floor: Floor, 
     masks = np.stack([frame[..., 0] for frame in read_frames(floor.file("create_mask"))])
     assert 0.02 < (masks > 127).mean() < 0.98
     assert ((masks > 8) & (masks < 247)).any(), "the edge fades"
+
+
+def test_a_person_is_found_without_clicks(floor: Floor, root: Path) -> None:
+    mask = read_image(floor.file("create_mask.person"))
+    assert mask.shape == read_image(root / "samples" / "astronaut.jpg").shape
+    assert mask[100, 230].min() == 255 and mask[400, 120].min() == 255, "her face and her sleeve"
+    assert mask[60, 430].max() == 0 and mask[200, 30].max() == 0, "the shuttle and the flag"
