@@ -143,6 +143,8 @@ class ModelInfo:
     #: the inputs, among `inputs`, without which it cannot work
     required: frozenset[str] = frozenset()
     image_output: bool = False
+    #: makes stills: always, or when `image_mode` is 1
+    stills: bool = False
     #: answers with text, in a file of its own
     text_output: bool = False
     #: goes on from a video by an anchor image and that video's last latent frame (SVI 2 Pro), when `svi2pro` is 1

@@ -129,6 +129,7 @@ class WanOrchestrator:
             min_frames=architecture.min_frames,
             pixel_block=architecture.pixel_block,
             image_output=architecture.image_output,
+            stills=architecture.image_output or architecture.image_too,
             text_output=architecture.text_output,
             svi=architecture.svi,
             lora_folder=architecture.lora_folder,

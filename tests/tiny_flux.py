@@ -60,7 +60,7 @@ def tiny_z_image(folder: Path, seed: int = 0) -> Path:
         n_kv_heads=2,
         cap_feat_dim=32,
         axes_dims=[4, 6, 6],
-        axes_lens=[256, 64, 64],
+        axes_lens=[256, 128, 128],
     )
     for weights in transformer.parameters():
         # Without this, the pads and the last layer would be noughts or memory as it was.

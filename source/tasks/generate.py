@@ -21,10 +21,10 @@ DIRECT_TYPES = {
     "standard_wgp_task": ("t2v", "Generate with any model and any option of the engine (the same as wgp)."),
 }
 
-#: the same for one still: of a video model, the only frame of a video of one frame
+#: the same for one still
 STILL_TYPES = {
-    "wan_2_2_t2i": ("t2v_2_2", "Text to image with Wan 2.2: a video of one frame, saved as PNG."),
-    "single_image": ("t2v_2_2", "One image with any model; a video model makes a video of one frame, saved as PNG."),
+    "wan_2_2_t2i": ("t2v_2_2", "Text to image with Wan 2.2: one frame, saved as PNG."),
+    "single_image": ("t2v_2_2", "One image with any model, saved as PNG; of a video model, one frame."),
 }
 
 
@@ -46,9 +46,11 @@ def with_control_letters(options: GenerationOptions) -> GenerationOptions:
 
 
 def generate_still(params: GenerateParams, context: TaskContext) -> Done:
-    """Run the model once for one frame."""
+    """Run the model once for one frame: where it makes no stills, the first of its shortest video."""
     assert params.model is not None
-    return finished(context.generate(params.model, params.options.replace(video_length=1)))
+    model = context.model(params.model)
+    still = {"image_mode": params.options.image_mode or 1} if model.stills else {}
+    return finished(context.generate(model.name, params.options.replace(video_length=1, **still)))
 
 
 for _name, (_model, _help) in DIRECT_TYPES.items():
