@@ -39,7 +39,7 @@ class Made:
     images: int = 1
 
 
-SAMPLES: Mapping[str, Made] = {
+MAKES: Mapping[str, Made] = {
     "flux": Made((192, 128), 3),
     "z_image_turbo": Made((192, 128)),
     "z_image_turbo_i2i": Made((192, 128)),
@@ -54,6 +54,7 @@ SAMPLES: Mapping[str, Made] = {
     "standard_wgp_task": Made((64, 64)),
     "single_image": Made((64, 64)),
 }
+SAMPLES = tuple(MAKES)
 
 TEXT = {"prompt": "a boat", "num_inference_steps": 2, "seed": 1}
 #: name -> task type, row, result. {photo} is 240 x 160, {large} 2400 x 1600; their masks are white on the left
@@ -88,7 +89,7 @@ ROWS: Mapping[str, tuple[str, dict[str, Any], Made]] = {
         Made((1248, 832)),
     ),
 }  # fmt: skip
-EVERY = {name: (name, made) for name, made in SAMPLES.items()} | {
+EVERY = {name: (name, made) for name, made in MAKES.items()} | {
     name: (task_type, made) for name, (task_type, _, made) in ROWS.items()
 }
 
