@@ -55,7 +55,11 @@ class Tiny:
         engine = self.definition.architecture.engine
         assert engine is not None
         self.family: Any = family(engine)
-        self.model = self.family(self.definition, Place(folder, "cpu"), lambda *_: None)
+        self.load()
+
+    def load(self) -> None:
+        """Load what is on disk."""
+        self.model: Any = self.family(self.definition, Place(self.folder, "cpu"), lambda *_: None)
         self.pipeline = self.model._pipeline
 
     def request(self, **values: Any) -> GenerationRequest:

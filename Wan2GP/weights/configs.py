@@ -64,15 +64,16 @@ def transformer_config(architecture_name: str, files: Sequence[Path]) -> dict[st
     """The config of the transformer that these files make up.
 
     It is the one beside the last of them whose class is that of the architecture, else that of the real models: the
-    config of a plain transformer says nothing of the one that it becomes under a module.
+    config of a plain transformer says nothing of the one that it becomes under a module. Of an architecture whose
+    models always come as folders, it is the folder's.
     """
-    real = config_for(architecture_name)
+    shipped = architecture_name in _TRANSFORMERS
     for beside in (file / "config.json" for file in reversed(files)):
         if beside.is_file():
             own: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
-            if own.get("_class_name") == real["_class_name"]:
+            if not shipped or own.get("_class_name") == config_for(architecture_name)["_class_name"]:
                 return own
-    return real
+    return config_for(architecture_name)
 
 
 def _read(part: str, name: str) -> dict[str, Any]:

@@ -222,3 +222,39 @@ def test_a_prompt_that_is_too_long_is_remarked_on(resident):
     resident("qwen_image_20B")
     run = run_engine(**call("qwen_image_20B", prompt="x" * 2000, guidance_scale=1))
     assert [note for note in run.data("info") if "1024 tokens" in note]
+
+
+@pytest.mark.parametrize("name", ["qwen_image_20B", "qwen_image_edit_plus2_20B"])
+def test_in_half_precision_as_on_an_accelerator_the_picture_is_nearly_the_same(tmp_path: Path, name):
+    model = Tiny(tmp_path, name)
+    values: dict[str, Any] = {
+        "hires_scale": 1.5,
+        "hires_steps": 2,
+        "image_refs": [picture(3)] if name in EDITS else None,
+    }
+    exact = model.frames(**values)[0].astype(int)
+    model.pipeline.to(torch.bfloat16)
+    assert {part.dtype for part in (model.pipeline.transformer, model.pipeline.vae)} == {torch.bfloat16}
+    half = model.frames(**values)[0].astype(int)
+    assert np.abs(half - exact).mean() < 3
+
+
+def test_weights_on_disk_are_verified_and_a_missing_one_is_named(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    from Wan2GP.layout import where
+    from Wan2GP.weights.checking import check_weights
+
+    model = Tiny(tmp_path, "qwen_image_edit_plus2_20B")
+    places = where(model.definition, tmp_path)
+    assert places is not None
+    lines = list(check_weights(model.definition, places))
+    assert any("fit QwenImageTransformer2DModel" in line for line in lines)
+    file = next(places.transformer.glob("*.safetensors"))
+    weights = load_file(file)
+    del weights["img_in.weight"]
+    save_file(weights, file)
+    with pytest.raises(ModelUnavailable, match=r"lacks img_in\.weight"):
+        list(check_weights(model.definition, places))
+    with pytest.raises(ModelUnavailable, match=r"qwen_image_edit_plus2_20B.*lacks img_in\.weight"):
+        model.load()

@@ -17,7 +17,7 @@ from PIL import Image
 from qwen_runs import STILL, Tiny, tiny_models
 from transformers import BatchFeature
 
-from Wan2GP.engine.stock.qwen_latents import packed
+from Wan2GP.engine.stock.tokens import packed
 
 TOLERANCE = 1e-4
 SIZE = {"width": 96, "height": 64}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline, FluxImg2ImgPipeline, FluxInpaintPipeline, FluxKontextPipeline, FluxPipeline
 
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.stock.redrawing import check_redrawn, drawn_steps, of_area
 from Wan2GP.engine.stock.running import as_picture
 from Wan2GP.engine.stock.still import READS, Still, scale
+from Wan2GP.engine.stock.tokens import packed, unpacked
 from Wan2GP.errors import Unsupported
 from Wan2GP.media import resize
 
@@ -17,7 +19,20 @@ from Wan2GP.media import resize
 _TOKENS, _TOKENS_SCHNELL = 512, 256
 
 
-class Flux(Still):
+class _Packed(Still):
+    """A model whose pipelines give and take latents as tokens."""
+
+    def as_channels(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(1, C, h, w) of tokens."""
+        cell = self._pipeline.vae_scale_factor
+        return unpacked(latents, (size[1] // cell, size[0] // cell))
+
+    def as_given(self, latents: torch.Tensor) -> torch.Tensor:
+        """Tokens of (1, C, h, w)."""
+        return packed(latents)
+
+
+class Flux(_Packed):
     """FLUX.1 dev, schnell and those finetuned from them."""
 
     reads = READS | {"embedded_guidance_scale", "image_guide", "image_mask", "denoising_strength"}
@@ -57,7 +72,7 @@ class Flux(Still):
         return self.with_pipeline(FluxInpaintPipeline), arguments | {"mask_image": mask}
 
 
-class FluxKontext(Still):
+class FluxKontext(_Packed):
     """FLUX.1 Kontext: an image (the reference) and what to change of it."""
 
     reads = READS | {"embedded_guidance_scale", "image_refs", "video_prompt_type"}

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import GenerationRequest
@@ -35,6 +37,12 @@ class Hires:
     #: one of METHODS
     method: str
 
+    @property
+    def sigmas(self) -> list[float]:
+        """The levels of its steps, evenly spaced: a stock pipeline moves them as it does those of a whole schedule."""
+        every = [1 - step / self.schedule_steps for step in range(self.schedule_steps)]
+        return every[-self.steps :]
+
 
 def hires_of(request: GenerationRequest) -> Hires | None:
     """The second pass of a request; None where `hires_scale` is 1.
@@ -59,6 +67,17 @@ def hires_of(request: GenerationRequest) -> Hires | None:
         )
     total = max(steps, math.ceil(steps / denoise - _ROUNDING))
     return Hires(size=(width, height), steps=steps, schedule_steps=total, method=method)
+
+
+def first_level(scheduler: Any, wanted: Hires, tokens: int) -> float:
+    """The noise level that a stock pipeline begins the second pass at, for a picture of so many tokens."""
+    own = type(scheduler).from_config(scheduler.config)
+    config = own.config
+    shift = calculate_shift(
+        tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    )
+    own.set_timesteps(sigmas=wanted.sigmas, mu=shift)
+    return float(own.sigmas[0])
 
 
 def enlarged(latents: torch.Tensor, size: tuple[int, int], method: str) -> torch.Tensor:

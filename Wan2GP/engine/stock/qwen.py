@@ -15,7 +15,6 @@ from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.stock import hires
 from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set
 from Wan2GP.engine.stock.qwen_latents import encode
@@ -39,24 +38,20 @@ from Wan2GP.errors import ModelUnavailable
 class QwenImage:
     """Text to image."""
 
-    reads: ClassVar[frozenset[str]] = (
-        READS
-        | hires.READS
-        | {
-            "negative_prompt",
-            "system_prompt",
-            "guidance_scale",
-            "sample_solver",
-            "sigmas",
-            "image_guide",
-            "image_mask",
-            "mask_expand",
-            "denoising_strength",
-            "video_prompt_type",
-            "video_guide_outpainting",
-            "model_mode",
-        }
-    )
+    reads: ClassVar[frozenset[str]] = READS | {
+        "negative_prompt",
+        "system_prompt",
+        "guidance_scale",
+        "sample_solver",
+        "sigmas",
+        "image_guide",
+        "image_mask",
+        "mask_expand",
+        "denoising_strength",
+        "video_prompt_type",
+        "video_guide_outpainting",
+        "model_mode",
+    }
     #: pixels of a picture for the vision encoder
     seen_area: ClassVar[int] = VAE_AREA
     #: the pictures that the text encoder is shown

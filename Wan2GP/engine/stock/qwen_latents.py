@@ -1,4 +1,4 @@
-"""Between pixels, latents and tokens of a Qwen-Image model. A latent pixel is 8 x 8 pixels, a token 2 x 2 of these."""
+"""Between pixels and latents of a Qwen-Image model. A latent pixel is 8 x 8 pixels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import torch
 from Wan2GP.engine.request import Frame
 from Wan2GP.engine.stock.running import as_frames
 
-#: latent pixels a side of a token
-PATCH = 2
-
 
 def scale_of(pipeline: Any) -> int:
     """Pixels a side of a latent pixel."""
@@ -23,21 +20,6 @@ def scale_of(pipeline: Any) -> int:
 def latent_size(pipeline: Any, size: tuple[int, int]) -> tuple[int, int]:
     """(h, w) of the latents of a picture of `size` = (width, height)."""
     return size[1] // scale_of(pipeline), size[0] // scale_of(pipeline)
-
-
-def packed(latents: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> tokens (B, h/2 * w/2, 4 C)."""
-    batch, channels, height, width = latents.shape
-    found: torch.Tensor
-    found = latents.view(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH).permute(0, 2, 4, 1, 3, 5)
-    return found.reshape(batch, (height // PATCH) * (width // PATCH), channels * PATCH * PATCH)
-
-
-def unpacked(tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Tokens -> (B, C, h, w) of `size` = (h, w)."""
-    batch, _, channels = tokens.shape
-    split = tokens.view(batch, size[0] // PATCH, size[1] // PATCH, channels // PATCH**2, PATCH, PATCH)
-    return split.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // PATCH**2, *size)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from Wan2GP.engine.stock.hires import noised
-from Wan2GP.engine.stock.qwen_latents import PATCH, packed, unpacked
+from Wan2GP.engine.stock.tokens import PATCH, packed, unpacked
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
 from diffusers import DiffusionPipeline
 
 from Wan2GP.definitions import ModelDefinition
@@ -14,9 +15,12 @@ from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.stock import hires
 from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set, schedules
 from Wan2GP.engine.stock.running import Stepping, as_frames, running, seeded
+from Wan2GP.engine.stock.tokens import PATCH
+from Wan2GP.errors import Unsupported
 
 #: what every image family reads
 READS = frozenset(
@@ -29,6 +33,7 @@ READS = frozenset(
         "loras_multipliers",
         "skip_model_loras",
     }
+    | hires.READS
 )
 
 
@@ -62,18 +67,43 @@ class Still(ABC):
         return request.sampling.num_inference_steps
 
     @classmethod
+    def passes(cls, request: GenerationRequest) -> list[int]:
+        """Steps of each pass of one still: a second one makes it larger."""
+        second = hires.hires_of(request)
+        return [cls.steps(request), *([second.steps] if second else [])]
+
+    @classmethod
+    def multipliers(cls, request: GenerationRequest) -> list[tuple[float, ...]]:
+        """Each LoRA's multiplier at each step of one still. Raises InvalidInput."""
+        passes = cls.passes(request)
+        phases = [number for number, steps in enumerate(passes, start=1) for _ in range(steps)]
+        return schedules(request, phases, len(passes))
+
+    @classmethod
     def check(cls, request: GenerationRequest) -> None:
-        """Raises InvalidInput for LoRA multipliers that do not fit. A family adds what it knows."""
-        schedules(request, [1] * cls.steps(request))
+        """Raises InvalidInput for LoRA multipliers that do not fit, Unsupported for a given image that shall be drawn
+        anew in two passes. A family adds what it knows."""
+        given = request.image_guide is not None or request.image_start is not None
+        if given and hires.hires_of(request) is not None:
+            raise Unsupported(
+                f"{request.definition.id} makes a second pass over images of a prompt or of references; draw a given "
+                "image anew in one pass, with hires_scale 1",
+                field="hires_scale",
+            )
+        cls.multipliers(request)
 
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
         """`batch_size` stills (H, W, 3) uint8, the seeds counted up from the request's."""
-        count, each = request.batch_size, self.steps(request)
-        with lora_set(self._pipeline, request, schedules(request, [1] * each * count)) as loras:
+        count, each = request.batch_size, sum(self.passes(request))
+        multipliers = [every * count for every in self.multipliers(request)]
+        with lora_set(self._pipeline, request, multipliers) as loras:
             self.remarks = loras.notes
             for number in range(count):
                 report("encoding", 0, 1)
-                stepping = Stepping(each * count, loras, report, cancel, first=each * number)
+
+                def stepping(done: int, before: int = each * number) -> Stepping:
+                    return Stepping(each * count, loras, report, cancel, first=before + done)
+
                 yield self._still(replace(request, seed=request.seed + number), stepping)
                 report("decoding", 1, 1)
 
@@ -82,21 +112,49 @@ class Still(ABC):
         self._pipeline = None
         free_memory()
 
-    def _still(self, request: GenerationRequest, stepping: Stepping) -> Frame:
-        pipeline, arguments = self.call(request)
+    def _still(self, request: GenerationRequest, stepping: Callable[[int], Stepping]) -> Frame:
+        wanted, steps = hires.hires_of(request), request.sampling.num_inference_steps
         with running(self._pipeline):
-            made = pipeline(
-                prompt=request.prompt,
-                width=request.width,
-                height=request.height,
-                num_inference_steps=request.sampling.num_inference_steps,
-                generator=seeded(request.seed),
-                callback_on_step_end=stepping,
-                output_type="np",
-                **arguments,
-            )
-        still: Frame = as_frames(made.images)[0]
+            if wanted is None:
+                made = self._made(request, stepping(0), num_inference_steps=steps)
+            else:
+                first = self._made(request, stepping(0), num_inference_steps=steps, output_type="latent")
+                width, height = wanted.size
+                larger = replace(request, width=width, height=height, seed=request.seed + 1)
+                again = self._begun_again(self.as_channels(first, request.size), larger, wanted)
+                made = self._made(larger, stepping(self.passes(request)[0]), **again)
+        still: Frame = as_frames(made)[0]
         return still
+
+    def _made(self, request: GenerationRequest, stepping: Stepping, **call: Any) -> Any:
+        """What the family's pipeline makes of a request: pictures in 0-1, or latents."""
+        pipeline, arguments = self.call(request)
+        made = pipeline(
+            prompt=request.prompt,
+            width=request.width,
+            height=request.height,
+            generator=seeded(request.seed),
+            callback_on_step_end=stepping,
+            **{"output_type": "np"} | arguments | call,
+        )
+        return made.images
+
+    def _begun_again(self, latents: torch.Tensor, request: GenerationRequest, wanted: hires.Hires) -> dict[str, Any]:
+        """The arguments of a second pass over latents (1, C, h, w)."""
+        cell = self._pipeline.vae_scale_factor
+        size = request.height // cell, request.width // cell
+        noise = torch.randn((*latents.shape[:2], *size), generator=seeded(request.seed)).to(latents.device)
+        level = hires.first_level(self._pipeline.scheduler, wanted, (size[0] // PATCH) * (size[1] // PATCH))
+        start = hires.noised(hires.enlarged(latents, size, wanted.method), noise, level)
+        return {"latents": self.as_given(start), "sigmas": wanted.sigmas, "num_inference_steps": wanted.steps}
+
+    def as_channels(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """A pipeline's latents of a picture of `size` = (width, height) as (1, C, h, w)."""
+        return latents
+
+    def as_given(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse: latents (1, C, h, w) float32 as the pipeline takes them."""
+        return latents
 
     def with_pipeline(self, cls: type[DiffusionPipeline]) -> Any:
         """Another pipeline over the same parts: nothing is loaded or converted.
