@@ -233,6 +233,16 @@ _QWEN = replace(
 )
 _QWEN_EDIT = replace(_QWEN, inputs=_QWEN.inputs | {"references"}, engine="qwen_image_edit", control="KIVAN")
 _QWEN_EDIT_PLUS = replace(_QWEN_EDIT, engine="qwen_image_edit_plus")
+_HUNYUAN = Architecture(
+    inputs=_TEXT,
+    engine="hunyuan",
+    parts_from="hunyuan",
+    fps=24,
+    phases=1,
+    family="Hunyuan Video",
+    lora_folder="hunyuan",
+    solvers=(),
+)
 
 #: families other than Wan
 _OTHERS: Mapping[str, Architecture] = {
@@ -262,7 +272,17 @@ _OTHERS: Mapping[str, Architecture] = {
         image_prompt_letters="SE",
         control="V",
     ),
-    "hunyuan": Architecture(inputs=_TEXT, fps=24, phases=1, family="Hunyuan Video", lora_folder="hunyuan", solvers=()),
+    "hunyuan": _HUNYUAN,
+    "hunyuan_i2v": replace(
+        _HUNYUAN,
+        inputs=_STARTED,
+        engine="hunyuan_i2v",
+        parts_from="hunyuan_i2v",
+        i2v=True,
+        lora_folder="hunyuan_i2v",
+        windows=_ONE_FRAME,
+        image_prompt_letters="SVL",
+    ),
     "ltxv_13B": Architecture(
         inputs=_IMAGES | {"control_video", "mask", "references"},
         fps=30,

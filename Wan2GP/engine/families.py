@@ -81,6 +81,8 @@ FAMILIES = {
     "flow": ("Wan2GP.engine.control_models", "Flow"),
     "flux": ("Wan2GP.engine.stock.flux", "Flux"),
     "flux_kontext": ("Wan2GP.engine.stock.flux", "FluxKontext"),
+    "hunyuan": ("Wan2GP.engine.stock.hunyuan", "Hunyuan"),
+    "hunyuan_i2v": ("Wan2GP.engine.stock.hunyuan", "HunyuanImage"),
     "ltx": ("Wan2GP.engine.stock.ltx", "LTX"),
     "person_mask": ("Wan2GP.engine.person_mask", "PersonMask"),
     "pose": ("Wan2GP.engine.pose", "Pose"),

@@ -34,8 +34,13 @@ _TRANSFORMERS: Mapping[str, str] = MappingProxyType(
         "fantasy": "i2v_14B",
         "sky_df_1.3B": "sky_df_1.3B",
         "sky_df_14B": "sky_df_14B",
+        "hunyuan": "hunyuan",
+        "hunyuan_i2v": "hunyuan_i2v",
+        "hunyuan_custom": "hunyuan_custom",
     }
 )
+#: architectures whose other parts always lie in a folder, with configs of their own
+_TRANSFORMER_ALONE = frozenset({"hunyuan", "hunyuan_i2v", "hunyuan_custom"})
 
 
 def config_for(architecture_name: str, part: str = "transformer") -> dict[str, Any]:
@@ -47,6 +52,10 @@ def config_for(architecture_name: str, part: str = "transformer") -> dict[str, A
     if architecture_name not in _TRANSFORMERS:
         hint = did_you_mean(architecture_name, _TRANSFORMERS)
         raise InvalidInput(f"there are no configs of an architecture {architecture_name!r}.{hint}")
+    if architecture_name in _TRANSFORMER_ALONE:
+        if part != "transformer":
+            raise InvalidInput(f"there is no config of the {part} of {architecture_name}; its folder has one")
+        return _read("transformer", _TRANSFORMERS[architecture_name])
     names = {
         "transformer": _TRANSFORMERS[architecture_name],
         "vae": "wan_2_2" if architecture_name == "ti2v_2_2" else "wan_2_1",

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from Wan2GP.errors import ModelUnavailable
 from Wan2GP.wan_keys import diffusers_name, is_original, without_prefix
+from Wan2GP.weights import hunyuan_keys
 from Wan2GP.weights.quantised import dequantised
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
@@ -49,6 +50,8 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
     """What a file, a folder of shards or a shard index holds, by diffusers' names, quantisation undone on reading."""
     raw = _raw(path)
     plain = dequantised({_plain(name, raw): stored for name, stored in raw.items()}, path)
+    if hunyuan_keys.is_original(plain):
+        return hunyuan_keys.in_diffusers_layout(plain)
     if not is_original(plain):
         return plain
     return {diffusers_name(name): stored for name, stored in plain.items()}

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils import logging as diffusers_logging
@@ -19,6 +20,8 @@ from Wan2GP.engine.families import Place
 from Wan2GP.engine.folder_models import read_folder, strictly
 from Wan2GP.engine.loading import fits, weights_dtype
 from Wan2GP.errors import ModelUnavailable
+from Wan2GP.layout import where
+from Wan2GP.weights.configs import transformer_config
 from Wan2GP.weights.transformers import transformer_from_files
 
 #: where the classes that a folder names may come from: nothing else is imported because a file says so
@@ -33,8 +36,7 @@ def load_pipeline(cls: type[DiffusionPipeline], definition: ModelDefinition, pla
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    dtype = weights_dtype(place.device)
-    pipeline = read_folder(definition, place, lambda folder: cls(**_parts(cls, folder, dtype)))
+    pipeline = read_folder(definition, place, lambda folder: cls(**_parts(cls, folder, definition, place)))
     pipeline.set_progress_bar_config(disable=True)
     put_on_device(pipeline, place.device)
     return pipeline
@@ -49,12 +51,13 @@ def put_on_device(pipeline: Any, device: str) -> None:
         pipeline.enable_model_cpu_offload(device=device)
 
 
-def _parts(cls: type[DiffusionPipeline], folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """The arguments of the pipeline's class, as the folder's index lists them."""
+def _parts(cls: type[DiffusionPipeline], folder: Path, definition: ModelDefinition, place: Place) -> dict[str, Any]:
+    """The arguments of the pipeline's class, as the folder's index lists them; a transformer of its own file first."""
+    dtype = weights_dtype(place.device)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     wanted = inspect.signature(cls.__init__).parameters
-    found: dict[str, Any] = {}
-    for name in wanted.keys() & index.keys():
+    found: dict[str, Any] = _own_transformer(definition, place, dtype)
+    for name in (wanted.keys() & index.keys()) - found.keys():
         listed = index[name]
         if not isinstance(listed, list):
             found[name] = listed
@@ -64,6 +67,16 @@ def _parts(cls: type[DiffusionPipeline], folder: Path, dtype: torch.dtype) -> di
         if name != "self" and parameter.default is inspect.Parameter.empty and name not in found:
             raise ModelUnavailable(f"its model_index.json has no {name}")
     return found
+
+
+def _own_transformer(definition: ModelDefinition, place: Place, dtype: torch.dtype) -> dict[str, Any]:
+    """The transformer of a model that has it in a file or folder of its own; nothing for others."""
+    layout = where(definition, place.checkpoints)
+    if layout is None or not definition.transformers[0]:
+        return {}
+    config = transformer_config(definition.architecture_name, [layout.transformer])
+    cls = getattr(diffusers, config["_class_name"])
+    return {"transformer": transformer_from_files([layout.transformer], config=config, cls=cls, dtype=dtype)}
 
 
 def _part(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
