@@ -17,6 +17,8 @@ DIRECT_TYPES = {
     "vace": ("vace_14B_cocktail_2_2", "Video from a control video and a mask (Wan 2.2 VACE)."),
     "vace_21": ("vace_14B", "Video from a control video and a mask (Wan 2.1 VACE)."),
     "vace_22": ("vace_14B_cocktail_2_2", "Video from a control video and a mask (Wan 2.2 VACE)."),
+    "hunyuan": ("hunyuan", "Text to video with HunyuanVideo; with the model hunyuan_i2v from a start image."),
+    "ltxv": ("ltxv_13B", "Video with LTX-Video: from text, images at any frame, and videos that go on or are redrawn."),
     "wgp": ("t2v", "Generate with any model and any option of the engine."),
     "standard_wgp_task": ("t2v", "Generate with any model and any option of the engine (the same as wgp)."),
 }
