@@ -31,6 +31,9 @@ _TRANSFORMERS = ("transformer", "transformer_2")
 #: beginnings of file names that say nothing of the model
 _COMMON_NAMES = ("diffusion_pytorch_model", "pytorch_model", "model.", "model-")
 
+#: endings of files that hold weights
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".sft", ".gguf", ".bin", ".pt", ".pth", ".pkl", ".tflite"})
+
 #: names that many LoRAs share; their whole address tells them apart
 SHARED_LORA_NAMES = frozenset(
     {
@@ -112,6 +115,29 @@ def _upsampler(definition: ModelDefinition, checkpoints: Path) -> Path | None:
 
 def _own(folder: Path, definition: ModelDefinition) -> Path:
     return folder if definition.architecture.folder_files else folder / "transformer"
+
+
+def weight_files(definition: ModelDefinition, checkpoints: Path) -> tuple[Path, ...]:
+    """The files of weights that this model is loaded from, as far as they are here, in the order of their names."""
+    layout = where(definition, checkpoints)
+    if layout is None or not definition.architecture.needs_weights:
+        return ()
+    skipped = unneeded_parts(definition)
+    places = [part for part in _entries(layout.folder) if part.name not in skipped]
+    places += [weight.path for weight in layout.files]
+    places += [layout.audio_encoder] if layout.audio_encoder is not None else []
+    files = {path for place in places for path in _weights_in(place)}
+    return tuple(sorted(files))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _weights_in(place: Path) -> list[Path]:
+    if place.is_dir():
+        return [path for path in place.rglob("*") if path.suffix in WEIGHT_SUFFIXES and path.is_file()]
+    return [place] if place.suffix in WEIGHT_SUFFIXES and place.is_file() else []
 
 
 def missing(definition: ModelDefinition, layout: Layout) -> Path | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from headless.options import GenerationOptions
 from Wan2GP.errors import GenerationCancelled
@@ -31,6 +31,10 @@ class GenerationTask:
     #: write a video as lossless FFV1 (mkv): for a caller that encodes the frames itself, once
     lossless: bool = False
 
+    def made_with(self, seed: int | None) -> dict[str, Any]:
+        """`seed` and `settings` of its result."""
+        return {"seed": seed, "settings": self.options.to_engine() | ({} if seed is None else {"seed": seed})}
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationResult:
@@ -47,6 +51,10 @@ class GenerationResult:
     peak_memory_bytes: int
     #: remarks of the engine: options that the model ignores, values it changed
     notes: tuple[str, ...] = ()
+    #: the seed that was used, drawn or given; None when the engine has not said
+    seed: int | None = None
+    #: every knob that was asked for, by the engine's names, with that seed; media are local paths
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -190,7 +198,7 @@ class QueueStatistics:
 class Orchestrator(Protocol):
     """The seam between the queue and an engine. `WanOrchestrator` is the real one, `headless.testing` has a fake.
 
-    Called by the queue's one thread, except `models` and `describe`, which any thread may call.
+    Called by the queue's one thread, except `models`, `describe` and `weight_files`, which any thread may call.
     """
 
     @property
@@ -205,6 +213,9 @@ class Orchestrator(Protocol):
 
     def check(self, task: GenerationTask) -> None:
         """Validate everything before the GPU is touched. Raises InvalidInput or ModelUnavailable."""
+
+    def weight_files(self, model: str) -> tuple[Path, ...]:
+        """The local files that `model` is loaded from. Raises UnknownModel. Any thread may call it."""
 
     def load_model(self, model: str, on_progress: OnProgress) -> bool:
         """Make `model` resident; False when it was already. Raises UnknownModel, ModelUnavailable, OutOfMemory.
@@ -226,3 +237,5 @@ class GenerationOutcome:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     peak_memory_bytes: int = 0
+    #: the seed that was used
+    seed: int | None = None

@@ -28,8 +28,10 @@ from headless.generation import (
 )
 from headless.inputs import check_inputs, generation_size
 from Wan2GP.architectures import with_svi
-from Wan2GP.definitions import Definitions, load_definitions
+from Wan2GP.definitions import DEFAULTS_DIR, Definitions, load_definitions
+from Wan2GP.engine.rife_weights import weights_path
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported
+from Wan2GP.layout import lora_file_name, weight_files
 from Wan2GP.media import read_image, resize
 
 logger = logging.getLogger(__name__)
@@ -136,6 +138,16 @@ class WanOrchestrator:
             unavailable=self._definitions.unavailable(definition.id, self._checkpoints, self._device.partition(":")[0]),
         )
 
+    def weight_files(self, model: str) -> tuple[Path, ...]:
+        """Also the user's own definition of the model, and the LoRAs that it always applies."""
+        definition = self._definitions[model]
+        own = (definition.origin,) if definition.origin.parent != DEFAULTS_DIR else ()
+        folder = self._loras / definition.architecture.lora_folder
+        always = (folder / lora_file_name(url) for url in definition.model.get("loras", ()))
+        files = (*own, *weight_files(definition, self._checkpoints), *(path for path in always if path.is_file()))
+        rife = weights_path(self._checkpoints)
+        return (*files, rife) if definition.architecture.engine == "draft" and rife.is_file() else files
+
     def check(self, task: GenerationTask) -> None:
         model = self.describe(task.model)
         if model.unavailable is not None:
@@ -191,7 +203,7 @@ class WanOrchestrator:
         accelerator = _Accelerator(self._device)
         self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
         cancel.raise_if_cancelled()
-        return GenerationOutcome(run.files, tuple(run.notes), accelerator.peak_memory_bytes())
+        return GenerationOutcome(run.files, tuple(run.notes), accelerator.peak_memory_bytes(), keywords["seed"])
 
     def _call(self, engine: Engine, task: GenerationTask, model: str, run: EngineRun, keywords: dict[str, Any]) -> None:
         record = {"id": task.id, "params": {}, "repeats": 1, "prompt": keywords.get("prompt", "")}

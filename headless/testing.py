@@ -214,6 +214,9 @@ class FakeOrchestrator:
         check_inputs(task, model)
         _check_continued(task.options)
 
+    def weight_files(self, model: str) -> tuple[Path, ...]:
+        return ()
+
     def load_model(self, model: str, on_progress: OnProgress) -> bool:
         info = self.describe(model)
         if self._current == model:
@@ -245,7 +248,7 @@ class FakeOrchestrator:
         on_progress(Progress("decoding", 1, 1))
         cancel.raise_if_cancelled()
         on_progress(Progress("saving", 1, 1))
-        return GenerationOutcome(self._save(task), notes=(f"seed {_seed(task.options)}",))
+        return GenerationOutcome(self._save(task), notes=(f"seed {_seed(task.options)}",), seed=_seed(task.options))
 
     # ---- the run
 

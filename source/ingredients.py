@@ -1,0 +1,190 @@
+"""What one task is made of: the files it was given, the LoRAs and the weights it used, the runs of the engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
+
+from headless.generation import GenerationResult
+from source.errors import InvalidInput
+from source.loras.references import SUFFIXES, RemoteLoRA
+from source.media.download import url_scheme
+from source.portable import Meaning, portable
+from source.provenance import FileNote, GenerationNote, WeightNote
+from source.storage import LocalStorage
+from source.weights import Digests
+from Wan2GP.errors import InvalidMedia
+from Wan2GP.layout import PACKAGE_DIR
+from Wan2GP.media.digest import FileDigests
+
+log = logging.getLogger(__name__)
+
+#: a longer text is no name of a file
+_MAX_PATH = 4096
+
+
+@dataclass
+class Ingredients:
+    """Filled by a run as it goes; asked at its end."""
+
+    digests: FileDigests
+    storage: LocalStorage
+    checkpoints: Path
+    #: called while something is read; may raise to stop
+    check: Callable[[], None]
+    _files: dict[str, FileNote] = field(default_factory=dict)
+    _loras: dict[str, Path] = field(default_factory=dict)
+    _runs: list[GenerationResult] = field(default_factory=list)
+    _weights: dict[str, Future[Digests]] = field(default_factory=dict)
+    _lora_digests: list[Future[Digests]] = field(default_factory=list)
+    #: digests by name, of files that other tasks of the same job were given
+    _elsewhere: dict[str, str | None] = field(default_factory=dict)
+
+    # ---- while the task runs
+
+    def given(self, reference: str, path: Path) -> None:
+        """A file that the task was given: hashed now, while it is what the task sees."""
+        self._files[reference] = self._note(_name_of(reference), path)
+
+    def lora(self, reference: str, path: Path, digests: Future[Digests]) -> None:
+        """A LoRA of the task."""
+        self._loras[reference.strip()] = path
+        self._lora_digests.append(digests)
+
+    def weights(self, model: str, digests: Future[Digests]) -> None:
+        """The files of a model that the task uses."""
+        self._weights[model] = digests
+
+    def generated(self, result: GenerationResult) -> None:
+        """A run of the engine ended well."""
+        self._runs.append(result)
+
+    def learn(self, notes: Iterable[FileNote]) -> None:
+        """What other tasks of the job know of files. A name that two contents share says nothing."""
+        for note in notes:
+            known = self._elsewhere.setdefault(note.name, note.sha256)
+            if known != note.sha256:
+                self._elsewhere[note.name] = None
+
+    # ---- at its end
+
+    def inputs(self) -> list[FileNote]:
+        return list(dict.fromkeys(self._files.values()))
+
+    def loras(self) -> list[FileNote]:
+        """Waits for their digests."""
+        known = self._all(self._lora_digests)
+        paths = dict.fromkeys(self._loras.values())
+        return [FileNote(name=_printable(path.name), sha256=known.get(path)) for path in paths]
+
+    def weight_notes(self) -> list[WeightNote]:
+        """Waits for their digests."""
+        return [
+            WeightNote(model=model, name=self._weight_name(path), sha256=digest)
+            for model, answer in self._weights.items()
+            for path, digest in self._all([answer]).items()
+        ]
+
+    def generations(self) -> list[GenerationNote]:
+        return [
+            GenerationNote(model=run.model, seed=run.seed, settings=portable(run.settings, self.meaning))
+            for run in self._runs
+        ]
+
+    def meaning(self, text: str) -> Meaning:
+        """What a text in the parameters stands for, as `portable` asks."""
+        text = text.strip()
+        if text in self._files:
+            return self._files[text]
+        if text in self._loras:
+            return _printable(self._loras[text].name)
+        if not text or len(text) > _MAX_PATH or "\n" in text or "\0" in text:
+            return None
+        if url_scheme(text) is not None:
+            return self._of_url(text)
+        return self._of_path(text) or self._of_list(text)
+
+    def _of_url(self, text: str) -> Meaning:
+        name = _name_of(text)
+        if PurePosixPath(name).suffix.lower() in SUFFIXES:
+            try:
+                return RemoteLoRA.parse(text).file_name()
+            except InvalidMedia:
+                return name
+        return FileNote(name=name, sha256=self._elsewhere.get(name))
+
+    def _of_path(self, text: str) -> Meaning:
+        absolute = text.startswith(("/", "~", "\\\\")) or PureWindowsPath(text).is_absolute()
+        name = _name_of(text)
+        if Path(name).suffix.lower() in SUFFIXES:
+            return name if absolute else None
+        if not absolute and not Path(name).suffix:
+            return None
+        path = self._existing(text)
+        if path is not None:
+            return self._note(name, path)
+        return FileNote(name=name, sha256=self._elsewhere.get(name)) if absolute else None
+
+    def _of_list(self, text: str) -> Meaning:
+        """Several files, separated by commas."""
+        parts = [part for part in text.split(",") if part.strip()] if "," in text else []
+        found = [self.meaning(part) for part in parts]
+        files = [each for each in found if isinstance(each, FileNote)]
+        return files if files and len(files) == len(found) else None
+
+    def _existing(self, text: str) -> Path | None:
+        try:
+            path = Path(text).expanduser()
+            if path.is_file():
+                return path
+            return self.storage.resolve(text) if path.parts[:1] == ("files",) else None
+        except (OSError, RuntimeError, ValueError, InvalidInput):
+            return None
+
+    def _note(self, name: str, path: Path) -> FileNote:
+        try:
+            return FileNote(name=name, sha256=self.digests.of(path, self.check))
+        except OSError as error:
+            log.warning("the digest of %s is not known: %s", name, error)
+            return FileNote(name=name)
+
+    def _weight_name(self, path: Path) -> str:
+        for folder, before in ((self.checkpoints.resolve(), ""), (PACKAGE_DIR, "package:")):
+            if path.resolve().is_relative_to(folder):
+                return before + _printable(path.resolve().relative_to(folder).as_posix())
+        return _printable(path.name)
+
+    def _all(self, answers: Iterable[Future[Digests]]) -> Digests:
+        found: Digests = {}
+        for answer in answers:
+            found |= self._waited(answer)
+        return found
+
+    def _waited(self, answer: Future[Digests]) -> Digests:
+        while True:
+            self.check()
+            try:
+                return answer.result(timeout=0.2)
+            except TimeoutError:
+                continue
+
+
+def _name_of(reference: str) -> str:
+    """The last part of a path or URL, without its query."""
+    if (scheme := url_scheme(reference)) is not None:
+        try:
+            path = unquote(urlsplit(reference).path) if scheme not in ("data", "blob", "javascript") else scheme
+        except ValueError:
+            path = ""
+        return _printable(PurePosixPath(path).name) or "download"
+    windows = "\\" in reference and "/" not in reference
+    return _printable((PureWindowsPath if windows else PurePosixPath)(reference.strip()).name) or "file"
+
+
+def _printable(name: str) -> str:
+    """A name of a file as UTF-8 can hold it."""
+    return name.encode("utf-8", errors="replace").decode("utf-8")

@@ -1,0 +1,112 @@
+"""A row's parameters without what only one machine knows, and back: a file's path gives way to its name and digest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from source.logs import redact_values
+from source.params.base import BOOKKEEPING
+from source.provenance import FileNote
+
+#: what a text stands for: files, the name of a LoRA, or (None) itself
+Meaning = list[FileNote] | FileNote | str | None
+
+#: names of parameters whose values are words, whatever they look like
+_WORDS = re.compile(r"prompt|caption|instruction|text_(before|after)", re.IGNORECASE)
+#: of a row alone: what a replay brings and what the row's own run does not need again
+PINNED_SEEDS = "_seeds"
+_NOTE_KEYS = {"name", "sha256"}
+
+
+def portable(params: Mapping[str, Any], meaning: Callable[[str], Meaning]) -> dict[str, Any]:
+    """The parameters with every file as `{"name", "sha256"}`, every LoRA as its name, and no secrets.
+
+    `meaning` says what a text stands for. What front ends wrote for themselves is left out where it names a place.
+    """
+    kept = {name: value for name, value in params.items() if name != PINNED_SEEDS}
+    made = {
+        name: value
+        for name, value in _portable(kept, meaning).items()
+        if not (name in BOOKKEEPING and _holds_files(value))
+    }
+    redacted: dict[str, Any] = redact_values(made)
+    return redacted
+
+
+def _portable(value: Any, meaning: Callable[[str], Meaning]) -> Any:
+    if isinstance(value, str):
+        return _written(value, meaning(value))
+    if isinstance(value, list | tuple):
+        return [_portable(item, meaning) for item in value]
+    if isinstance(value, Mapping):
+        return {_key(name, meaning): _inner(str(name), item, meaning) for name, item in value.items()}
+    return value
+
+
+def _inner(name: str, item: Any, meaning: Callable[[str], Meaning]) -> Any:
+    return item if _WORDS.search(name) and not isinstance(item, Mapping) else _portable(item, meaning)
+
+
+def _key(name: Any, meaning: Callable[[str], Meaning]) -> str:
+    """LoRAs may be keys: `additional_loras`."""
+    found = meaning(str(name))
+    if isinstance(found, FileNote):
+        return found.name
+    return found if isinstance(found, str) else str(name)
+
+
+def _written(text: str, found: Meaning) -> Any:
+    if isinstance(found, FileNote):
+        return asdict(found)
+    if isinstance(found, list):
+        return [asdict(each) for each in found]
+    return text if found is None else found
+
+
+def _holds_files(value: Any) -> bool:
+    return bool(notes_in(value))
+
+
+def notes_in(value: Any) -> list[FileNote]:
+    """The files that portable parameters name, in order, each once."""
+    found: dict[FileNote, None] = {}
+    _collect(value, found)
+    return list(found)
+
+
+def _collect(value: Any, found: dict[FileNote, None]) -> None:
+    if (note := as_note(value)) is not None:
+        found[note] = None
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _collect(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, found)
+
+
+def as_note(value: Any) -> FileNote | None:
+    """The file that a JSON value stands for; None when it stands for itself."""
+    if not isinstance(value, Mapping) or set(value) != _NOTE_KEYS or not isinstance(value["name"], str):
+        return None
+    digest = value["sha256"]
+    return FileNote(name=value["name"], sha256=digest) if digest is None or isinstance(digest, str) else None
+
+
+def localised(value: Any, paths: Mapping[FileNote, str | None], names: Mapping[str, str]) -> Any:
+    """Portable parameters with a path for each file, and another name for some LoRAs.
+
+    A file whose path is None is left out, together with the name it stood under.
+    """
+    if (note := as_note(value)) is not None:
+        return paths[note]
+    if isinstance(value, Mapping):
+        kept = {name: localised(item, paths, names) for name, item in value.items()}
+        return {names.get(name, name): item for name, item in kept.items() if item is not None or value[name] is None}
+    if isinstance(value, list):
+        kept_items = [(item, localised(item, paths, names)) for item in value]
+        return [made for item, made in kept_items if made is not None or item is None]
+    return names.get(value, value) if isinstance(value, str) else value
