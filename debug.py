@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at tasks. Exit code: 1 not found or not possible, 2 the database failed."""
+"""Look at tasks, stop them, queue them again. Exit code: 1 not found or not possible, 2 the database failed."""
 
 from __future__ import annotations
 

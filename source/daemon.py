@@ -14,7 +14,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from headless.generation import ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
@@ -30,6 +31,7 @@ from source.storage import LocalStorage
 from source.store.base import TaskStore
 from source.store.types import Claim, Task
 from source.task_registry import TaskRegistry
+from source.weights import WeightDigests
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,11 @@ def _nobody(task: Task, progress: Progress | None) -> None:
     """Nobody watches."""
 
 
+def _no_files(model: str) -> Sequence[Path]:
+    """A model that is loaded from nothing."""
+    return ()
+
+
 def new_worker_id(name: str | None) -> str:
     """Unique for each start of a process: a restart under the same name is another worker."""
     return f"{name or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
@@ -58,7 +65,7 @@ class Worker:
     def __init__(
         self, settings: Settings, store: TaskStore, queue: HeadlessTaskQueue, *, registry: TaskRegistry,
         describe: Callable[[str], ModelInfo], options_class: type[GenerationOptions] = GenerationOptions,
-        worker_id: str | None = None, watch: Watch = _nobody,
+        worker_id: str | None = None, watch: Watch = _nobody, weights: Callable[[str], Sequence[Path]] = _no_files,
     ) -> None:  # fmt: skip
         self.worker_id = worker_id or new_worker_id(settings.worker)
         self._settings = settings
@@ -66,7 +73,8 @@ class Worker:
         self._queue = queue
         self._workplace = Workplace(
             settings, store, queue, registry, describe, options_class,
-            LocalStorage(settings), LoRAStore(settings), ComfyProgram(settings), watch, self._wake,
+            LocalStorage(settings), LoRAStore(settings), ComfyProgram(settings), watch, self._wake, weights,
+            WeightDigests(settings.ckpts),
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()

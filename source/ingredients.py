@@ -13,7 +13,7 @@ from headless.generation import GenerationResult
 from source.errors import InvalidInput
 from source.loras.references import SUFFIXES, RemoteLoRA
 from source.media.download import url_scheme
-from source.portable import Meaning, portable
+from source.portable import Meaning, is_absolute, portable
 from source.provenance import FileNote, GenerationNote, WeightNote
 from source.storage import LocalStorage
 from source.weights import Digests
@@ -118,13 +118,15 @@ class Ingredients:
         return FileNote(name=name, sha256=self._elsewhere.get(name))
 
     def _of_path(self, text: str) -> Meaning:
-        absolute = text.startswith(("/", "~", "\\\\")) or PureWindowsPath(text).is_absolute()
+        absolute = is_absolute(text)
         name = _name_of(text)
         if Path(name).suffix.lower() in SUFFIXES:
             return name if absolute else None
         if not absolute and not Path(name).suffix:
             return None
         path = self._existing(text)
+        if path is not None and self.storage.is_scratch(path):
+            return FileNote(name=name)  # made on the way
         if path is not None:
             return self._note(name, path)
         return FileNote(name=name, sha256=self._elsewhere.get(name)) if absolute else None
@@ -144,6 +146,10 @@ class Ingredients:
             return self.storage.resolve(text) if path.parts[:1] == ("files",) else None
         except (OSError, RuntimeError, ValueError, InvalidInput):
             return None
+
+    def note_of(self, path: Path) -> FileNote:
+        """A file of this machine."""
+        return self._note(_printable(path.name), path)
 
     def _note(self, name: str, path: Path) -> FileNote:
         try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import PureWindowsPath
 from typing import Any
 
 from source.logs import redact_values
+from source.media.download import url_scheme
 from source.params.base import BOOKKEEPING
 from source.provenance import FileNote
 
@@ -86,6 +88,24 @@ def _collect(value: Any, found: dict[FileNote, None]) -> None:
     elif isinstance(value, list):
         for item in value:
             _collect(item, found)
+
+
+def places_in(params: Mapping[str, Any]) -> list[str]:
+    """The paths and addresses that parameters name, which those of `portable` never do."""
+    found: list[str] = []
+
+    def meaning(text: str) -> Meaning:
+        if url_scheme(text) is not None or is_absolute(text):
+            found.append(text)
+        return None
+
+    _portable(params, meaning)
+    return found
+
+
+def is_absolute(text: str) -> bool:
+    """Whether a text is an absolute path, here or on another kind of machine."""
+    return text.startswith(("/", "~", "\\\\")) or PureWindowsPath(text).is_absolute()
 
 
 def as_note(value: Any) -> FileNote | None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from source.errors import InvalidInput
+from source.errors import InvalidInput, TaskNotFound
 from source.ingredients import Ingredients
 from source.params.base import CONTAINERS
-from source.portable import portable
+from source.portable import PINNED_SEEDS, portable
 from source.provenance import OutputNote, Provenance, RootNote, TaskNote, read_provenance, versions
 from source.storage import LocalStorage
+from source.store.base import TaskStore
 from source.store.types import Task
+
+MAX_SEED = 2**32 - 1
+
+Note = TypeVar("Note")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,32 @@ def place_below_root(task: Task, ancestors: Sequence[Task]) -> str:
     return "/".join(row.child_key or row.id for row in reversed(rows))
 
 
+def lineage_of(task: Task, store: TaskStore) -> Lineage:
+    """A row's lineage; an ancestor that is gone, or that leads round in a circle, ends it. Raises StoreError."""
+    ancestors: list[Task] = []
+    seen, parent = {task.id}, task.parent_id
+    while parent is not None and parent not in seen:
+        seen.add(parent)
+        try:
+            ancestors.append(store.get(parent))
+        except TaskNotFound:
+            break
+        parent = ancestors[-1].parent_id
+    root = ancestors[-1] if ancestors else task
+    own = store.dependencies(task.id)
+    return Lineage(task, ancestors, own, store.dependencies(root.id) if ancestors else own)
+
+
+def pinned_seed(lineage: Lineage, generation: int) -> int | None:
+    """The seed that a replay pins for the task's run number `generation`, counted from 1; None without one."""
+    pinned = lineage.root.params.get(PINNED_SEEDS)
+    seeds = pinned.get(lineage.key) if isinstance(pinned, Mapping) else None
+    if not isinstance(seeds, list) or len(seeds) < generation:
+        return None
+    seed = seeds[generation - 1]
+    return seed if isinstance(seed, int) and 0 <= seed <= MAX_SEED else None
+
+
 def record(lineage: Lineage, made_of: Ingredients, storage: LocalStorage) -> Provenance:
     """How the output of a run was made. Waits for digests of weights."""
     task, root = lineage.task, lineage.root
@@ -71,7 +103,7 @@ def record(lineage: Lineage, made_of: Ingredients, storage: LocalStorage) -> Pro
     )  # fmt: skip
 
 
-def _once[Note](notes: Sequence[Note]) -> list[Note]:
+def _once(notes: Sequence[Note]) -> list[Note]:
     return list(dict.fromkeys(notes))
 
 

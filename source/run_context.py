@@ -19,9 +19,13 @@ from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
 from source.comfy.program import ComfyProgram
 from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound
+from source.ingredients import Ingredients
+from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
 from source.params.base import levels
+from source.provenance import as_text
+from source.recording import Lineage, lineage_of, pinned_seed, record
 from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
 from source.storage import LocalStorage, sanitise_filename, task_name
@@ -29,6 +33,8 @@ from source.store.base import TaskStore
 from source.store.types import Status, Task
 from source.task_registry import Dependency, TaskRegistry
 from source.trail import Trail
+from source.weights import WeightDigests
+from Wan2GP.media.digest import FileDigests
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +61,10 @@ class Workplace:
     watch: Watch
     #: called when a run has come to another stage
     wake: Callable[[], None]
+    #: the local files that a model is loaded from
+    weights: Callable[[str], Sequence[Path]]
+    weight_digests: WeightDigests
+    digests: FileDigests = field(default_factory=FileDigests)
     #: set when the worker leaves: nothing is waited for any longer
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -117,6 +127,20 @@ class RunContext:
         return MediaFetcher(self.settings, self.scratch / "inputs", self._token.raise_if_cancelled)
 
     @cached_property
+    def _made_of(self) -> Ingredients:
+        check = self._token.raise_if_cancelled
+        return Ingredients(self._workplace.digests, self._workplace.storage, self.settings.ckpts, check)
+
+    @cached_property
+    def _lineage(self) -> Lineage:
+        return persist(lambda: lineage_of(self.task, self._workplace.store), self._workplace.closing)
+
+    def record(self) -> str:
+        """How the output was made, for the output itself. Waits for digests of weights; raises GenerationCancelled."""
+        made = record(self._lineage, self._made_of, self._workplace.storage)
+        return as_text(made, secret_values(self.settings))
+
+    @cached_property
     def _loras(self) -> TaskLoRAs:
         return self._workplace.loras.for_task(self._token.raise_if_cancelled, self._note_download)
 
@@ -135,7 +159,10 @@ class RunContext:
     def fetch(self, reference: str, *, kind: str, field: str) -> Path:
         """A path or URL as a local file, checked to be an `image`, `video` or `audio`. Raises InvalidMedia."""
         self._token.raise_if_cancelled()
-        return self._fetcher.fetch(reference, kind=kind, field=field)
+        path = self._fetcher.fetch(reference, kind=kind, field=field)
+        if not path.is_relative_to(self.scratch) or path.is_relative_to(self._fetcher.folder):
+            self._made_of.given(reference, path)  # what the task made itself on the way is none of its inputs
+        return path
 
     def dependencies(self) -> Sequence[Dependency]:
         """What this task depends on; asking one for its output raises InvalidMedia that names the task and the file."""
@@ -212,13 +239,15 @@ class RunContext:
         `lossless` asks for an FFV1 video, for a caller that encodes the frames itself.
         Progress is stored on this thread, so that a slow database never holds the GPU.
         """
+        self._generations += 1
+        options = self._with_pinned_seed(self._with_local_loras(model, self._with_local_media(options)))
         task = GenerationTask(
             id=self.task.id,
             model=model,
-            options=self._with_local_loras(model, self._with_local_media(options)),
+            options=options,
             output_dir=self.scratch / "engine",
             priority=self.task.priority,
-            checkpoint_dir=self._checkpoint(),
+            checkpoint_dir=Checkpoints(self.settings).folder(self.task, self._generations),
             checkpoint_interval_s=self.settings.checkpoint_interval_s,
             lossless=lossless,
         )
@@ -228,15 +257,26 @@ class RunContext:
         future = self._workplace.queue.submit(task, on_progress=news.put, cancel=self._token)
         future.add_done_callback(lambda _: news.put(None))
         while (progress := news.get()) is not None:
-            if progress.phase in GENERATING:
+            if progress.phase in GENERATING and self.stage is Stage.BEFORE:
                 self._reach(Stage.GENERATING)
+                self._read_weights(model)
             self._note(progress)
         self._reach(Stage.AFTER)
-        return future.result()
+        result = future.result()
+        self._made_of.generated(result)
+        return result
 
-    def _checkpoint(self) -> Path:
-        self._generations += 1
-        return Checkpoints(self.settings).folder(self.task, self._generations)
+    def _with_pinned_seed(self, options: GenerationOptions) -> GenerationOptions:
+        """A replay brings the seeds that were drawn; one that is given stays."""
+        if options.seed is not None and options.seed >= 0:
+            return options
+        seed = pinned_seed(self._lineage, self._generations)
+        return options if seed is None else options.replace(seed=seed)
+
+    def _read_weights(self, model: str) -> None:
+        """Have the model's files hashed while the GPU is at work; they are in memory now, just loaded."""
+        files = partial(self._workplace.weights, model)
+        self._made_of.weights(model, self._workplace.weight_digests.begin(files))
 
     def _reach(self, stage: Stage) -> None:
         if self.stage is not stage:
@@ -262,8 +302,13 @@ class RunContext:
         info = self._workplace.describe(model)
         if not options.activated_loras or info.unavailable or not info.takes("loras"):
             return options
-        paths = [str(self._loras.resolve(reference, info.lora_folder)) for reference in options.activated_loras]
+        paths = [self._local_lora(reference, info.lora_folder) for reference in options.activated_loras]
         return options.replace(activated_loras=paths)
+
+    def _local_lora(self, reference: str, family: str) -> str:
+        path = self._loras.resolve(reference, family)
+        self._made_of.lora(reference, path, self._workplace.weight_digests.begin(lambda: (path,)))
+        return str(path)
 
     def _note_download(self, name: str, received: int, total: int) -> None:
         """Progress in MB, each time another one has come."""

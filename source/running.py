@@ -122,14 +122,15 @@ class Run:
             self._write(lambda: self._store.complete(self.claim, None, result_data=done.result_data))
             return "complete"
         self._context.report("publishing")
+        record = self._context.record()
         with ExitStack() as staging:
-            staged = self._stage(output, staging)
-            extra = [self._stage(each, staging) for each in done.extra]
+            staged = self._stage(output, record, staging)
+            extra = [self._stage(each, record, staging) for each in done.extra]
             data, beside = dict(done.result_data or {}), list(extra)
             if extra:
                 data[OUTPUTS] = [each.location for each in (staged, *extra)]
             if done.poster is not None:
-                beside.append(self._stage(done.poster, staging))
+                beside.append(self._stage(done.poster, record, staging))
                 data[THUMBNAIL] = beside[-1].location
             # The output last: who sees it sees the rest too.
             publish = partial(publish_together, (*beside, staged))
@@ -138,12 +139,12 @@ class Run:
             )
         return f"complete: {staged.location}"
 
-    def _stage(self, output: Path, staging: ExitStack) -> StagedOutput:
-        """Staged; what is not published when `staging` ends is dropped."""
+    def _stage(self, output: Path, record: str, staging: ExitStack) -> StagedOutput:
+        """Staged, with the record of how it was made; what is not published when `staging` ends is dropped."""
 
         def stage() -> StagedOutput:
             self.token.raise_if_cancelled()
-            return self._workplace.storage.stage(self.task, output)
+            return self._workplace.storage.stage(self.task, output, record=record)
 
         staged = persist(stage, self._workplace.closing)
         staging.callback(staged.discard)

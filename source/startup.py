@@ -51,7 +51,10 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     )
     queue = HeadlessTaskQueue(orchestrator)
     with ProgressDisplay(console) as display:
-        worker = Worker(settings, store, queue, registry=registry(), describe=orchestrator.describe, watch=display)
+        worker = Worker(
+            settings, store, queue, registry=registry(), describe=orchestrator.describe, watch=display,
+            weights=orchestrator.weight_files,
+        )  # fmt: skip
         _stop_on_signals(worker)
         queue.start(settings.preload_model or None)
         code = worker.run(until_idle=until_idle)

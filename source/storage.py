@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -19,8 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from source.errors import InvalidMedia
+from source.provenance import tool
 from source.settings import Settings
 from source.store.types import Task
+from Wan2GP.media.metadata import carries_text, embed_text
+
+log = logging.getLogger(__name__)
 
 FALLBACK_NAME = "sanitized_file"
 #: together with the claim number these fit into the 255 bytes that every common file system takes
@@ -119,9 +124,10 @@ class LocalStorage:
             with tempfile.TemporaryFile(dir=folder):
                 pass
 
-    def stage(self, task: Task, path: Path) -> StagedOutput:
+    def stage(self, task: Task, path: Path, *, record: str | None = None) -> StagedOutput:
         """Bring `path` next to its final place: moved out of the scratch space, copied from anywhere else.
 
+        `record` says how it was made; it goes into the file where its kind can carry that (`Wan2GP.media.metadata`).
         Raises InvalidMedia when there is no such result, OSError when the disk refuses.
         """
         if not path.is_file() or not path.stat().st_size:
@@ -133,7 +139,7 @@ class LocalStorage:
         staged = self._staging / f"{_staging_prefix(task)}{task.claim_number}_{sanitise_filename(path.name)}"
         source = path.resolve()
         try:
-            self._bring(source, staged)
+            self._bring(source, staged, record)
         except BaseException:
             if source.exists():
                 staged.unlink(missing_ok=True)
@@ -149,11 +155,19 @@ class LocalStorage:
             raise InvalidMedia(f"the file {path} does not exist any more")
         return path
 
+    def is_scratch(self, path: Path) -> bool:
+        """Whether a file lies where tasks make what nobody keeps."""
+        return path.resolve().is_relative_to(self._scratch)
+
     def final_path(self, name: str) -> Path:
         return self._files / name
 
-    def _bring(self, source: Path, staged: Path) -> None:
-        if source.is_relative_to(self._scratch):
+    def _bring(self, source: Path, staged: Path, record: str | None) -> None:
+        ours = self.is_scratch(source)
+        if record is not None and _written_with(record, source, staged):
+            if ours:
+                source.unlink()
+        elif ours:
             _sync(source)
             shutil.move(source, staged)
         else:
@@ -186,6 +200,21 @@ def upload_and_get_final_output_location(storage: LocalStorage, task: Task, path
 
 def _staging_prefix(task: Task) -> str:
     return f"{task_name(task)}-"
+
+
+def _written_with(record: str, source: Path, staged: Path) -> bool:
+    """Copy a picture or video and write the record into it; False when it cannot carry one, and nothing is there then.
+
+    A result is not lost for that: a file that the writer of metadata finds damaged goes out as it is.
+    """
+    try:
+        if not carries_text(source):
+            return False
+        embed_text(source, staged, record, tool=tool())
+    except InvalidMedia as error:
+        log.warning("the result goes out without the record of how it was made: %s", error)
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

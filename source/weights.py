@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from queue import SimpleQueue
 
 from Wan2GP.media import publishing
 from Wan2GP.media.digest import FileDigests, state_of
@@ -22,43 +22,48 @@ BOOK = ".sha256.json"
 
 #: file -> its digest; a file that cannot be read is left out
 Digests = dict[Path, str]
+#: names the files; may raise OSError
+Files = Callable[[], Sequence[Path]]
 
 
 class WeightDigests:
-    """One thread that reads weights. Any thread may ask."""
+    """Reads weights on a thread of its own, while there are any to read. Any thread may ask."""
 
     def __init__(self, checkpoints: Path) -> None:
         self._book = checkpoints / BOOK
         self._digests = FileDigests()
-        self._asked: SimpleQueue[tuple[tuple[Path, ...], Future[Digests]]] = SimpleQueue()
+        self._asked: deque[tuple[Files, Future[Digests]]] = deque()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._at_work = False
 
-    def begin(self, files: Sequence[Path]) -> Future[Digests]:
-        """Have these files read; the answer comes when it is their turn."""
+    def begin(self, files: Files) -> Future[Digests]:
+        """Have these files read; the answer comes when it is their turn. They are named on that thread too."""
         answer: Future[Digests] = Future()
-        if not files:
-            answer.set_result({})
-            return answer
-        self._asked.put((tuple(files), answer))
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="weight-digests", daemon=True)
-                self._thread.start()
+            self._asked.append((files, answer))
+            if not self._at_work:
+                self._at_work = True
+                threading.Thread(target=self._work, name="weight-digests", daemon=True).start()
         return answer
 
     def _work(self) -> None:
         self._recall()
-        while True:
-            files, answer = self._asked.get()
+        while (asked := self._next()) is not None:
+            files, answer = asked
             before = len(self._digests.known())
-            answer.set_result(self._read(files))
+            found = self._read(files)
             if len(self._digests.known()) > before:
                 self._keep()
+            answer.set_result(found)
 
-    def _read(self, files: Sequence[Path]) -> Digests:
+    def _next(self) -> tuple[Files, Future[Digests]] | None:
+        with self._lock:
+            self._at_work = bool(self._asked)
+            return self._asked.popleft() if self._asked else None
+
+    def _read(self, files: Files) -> Digests:
         found: Digests = {}
-        for file in files:
+        for file in _named(files):
             try:
                 found[file] = self._digests.of(file)
             except OSError as error:
@@ -88,6 +93,14 @@ def known_digest(checkpoints: Path, path: Path) -> str | None:
         return _entries(checkpoints / BOOK).get(state_of(path))
     except OSError:
         return None
+
+
+def _named(files: Files) -> Sequence[Path]:
+    try:
+        return files()
+    except OSError as error:
+        log.warning("which files the weights lie in is not known: %s", error)
+        return ()
 
 
 def _same(path: str, size: int) -> bool:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from source.command_line import CommandParser
 from source.diagnostics.rendering import rendered_task, rendered_tasks
+from source.diagnostics.replays import rendered_replay, replay
 from source.diagnostics.travels import visualize_travel
 from source.diagnostics.views import task_view, tasks_view
 from source.errors import InvalidInput
@@ -41,6 +42,16 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     show.add_argument("id")
     show.add_argument("-o", "--output", type=Path, metavar="FILE", help="an mp4 (default: ID_visualization.mp4)")
     show.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=f"default: {LAYOUTS[0]}")
+    again = commands.add_parser("replay", parents=[shared], help="queue again what made a picture or video")
+    again.add_argument("file", type=Path, help="an output; its metadata say how it was made")
+    again.add_argument(
+        "--input", action="append", default=[], metavar="NAME=PATH", help="where a file lies now; repeatable"
+    )
+    again.add_argument(
+        "--search", action="append", default=[], type=Path, metavar="DIR",
+        help="look for files here, by name and by content; repeatable",
+    )  # fmt: skip
+    again.add_argument("--dry-run", action="store_true", help="queue nothing; show what would be queued")
 
 
 def answer(store: TaskStore, settings: Settings, given: argparse.Namespace) -> tuple[Any, RenderableType]:
@@ -58,6 +69,9 @@ def answer(store: TaskStore, settings: Settings, given: argparse.Namespace) -> t
         case "visualize":
             made = visualize_travel(store, settings, given.id, given.output, given.layout)
             return made, f"{made['output']}  {made['num_frames']} frames"
+        case "replay":
+            queued = replay(store, settings, given.file, given=given.input, search=given.search, dry_run=given.dry_run)
+            return queued, rendered_replay(queued)
         case "cancel":
             status = store.cancel(given.id)
         case _:

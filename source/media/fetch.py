@@ -39,7 +39,7 @@ class MediaFetcher:
 
     def __init__(self, settings: Settings, folder: Path, check: Callable[[], None] = proceed) -> None:
         self._storage = LocalStorage(settings)
-        self._folder = folder
+        self.folder = folder
         self._rules = DownloadRules(
             timeout_s=settings.download_timeout_s,
             max_bytes=settings.max_download_mb * 1024 * 1024,
@@ -68,7 +68,7 @@ class MediaFetcher:
         if scheme not in ("http", "https"):
             raise InvalidMedia(f"{scheme}: URLs are not read; give a file path or an http(s) URL")
         refuse_malformed(reference)
-        target = self._folder / _download_name(reference)
+        target = self.folder / _download_name(reference)
         if not target.exists():
             self._download(reference, target)
         return target

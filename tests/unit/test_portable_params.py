@@ -1,0 +1,136 @@
+"""Parameters without paths and secrets: what is replaced, what is left alone, and that any JSON survives the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from source.ingredients import Ingredients
+from source.params.base import CONTAINERS
+from source.portable import as_note, localised, notes_in, places_in, portable
+from source.provenance import FileNote, Provenance, RootNote, TaskNote, as_text, read_provenance
+from source.settings import load_settings
+from source.storage import LocalStorage
+from Wan2GP.media import write_image
+from Wan2GP.media.digest import FileDigests, file_digest
+from Wan2GP.media.metadata import embed_text
+
+
+@pytest.fixture
+def made_of(tmp_path: Path) -> Ingredients:
+    storage = LocalStorage(load_settings(db_file=tmp_path / "tasks.db", main_output_dir=tmp_path / "outputs"))
+    return Ingredients(FileDigests(), storage, tmp_path / "ckpts", lambda: None)
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    return write_image(tmp_path / "cat.png", np.zeros((8, 8, 3), np.uint8))
+
+
+def test_files_give_way_to_their_names_and_digests(
+    made_of: Ingredients, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    note = {"name": "cat.png", "sha256": file_digest(cat)}
+    unseen = {"name": "cat.png", "sha256": None}
+    found = portable(
+        {
+            "image_start": str(cat), "video_guide": "cat.png", "image_refs": f"cat.png, {cat}",
+            "nested": {"deep": [str(cat), "https://example.com/a/cat.png?token=abc", "C:\\Users\\me\\cat.png"]},
+        },
+        made_of.meaning,
+    )  # fmt: skip
+    assert found == {
+        "image_start": note, "video_guide": note, "image_refs": [note, note],
+        "nested": {"deep": [note, unseen, unseen]},
+    }  # fmt: skip
+    made_of.learn([FileNote(name="cat.png", sha256="1" * 64)])
+    assert portable({"a": "https://example.com/cat.png"}, made_of.meaning)["a"]["sha256"] == "1" * 64
+    made_of.learn([FileNote(name="cat.png", sha256="2" * 64)])
+    assert portable({"a": "https://example.com/cat.png"}, made_of.meaning) == {"a": unseen}
+
+
+def test_words_and_settings_are_left_alone(made_of: Ingredients, cat: Path) -> None:
+    values: dict[str, Any] = {
+        "prompt": f"the picture {cat}", "base_prompts_expanded": ["/imagine a cat", "cat.png"], "model": "t2v",
+        "resolution": "832x480", "keep_frames_video_guide": "1:5 7", "exact_fps": "16/1", "seed": 3,
+        "video_prompt_type": "VM", "loras_multipliers": "1;0,5", "empty": "", "none": None, "on": True,
+        "activated_loras": ["style.safetensors"],
+    }  # fmt: skip
+    assert portable(values, made_of.meaning) == values
+
+
+def test_loras_become_names_also_where_they_are_keys(made_of: Ingredients) -> None:
+    params = {
+        "additional_loras": {"https://example.com/x/style.safetensors?token=a": 0.5, "mine.safetensors": 1},
+        "loras": [{"path": "/home/me/loras/wan/a.safetensors", "scale": 1}],
+    }
+    assert portable(params, made_of.meaning) == {
+        "additional_loras": {"style.safetensors": 0.5, "mine.safetensors": 1},
+        "loras": [{"path": "a.safetensors", "scale": 1}],
+    }
+
+
+def test_the_notes_of_front_ends_stay_unless_they_name_places(made_of: Ingredients) -> None:
+    params = {"shot_id": "7", "thumbnail_url": "https://example.com/a.png", "_seeds": {"": [1]}}
+    assert portable(params, made_of.meaning) == {"shot_id": "7"}
+
+
+def test_portable_parameters_find_their_files_again() -> None:
+    note, other = FileNote(name="a.png", sha256="1" * 64), FileNote(name="b.png")
+    params = {
+        "one": {"name": "a.png", "sha256": "1" * 64}, "several": [{"name": "b.png", "sha256": None}, None, "x"],
+        "gone": {"name": "b.png", "sha256": None}, "kept": None, "loras": {"style.safetensors": 1},
+    }  # fmt: skip
+    assert notes_in(params) == [note, other]
+    assert localised(params, {note: "/here/a.png", other: None}, {"style.safetensors": "/l/s.safetensors"}) == {
+        "one": "/here/a.png", "several": [None, "x"], "kept": None, "loras": {"/l/s.safetensors": 1},
+    }  # fmt: skip
+    assert as_note({"name": "a", "sha256": None, "more": 1}) is None
+    assert places_in({"a": ["x.png", "/etc/passwd"], "prompt": "/imagine"}) == ["/etc/passwd"]
+
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=30)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image(tmp_path_factory.mktemp("plain") / "plain.png", np.zeros((8, 8, 3), np.uint8))
+
+
+@settings(max_examples=100, deadline=None)
+@given(params=st.dictionaries(TEXTS, JSON, max_size=5))
+def test_any_parameters_come_back_as_they_were_written(picture: Path, params: dict[str, Any]) -> None:
+    record = Provenance(task=TaskNote(id="a", type="t2v"), root=RootNote(id="a", type="t2v", params=params))
+    target = picture.with_name("made.png")
+    embed_text(picture, target, as_text(record), tool="a test")
+    assert read_provenance(target).root.params == json.loads(json.dumps(params))
+
+
+@settings(max_examples=100, deadline=None)
+@given(params=st.dictionaries(TEXTS.filter(lambda name: name not in CONTAINERS), JSON, max_size=5))
+def test_what_is_portable_stays_so(params: dict[str, Any]) -> None:
+    def nothing(text: str) -> None:
+        return None
+
+    once = portable(params, nothing)
+    assert portable(once, nothing) == once
+
+
+def test_secrets_of_the_worker_are_taken_out_of_the_whole_record() -> None:
+    record = Provenance(
+        task=TaskNote(id="a", type="t2v"), root=RootNote(id="a", type="t2v", params={"prompt": 'a "quoted" secret'})
+    )
+    assert '"quoted' not in as_text(record, ('"quoted" secret',)).replace("\\", "")
+    assert json.loads(as_text(record, ('"quoted" secret',)))["root"]["params"] == {"prompt": "a ***"}
