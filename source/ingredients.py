@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: a longer text is no name of a file
 _MAX_PATH = 4096
+#: addresses that a worker remembers
+_MAX_SEEN = 4096
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Ingredients:
     checkpoints: Path
     #: called while something is read; may raise to stop
     check: Callable[[], None]
+    #: files that the worker's earlier tasks were given, by path or address; shared with them
+    seen: dict[str, FileNote] = field(default_factory=dict)
     _files: dict[str, FileNote] = field(default_factory=dict)
     _loras: dict[str, Path] = field(default_factory=dict)
     _runs: list[GenerationResult] = field(default_factory=list)
@@ -49,6 +53,9 @@ class Ingredients:
     def given(self, reference: str, path: Path) -> None:
         """A file that the task was given: hashed now, while it is what the task sees."""
         self._files[reference] = self._note(_name_of(reference), path)
+        if len(self.seen) >= _MAX_SEEN:
+            self.seen.clear()
+        self.seen[reference] = self._files[reference]
 
     def lora(self, reference: str, path: Path, digests: Future[Digests]) -> None:
         """A LoRA of the task."""
@@ -115,7 +122,13 @@ class Ingredients:
                 return RemoteLoRA.parse(text).file_name()
             except InvalidMedia:
                 return name
-        return FileNote(name=name, sha256=self._elsewhere.get(name))
+        return self._unseen(name, text)
+
+    def _unseen(self, name: str, reference: str) -> FileNote:
+        """A file that this task was not given: what other tasks say of it."""
+        if (digest := self._elsewhere.get(name)) is not None:
+            return FileNote(name=name, sha256=digest)
+        return self.seen.get(reference, FileNote(name=name))
 
     def _of_path(self, text: str) -> Meaning:
         absolute = is_absolute(text)
@@ -129,7 +142,7 @@ class Ingredients:
             return FileNote(name=name)  # made on the way
         if path is not None:
             return self._note(name, path)
-        return FileNote(name=name, sha256=self._elsewhere.get(name)) if absolute else None
+        return self._unseen(name, text) if absolute else None
 
     def _of_list(self, text: str) -> Meaning:
         """Several files, separated by commas."""

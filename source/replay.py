@@ -33,11 +33,11 @@ SHORT_DIGEST = 12
 class Files:
     """Where files are looked for.
 
-    given     name, or the beginning of a digest -> the path that the user names; an empty one leaves the file out
+    given     name, or the beginning of a digest -> the paths that the user names; an empty one leaves the file out
     folders   looked through by name, then (`searched` alone) by content
     """
 
-    given: Mapping[str, str]
+    given: Mapping[str, Sequence[str]]
     searched: Sequence[Path]
     folders: Sequence[Path]
     digests: FileDigests = field(default_factory=FileDigests)
@@ -46,31 +46,35 @@ class Files:
 
     def path_of(self, note: FileNote) -> str | None:
         """The absolute path of a file; None when it is to be left out or is missing."""
-        named = self._given(note)
-        if named is not None:
-            return str(self._checked(note, Path(named))) if named else None
+        if named := self._given(note):
+            return self._chosen(note, named)
         for path in self._candidates(note):
             if note.sha256 and self._holds(path, note.sha256):
                 return str(path.resolve())
         self.missing.append(self._complaint(note))
         return None
 
-    def _given(self, note: FileNote) -> str | None:
+    def _given(self, note: FileNote) -> Sequence[str]:
         """What the user says of it; a digest is more exact than a name."""
-        for key, path in self.given.items():
+        for key, paths in self.given.items():
             if note.sha256 and len(key) >= SHORT_DIGEST and note.sha256.startswith(key.lower()):
-                return path
-        return self.given.get(note.name)
+                return paths
+        return self.given.get(note.name, ())
 
-    def _checked(self, note: FileNote, path: Path) -> Path:
-        if not path.is_file():
-            self.missing.append(f"{note.name}: there is no file {path}")
-        elif note.sha256 and not self._holds(path, note.sha256):
-            self.missing.append(
-                f"{note.name}: {path} holds something else (sha256 {self.digests.of(path)[:SHORT_DIGEST]}…, "
-                f"{note.sha256[:SHORT_DIGEST]}… is needed)"
-            )
-        return path.resolve()
+    def _chosen(self, note: FileNote, named: Sequence[str]) -> str | None:
+        """The one that holds what is needed; of files of one name there may be several."""
+        if "" in named:
+            return None
+        for path in map(Path, named):
+            if path.is_file() and (note.sha256 is None or self._holds(path, note.sha256)):
+                return str(path.resolve())
+        path = Path(named[-1])
+        self.missing.append(
+            f"{note.name}: {path} holds something else (sha256 {self.digests.of(path)[:SHORT_DIGEST]}…, "
+            f"{(note.sha256 or '')[:SHORT_DIGEST]}… is needed)"
+            if path.is_file() else f"{note.name}: there is no file {path}"
+        )  # fmt: skip
+        return None
 
     def _candidates(self, note: FileNote) -> Iterator[Path]:
         name = Path(note.name).name  # what another wrote is no path
@@ -114,7 +118,12 @@ class Replay:
 
 
 def plan_replay(
-    record: Provenance, store: TaskStore, settings: Settings, *, given: Mapping[str, str], search: Sequence[Path]
+    record: Provenance,
+    store: TaskStore,
+    settings: Settings,
+    *,
+    given: Mapping[str, Sequence[str]],
+    search: Sequence[Path],
 ) -> Replay:
     """The row of a record, with this machine's files.
 
@@ -147,7 +156,7 @@ def plan_replay(
     return Replay(task, found, tuple(_warnings(record, params, settings)))
 
 
-def _refuse_unused(given: Mapping[str, str], notes: Iterable[FileNote]) -> None:
+def _refuse_unused(given: Iterable[str], notes: Iterable[FileNote]) -> None:
     """Raises InvalidInput for an --input that nothing asks for."""
     known = list(notes)
     for key in given:

@@ -24,7 +24,7 @@ from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
 from source.params.base import levels
-from source.provenance import as_text
+from source.provenance import FileNote, as_text
 from source.recording import Lineage, lineage_of, pinned_seed, record
 from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
@@ -65,6 +65,8 @@ class Workplace:
     weights: Callable[[str], Sequence[Path]]
     weight_digests: WeightDigests
     digests: FileDigests = field(default_factory=FileDigests)
+    #: files that tasks were given, by path or address
+    seen: dict[str, FileNote] = field(default_factory=dict)
     #: set when the worker leaves: nothing is waited for any longer
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -129,7 +131,8 @@ class RunContext:
     @cached_property
     def _made_of(self) -> Ingredients:
         check = self._token.raise_if_cancelled
-        return Ingredients(self._workplace.digests, self._workplace.storage, self.settings.ckpts, check)
+        place = self._workplace
+        return Ingredients(place.digests, place.storage, self.settings.ckpts, check, place.seen)
 
     @cached_property
     def _lineage(self) -> Lineage:

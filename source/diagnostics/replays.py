@@ -35,13 +35,13 @@ def replay(
     }
 
 
-def _named_paths(given: Sequence[str]) -> dict[str, str]:
-    found = {}
+def _named_paths(given: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for text in given:
         name, separator, path = text.partition("=")
         if not separator or not name:
             raise InvalidInput(f"{text!r} is not NAME=PATH", field="input")
-        found[name] = path
+        found.setdefault(name, []).append(path)
     return found
 
 

@@ -111,6 +111,25 @@ def test_a_file_whose_content_nobody_saw_may_be_given_or_left_out(
     assert given["front_end_picture"] == str(samples / "chelsea.jpg")
 
 
+def test_two_files_of_one_name_are_told_apart(
+    shop: ReplayShop, site: LoRASite, command: Command, samples: Path, tmp_path: Path
+) -> None:
+    cat, cup = (samples / "chelsea.jpg"), (samples / "coffee.jpg")
+    images = [site.add(f"/{number}/image.jpg", path.read_bytes()) for number, path in enumerate((cat, cup))]
+    details = {
+        "model_name": "fake_vace", "model_type": "vace", "input_image_paths_resolved": images,
+        "segment_frames_expanded": [9], "base_prompts_expanded": ["one"], "parsed_resolution_wh": "64x48",
+        "frame_overlap_expanded": [], "stitch": True,
+    }  # fmt: skip
+    row = shop.run("travel_orchestrator", orchestrator_details=details)
+    record = shop.record(row)
+    noted = record.root.params["orchestrator_details"]["input_image_paths_resolved"]
+    assert noted == [{"name": "image.jpg", "sha256": file_digest(path)} for path in (cat, cup)]
+    given = [word for path in (cup, cat) for word in ("--input", f"image.jpg={path}")]
+    params = command.replay(shop.output(row.id), *given, "--dry-run")["params"]
+    assert params["orchestrator_details"]["input_image_paths_resolved"] == [str(cat), str(cup)]
+
+
 # ---- which outputs
 
 

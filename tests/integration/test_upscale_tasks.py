@@ -37,6 +37,7 @@ from Wan2GP.media import (
     resize,
     write_video,
 )
+from Wan2GP.media.digest import content_digest
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SIZE, FRAMES, RATE = (208, 120), 11, Fraction(30000, 1001)
@@ -318,7 +319,8 @@ def test_a_video_that_cannot_be_enlarged_is_passed_on_as_it_was(
     floor.work()
     first, last = floor.store.children(parent)
     assert floor.store.get(parent).status is Status.COMPLETE
-    assert floor.output(parent).read_bytes() == source.read_bytes() == floor.output(first.id).read_bytes()
+    passed_on = {content_digest(path) for path in (floor.output(parent), source, floor.output(first.id))}
+    assert len(passed_on) == 1
     assert last.result_data is not None
     assert last.result_data["upscaled"] is False and str(failures[0]) in str(last.result_data["upscale_error"])
     assert str(failures[0]) in warnings(floor, last.id)[0]
