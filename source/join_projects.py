@@ -59,7 +59,7 @@ def spawn(params: ProjectParams, context: TaskContext, row: ClipRow) -> Spawned:
 def _planned(settings: Sequence[JoinSegmentParams], context: TaskContext, row: ClipRow) -> tuple[JoinPlan, ...]:
     wanted = []
     for each in settings:
-        step, min_frames = check_joining_model(context, each.model)
+        step, min_frames = check_joining_model(context, each.model, each.options)
         wanted.append(Wanted.of(each, step=step, min_frames=min_frames))
     joins = plan_joins([clip.length for clip in row.clips], wanted)
     if row.removed is None:

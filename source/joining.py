@@ -24,6 +24,7 @@ from source.media.soundtrack import SoundPiece
 from source.media.splice import SpliceReport, signalling_beside
 from source.params.joins import DEFAULT_FPS, SAME_FPS, ClipRange, Harmonised, JoinParams, JoinPlan, as_fraction
 from source.planning.joins import kept, sound_spans, total_frames
+from source.planning.upscale import refuse_post_processing
 from source.task_registry import TaskContext
 from source.trail import Category
 from Wan2GP.media import Frame, Signalling, check_sound, exact_fps, probe_video, read_frames, resize, write_video
@@ -228,8 +229,10 @@ class Transition:
         return size
 
 
-def check_joining_model(context: TaskContext, name: str | None) -> tuple[int, int]:
-    """(frame step, fewest frames) of a model. Raises Unsupported when it cannot fill a gap between given frames."""
+def check_joining_model(context: TaskContext, name: str | None, options: GenerationOptions) -> tuple[int, int]:
+    """(frame step, fewest frames) of a model. Raises Unsupported when it cannot fill a gap between given frames, or
+    for knobs that a transition cannot have."""
+    refuse_post_processing(options)
     model = context.model(name or "")
     if model.image_output or model.text_output or not model.takes("control_video", "mask"):
         raise Unsupported(

@@ -17,6 +17,7 @@ from source.params.travel import DEFAULT_SEED, SegmentParams, SegmentSettings
 from source.planning import svi
 from source.planning.frames import context_for, plan_frames, quantise
 from source.planning.travel import wrapped
+from source.planning.upscale import refuse_post_processing
 from source.predecessor import BANNER_HEIGHT, Predecessor, continued_frames, predecessor_of
 from source.prompting import enhanced_prompt
 from source.structure import StructureClip, structure_for
@@ -44,6 +45,7 @@ def check_model(model: ModelInfo, params: SegmentSettings) -> None:
         )
     if params.mode == "svi":
         svi.check_phases(params.options, model.architecture)
+    refuse_post_processing(params.options)
     guided = params.mode == "vace"
     if params.vace_image_refs_to_prepare_by_worker and not (guided and model.takes("references")):
         raise Unsupported(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from headless.generation import ModelInfo
 from headless.options import GenerationOptions
 from source.errors import EngineError, UnknownModel, Unsupported
-from source.planning.upscale import DEFAULT_PROMPT, covering, enlarged, padded_length
+from source.planning.upscale import DEFAULT_PROMPT, covering, enlarged, padded_length, refuse_post_processing
 from source.task_registry import TaskContext
 from source.trail import Category
 
@@ -90,6 +90,7 @@ def upscale(asked: Enlarging, context: TaskContext) -> Path:
 def redrawn(asked: Enlarging, info: VideoInfo, size: tuple[int, int], context: TaskContext) -> Path:
     """The video as a model draws it anew, lossless: at least `size`, at least as long. Windows are the engine's."""
     check_upscale(context, asked.method)
+    refuse_post_processing(asked.options)
     model = context.model(asked.method)
     drawn_size = covering(size, model.pixel_block)
     num_frames = padded_length(info.num_frames, step=model.frame_step, least=model.min_frames)

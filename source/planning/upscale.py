@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from source.errors import InvalidInput
+from headless.options import GenerationOptions
+from source.errors import InvalidInput, Unsupported
 from source.store.types import NewTask, Task
+from Wan2GP.post_processing import PostProcessing
 
 #: of a row that says nothing of its own
 DEFAULT_PROMPT = "cinematic footage, high detail, sharp focus, clean picture"
@@ -58,6 +60,19 @@ def enlarged(size: tuple[int, int], factor: float) -> tuple[int, int]:
             field="upscale_factor",
         )
     return width, height
+
+
+def refuse_post_processing(options: GenerationOptions) -> None:
+    """Raises Unsupported for knobs that change what a model made: pieces of a video keep their sizes and lengths, and
+    a piece that is shown to the next one must not be grained twice."""
+    asked = PostProcessing.of(options.to_engine())
+    if asked.changes_nothing:
+        return
+    temporal, spatial = asked.times > 1, asked.factor is not None
+    raise Unsupported(
+        "is not done to the pieces of a video; leave it out, and run postprocess_video on the finished one",
+        field="temporal_upsampling" if temporal else "spatial_upsampling" if spatial else "film_grain_intensity",
+    )
 
 
 def padded_length(num_frames: int, *, step: int, least: int) -> int:

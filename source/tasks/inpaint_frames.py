@@ -28,7 +28,7 @@ def inpaint_frames(params: InpaintParams, context: TaskContext) -> Done:
     from source.joining import Footage, check_joining_model, checked_sound, splice_project
     from source.planning.edits import inpainted_ranges, plan_inpainting
 
-    step, min_frames = check_joining_model(context, params.model)
+    step, min_frames = check_joining_model(context, params.model, params.options)
     source = _seen(context.fetch(params.video_path, kind="video", field="video_path"))
     if not params.patch_only:
         checked_sound({"video_path": source}, None, context)

@@ -53,7 +53,7 @@ def _joined(params: JoinSegmentParams, context: TaskContext) -> Done:
     from source.media.poster import poster
     from source.planning.joins import Wanted, plan_joins
 
-    step, min_frames = check_joining_model(context, params.model)
+    step, min_frames = check_joining_model(context, params.model, params.options)
     if not params.ending_video_path:
         raise InvalidInput("is missing; give the clip that the transition leads to", field="ending_video_path")
     first = _starting_clip(params, context)

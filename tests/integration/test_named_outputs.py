@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import Field
+from web_site import site
 from worker_floor import Floor
 
 from source.params.base import TaskParams
@@ -35,24 +32,6 @@ def floor(tmp_path: Path) -> Iterator[Floor]:
     floor.register("look", look, NamedParams)
     yield floor
     floor.close()
-
-
-@contextmanager
-def site(folder: Path) -> Iterator[str]:
-    """The address of a web server that gives the files of a folder."""
-
-    class Page(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Page, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def completed(floor: Floor, location: str | None) -> str:
