@@ -24,6 +24,7 @@ import httpx
 import requests.auth
 from replicate.client import Client
 from replicate.exceptions import ReplicateError
+from requests.utils import get_environ_proxies, select_proxy
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
@@ -100,7 +101,7 @@ class Replicate:
         self._token = settings.replicate_api_token.get_secret_value()
         self._base_url = settings.replicate_base_url.rstrip("/")
         self._wait = wait
-        self._transport = _Transport()
+        self._transport = _Transport(proxy=_proxy_for(self._base_url))
         self._client = Client(
             api_token=self._token,
             base_url=self._base_url,
@@ -194,6 +195,12 @@ class Replicate:
             raise _typed(error) from None
         except ValueError as error:
             raise EngineError(f"Replicate's answer was not understood ({type(error).__name__})") from None
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL, as requests finds it."""
+    proxy = select_proxy(url, get_environ_proxies(url))
+    return proxy if proxy and url_scheme(proxy) in ("http", "https") else None
 
 
 class _Bearer(requests.auth.AuthBase):

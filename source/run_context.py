@@ -217,6 +217,10 @@ class RunContext:
             finally:
                 self._reach(Stage.AFTER)
 
+    def without_gpu(self) -> None:
+        """This task has no use for the GPU after all: generations may be claimed beside it."""
+        self._reach(Stage.AFTER)
+
     def wait(self, seconds: float) -> None:
         """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
         self._token.wait(seconds)

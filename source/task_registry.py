@@ -121,6 +121,9 @@ class TaskContext(Protocol):
     def gpu_for_another(self) -> AbstractContextManager[None]:
         """The GPU for another program: inside the block our model is unloaded and nothing generates. Waits its turn."""
 
+    def without_gpu(self) -> None:
+        """This task has no use for the GPU after all: generations may be claimed beside it."""
+
     def wait(self, seconds: float) -> None:
         """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
 

@@ -67,6 +67,11 @@ class ComfyProgram:
         told, url = self._settings.comfy_shares_gpu, self._settings.comfy_url
         return told if told is not None else url is None or is_loopback(url)
 
+    @property
+    def ends_with_worker(self) -> bool:
+        """Whether it is the worker's own."""
+        return self._settings.comfy_url is None
+
     def check(self) -> None:
         """Raises ProgramUnavailable when there is none that could be used or started."""
         if self._settings.comfy_url is None and not self._main.is_file():
@@ -229,11 +234,10 @@ class _Child:
                     log.debug("ComfyUI: %s", text)
 
     def _watch(self, reader: threading.Thread) -> None:
-        """Wait for its end. What it started and left behind goes before the group's number can be another's."""
-        os.waitid(os.P_PID, self._keeper.pid, os.WEXITED | os.WNOWAIT)
+        """Wait for its end. What it started and left behind goes with it."""
+        self._code = self._keeper.wait()
         self._signal(signal.SIGKILL)
         reader.join(STOPPING_S)
-        self._code = self._keeper.wait()
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
         log.info("ComfyUI ended, exit code %d", self._code)

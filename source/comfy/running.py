@@ -20,7 +20,15 @@ from typing import Any
 from source.comfy.api import ComfyApi
 from source.comfy.events import Events
 from source.comfy.workflow import SavedFile, Workflow, failure, saved_files, titled, with_input
-from source.errors import EngineError, OutOfMemory, Transient, Unsupported, WanError
+from source.errors import (
+    EngineError,
+    GenerationCancelled,
+    OutOfMemory,
+    ShuttingDown,
+    Transient,
+    Unsupported,
+    WanError,
+)
 from source.media.download import DownloadRules
 from source.storage import sanitise_filename
 from source.task_registry import TaskContext
@@ -61,6 +69,8 @@ def run_workflow(workflow: Workflow, inputs: Sequence[InputFile], context: TaskC
     """Run a workflow with the worker's ComfyUI, alone on the GPU where it shares that. Raises typed errors."""
     program = context.comfy
     program.check()
+    if not program.shares_gpu:
+        context.without_gpu()
     with context.gpu_for_another() if program.shares_gpu else nullcontext():
         context.report("starting", text="ComfyUI")
         with program.serving(context.wait) as api:
@@ -70,8 +80,19 @@ def run_workflow(workflow: Workflow, inputs: Sequence[InputFile], context: TaskC
                 program.restart_later()
                 raise
             finally:
-                if program.shares_gpu:
+                if program.shares_gpu and not _ends_at_once(context):
                     _give_back_memory(api)
+
+
+def _ends_at_once(context: TaskContext) -> bool:
+    """Whether the worker is leaving, and its ComfyUI with it: nothing has to be taken back from that one."""
+    try:
+        context.wait(0)
+    except ShuttingDown:
+        return context.comfy.ends_with_worker
+    except GenerationCancelled:
+        pass
+    return False
 
 
 class _StillRunning(EngineError):
@@ -100,10 +121,10 @@ class _Run:
             try:
                 entry = self._outcome(workflow, prompt_id, events)
             except BaseException:
-                self._cancel(prompt_id)
+                if not _ends_at_once(self._context):
+                    self._cancel(prompt_id)
                 raise
-        saved = self._saved(workflow, entry)
-        files = tuple(self._download(each, name) for each, name in zip(saved, distinct_names(saved), strict=True))
+        files = self._downloaded(self._saved(workflow, entry))
         return Made(files, prompt_id, (f"left out: {left_out}",) if left_out else ())
 
     def _forget_earlier_claims(self) -> None:
@@ -157,18 +178,23 @@ class _Run:
             raise Unsupported(f"saves {len(saved)} files; at most {MAX_FILES} are taken", field="workflow")
         return saved
 
-    def _download(self, saved: SavedFile, name: str) -> Path:
-        self._context.report("downloading", text=name)
-        settings = self._context.settings
-        rules = DownloadRules(
-            timeout_s=settings.download_timeout_s,
-            max_bytes=settings.max_download_mb * 1024 * 1024,
-            max_text=f"{settings.max_download_mb} MB (setting max_download_mb)",
-            check=lambda: self._context.wait(0),
-        )
+    def _downloaded(self, saved: Sequence[SavedFile]) -> tuple[Path, ...]:
+        """The files, together no larger than one download may be."""
+        settings, files = self._context.settings, list[Path]()
+        left = settings.max_download_mb * 1024 * 1024
         folder = self._context.scratch / "made"
         folder.mkdir(exist_ok=True)
-        return self._api.download(saved, folder / name, rules)
+        for each, name in zip(saved, distinct_names(saved), strict=True):
+            self._context.report("downloading", len(files), len(saved), name)
+            rules = DownloadRules(
+                timeout_s=settings.download_timeout_s,
+                max_bytes=left,
+                max_text=f"what is left of {settings.max_download_mb} MB (setting max_download_mb)",
+                check=lambda: self._context.wait(0),
+            )
+            files.append(self._api.download(each, folder / name, rules))
+            left -= files[-1].stat().st_size
+        return tuple(files)
 
     # ---- a bad end
 
@@ -256,10 +282,10 @@ def _give_back_memory(api: ComfyApi) -> None:
 
 
 def _held_bytes(stats: Mapping[str, Any]) -> int:
-    """What its torch has reserved on accelerators."""
+    """What its torch has reserved on GPUs (on other devices it reports all the memory that there is)."""
     devices = stats.get("devices")
     held = 0
     for device in devices if isinstance(devices, list) else ():
-        if isinstance(device, Mapping) and device.get("type") not in (None, "cpu"):
+        if isinstance(device, Mapping) and device.get("type") == "cuda":
             held += int(device.get("torch_vram_total") or 0)
     return held

@@ -17,9 +17,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 from comfy_shop import asked, comfy_folder, running, workflow
+from PIL import Image
 from worker_floor import Floor
 
 from headless.testing import FakeOrchestrator, Gate
@@ -137,6 +139,21 @@ def test_progress_of_the_nodes_arrives_in_the_row(tmp_path: Path, folder: Path, 
     floor.close()
 
 
+def test_files_that_are_too_large_together_are_refused(tmp_path: Path, folder: Path, samples: Path) -> None:
+    """Three pictures of 0.45 MB with room for one MB."""
+    picture = tmp_path / "large.png"
+    noise = np.random.default_rng(5).integers(0, 255, (390, 390, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(picture)
+    floor = new_floor(tmp_path, folder, max_download_mb=1)
+    nodes = workflow(save=("SaveImages", {"images": ["1", 0], "count": 3}))
+    nodes["1"] = {"class_type": "LoadImage", "inputs": {"image": "x.png"}}
+    task = floor.add("comfy", workflow=nodes, inputs=[{"url": str(picture), "node_id": "1"}])
+    row = worked(floor, task)
+    assert "is larger than what is left of 1 MB (setting max_download_mb)" in (row.error_message or "")
+    assert floor.published() == [] and floor.leftovers() == []
+    floor.close()
+
+
 # -- what is refused
 
 
@@ -240,6 +257,19 @@ def test_the_program_stays_for_the_next_task_and_ends_with_the_worker(
     assert [floor.store.get(task).status for task in tasks] == [Status.COMPLETE] * 2
     assert sum("starting ComfyUI" in each.message for each in caplog.records) == 1
     until(lambda: not running(folder), 5)
+
+
+def test_a_stopped_worker_ends_the_program_with_its_workflow(floor: Floor, folder: Path, video: Path) -> None:
+    task = add(floor, video, LONG)
+    with floor.working() as worker:
+        floor.wait_until(lambda: (floor.store.get(task).progress or {}).get("total") == 600)
+        stopped_at = time.monotonic()
+        worker.stop()
+        gone_at = until(lambda: not running(folder))
+    assert gone_at - stopped_at < 3
+    row = floor.store.get(task)
+    assert (row.status, row.attempts) == (Status.QUEUED, 0)
+    assert asked(folder, "interrupt") == []
 
 
 WORKER = """
@@ -371,6 +401,20 @@ def test_no_generation_runs_beside_a_workflow_and_each_has_the_memory_alone(
         floor.wait_for(waiting, Status.COMPLETE)
     assert [(each["unload_models"], each["free_memory"]) for each in asked(folder, "free")] == [(True, True)]
     floor.close()
+
+
+def test_a_comfyui_elsewhere_leaves_the_gpu_to_generations(tmp_path: Path, folder: Path, video: Path) -> None:
+    with living_comfy(folder) as url:
+        floor = new_floor(tmp_path, folder, comfy_url=url, comfy_shares_gpu=False)
+        task = add(floor, video, LONG)
+        with floor.working():
+            until(lambda: bool(asked(folder, "prompt")))
+            for _ in range(2):
+                floor.wait_for(floor.add("draw", resolution="32x32", video_length=5), Status.COMPLETE)
+            assert floor.store.get(task).status is Status.IN_PROGRESS and floor.engine.unloads == 0
+        assert floor.store.get(task).status is Status.QUEUED
+        assert len(asked(folder, "interrupt")) == 1 and asked(folder, "free") == []
+        floor.close()
 
 
 @pytest.mark.parametrize(
