@@ -101,20 +101,24 @@ class QwenStyleParams(QwenParams):
 
     @model_validator(mode="after")
     def _has_a_picture(self) -> Self:
-        if not self.pictures:
+        style, subject = self.style_reference_image, self.subject_reference_image
+        if not (style or subject):
             raise InvalidInput(
                 "is missing; give the image whose style is kept, or subject_reference_image",
                 field="style_reference_image",
             )
+        if style and subject and style != subject:
+            raise InvalidInput(
+                "is not the style_reference_image, and the model is shown one image; give one, or put both into one",
+                field="subject_reference_image",
+            )
         return self
 
     @property
-    def pictures(self) -> dict[str, str]:
-        """Field -> picture; one that both fields name counts once."""
-        named = {"style_reference_image": self.style_reference_image}
-        if self.subject_reference_image != self.style_reference_image:
-            named |= {"subject_reference_image": self.subject_reference_image}
-        return {field: picture for field, picture in named.items() if picture}
+    def picture(self) -> tuple[str, str]:
+        """(field, image) of the one that is shown."""
+        name = "style_reference_image" if self.style_reference_image else "subject_reference_image"
+        return name, getattr(self, name)
 
 
 class RedrawParams(GeneratingParams):
@@ -124,7 +128,9 @@ class RedrawParams(GeneratingParams):
         ..., description="the image to draw anew", validation_alias=AliasChoices("image", "image_url", "image_start")
     )
     image_size: str | list[int] | dict[str, int] | None = Field(
-        None, description='size of the result: WIDTHxHEIGHT, or "auto": about 1024 x 1024 pixels in the image\'s aspect'
+        None,
+        description="size of the result: WIDTHxHEIGHT, or another word for that of `resolution`; by default, and with "
+        '"auto", the image\'s aspect at about 1024 x 1024 pixels, whatever `resolution` says',
     )
 
     @model_validator(mode="after")
@@ -134,17 +140,17 @@ class RedrawParams(GeneratingParams):
 
     @property
     def size_text(self) -> str | None:
-        """ "1024x768", or None for a size by the image. `image_size` beats `resolution`. Raises InvalidInput."""
+        """ "1024x768", or None for a size by the image. Raises InvalidInput."""
         size: Any = self.image_size
-        if size is None:
-            return self.options.resolution
-        if isinstance(size, str) and size.strip().lower() in ("", "auto"):
+        if size is None or (isinstance(size, str) and size.strip().lower() in ("", "auto")):
             return None
         if isinstance(size, Mapping):
             size = [size.get("width"), size.get("height")]
         try:
             return GenerationOptions.parse({"resolution": size}).resolution
         except InvalidInput as error:
+            if isinstance(size, str) and not size[:1].isdigit() and self.options.resolution:
+                return self.options.resolution
             text = str(error).removeprefix("resolution: ")
             raise InvalidInput(f'{text}; or write "auto"', field="image_size") from None
 

@@ -5,7 +5,7 @@ The steps import the media libraries themselves: add_task only needs the declara
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,19 +64,19 @@ def edit(params: QwenEditParams, context: TaskContext) -> Done:
     """An image, changed."""
     picture = context.fetch(params.image, kind="image", field="image")
     options = planned(QWEN_TASKS["qwen_image_edit"], params, shown=_size_of(picture))
-    return finished(_generate(params, options, context, [picture]))
+    return finished(_generate(params, options, context, picture))
 
 
 @qwen("qwen_image_style")
 def restyle(params: QwenStyleParams, context: TaskContext) -> Done:
-    """A new image that keeps what is asked for of one or two given ones."""
-    pictures = [context.fetch(picture, kind="image", field=field) for field, picture in params.pictures.items()]
-    keeps = Consistency.of(params)
+    """A new image that keeps what is asked for of a given one."""
+    field, image = params.picture
+    picture, keeps = context.fetch(image, kind="image", field=field), Consistency.of(params)
     options = planned(
-        QWEN_TASKS["qwen_image_style"], params, shown=_size_of(pictures[0]),
+        QWEN_TASKS["qwen_image_style"], params, shown=_size_of(picture),
         prompt=keeps.prompt(params.options.prompt or ""), role=keeps.role, loras=keeps.loras,
     )  # fmt: skip
-    return finished(_generate(params, options, context, pictures))
+    return finished(_generate(params, options, context, picture))
 
 
 @qwen("annotated_image_edit")
@@ -84,7 +84,7 @@ def edit_marked(params: AnnotatedParams, context: TaskContext) -> Done:
     """An image, changed at the places that a mask marks."""
     picture, mask = _masked(params, context)
     options = planned(QWEN_TASKS["annotated_image_edit"], params, shown=_size(picture))
-    return finished(_generate(params, options, context, [_composite(picture, mask, _capped(picture), context)]))
+    return finished(_generate(params, options, context, _composite(picture, mask, _capped(picture), context)))
 
 
 @qwen("image_inpaint")
@@ -98,30 +98,26 @@ def inpaint(params: MaskedParams, context: TaskContext) -> Done:
     options = planned(QWEN_TASKS["image_inpaint"], params, shown=_size(picture))
     assert options.size is not None
     shape = _capped(picture) if _alike(_size(picture), options.size) else capped(options.size, USUAL_SIDE)
-    result = _generate(params, options, context, [_composite(picture, mask, shape, context)])
+    result = _generate(params, options, context, _composite(picture, mask, shape, context))
     for file in result.files:
         _put_back(file, picture, mask)
     return finished(result)
 
 
 def _generate(
-    params: QwenParams, options: GenerationOptions, context: TaskContext, pictures: Sequence[Path] = ()
+    params: QwenParams, options: GenerationOptions, context: TaskContext, picture: Path | None = None
 ) -> GenerationResult:
     assert params.model is not None
     model = context.model(params.model)
-    return context.generate(model.name, _with_pictures(options, model, [str(each) for each in pictures]))
+    return context.generate(model.name, _with_picture(options, model, str(picture)) if picture else options)
 
 
-def _with_pictures(options: GenerationOptions, model: ModelInfo, pictures: list[str]) -> GenerationOptions:
-    """The pictures that are changed before those that the row refers to. Raises Unsupported."""
-    if not pictures:
-        return options
-    references = options.image_refs or []
+def _with_picture(options: GenerationOptions, model: ModelInfo, picture: str) -> GenerationOptions:
+    """The picture that is changed before those that the row refers to. Raises Unsupported."""
     if model.takes("control_video"):
-        first, *rest = pictures
-        return options.replace(image_guide=first, image_refs=[*rest, *references] or None)
+        return options.replace(image_guide=picture)
     if model.takes("references"):
-        return options.replace(image_refs=[*pictures, *references])
+        return options.replace(image_refs=[picture, *(options.image_refs or [])])
     raise Unsupported(f"{model.name} changes no picture; choose an edit model, such as {EDIT}", field="model")
 
 

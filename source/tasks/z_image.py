@@ -42,4 +42,7 @@ def z_image_turbo_i2i(params: RedrawParams, context: TaskContext) -> Done:
         "resolution": params.size_text or size_text(of_usual_area((seen.width, seen.height))),
         "video_length": 1,
     }
-    return finished(context.generate(MODEL, options.parse(usual | _STILL | options.to_engine() | forced)))
+    idle = options.resolution if options.resolution != forced["resolution"] else None
+    remarks = [f"resolution {idle} was not used: give it as image_size"] if idle else []
+    result = context.generate(MODEL, options.parse(usual | _STILL | options.to_engine() | forced))
+    return finished(result, *remarks)

@@ -196,7 +196,13 @@ OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any], dict[HubFile, str]]] = 
         {"denoising_strength": 0.5, "resolution": "1248x832"},
         {},
     ),
-    ("z_image_turbo_i2i", {"image": "{picture}", "resolution": "64x64"}, {"resolution": "64x64"}, {}),
+    ("z_image_turbo_i2i", {"image": "{picture}", "resolution": "64x64"}, {"resolution": "1248x832"}, {}),
+    (
+        "z_image_turbo_i2i",
+        {"image": "{picture}", "resolution": "64x64", "image_size": "custom"},
+        {"resolution": "64x64"},
+        {},
+    ),
 ]  # fmt: skip
 
 
@@ -260,12 +266,24 @@ def test_a_knob_that_no_type_knows_reaches_the_engine(
 # -- pictures
 
 
-def test_two_pictures_of_a_style_are_both_shown_and_one_of_two_names_once(floor: Floor, tmp_path: Path) -> None:
+def test_a_style_and_a_subject_of_one_picture_show_it_once(floor: Floor, tmp_path: Path) -> None:
+    photo = picture(tmp_path / "a.png")
+    call = called(floor, "qwen_image_style", style_reference_image=photo, subject_reference_image=photo, prompt="x")
+    assert (call["image_guide"], "image_refs" in call) == (photo, False)
+
+
+def test_references_of_the_row_are_shown_beside_the_picture(floor: Floor, tmp_path: Path) -> None:
     first, second = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", seed=1)
-    call = called(floor, "qwen_image_style", style_reference_image=first, subject_reference_image=second, prompt="x")
+    call = called(floor, "qwen_image_edit", image=first, image_refs=[second], prompt="x")
     assert (call["image_guide"], call["image_refs"]) == (first, [second])
-    call = called(floor, "qwen_image_style", style_reference_image=first, subject_reference_image=first, prompt="x")
-    assert (call["image_guide"], "image_refs" in call) == (first, False)
+
+
+def test_a_resolution_that_a_redrawn_image_does_not_follow_is_noted(floor: Floor, tmp_path: Path) -> None:
+    photo = picture(tmp_path / "a.png")
+    row = run(floor, "z_image_turbo_i2i", image=photo, resolution="64x64")
+    assert "resolution 64x64 was not used: give it as image_size" in (row.result_data or {})["notes"]
+    row = run(floor, "z_image_turbo_i2i", image=photo, resolution="64x64", image_size="custom")
+    assert (row.result_data or {})["notes"] == ["seed 0"]
 
 
 def test_a_model_without_a_control_image_is_given_references(floor: Floor, tmp_path: Path) -> None:

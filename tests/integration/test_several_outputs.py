@@ -12,6 +12,7 @@ from worker_floor import Floor
 
 from headless.generation import ModelInfo
 from headless.options import GenerationOptions
+from headless.orchestrator import WanOrchestrator
 from headless.testing import FakeOrchestrator
 from source.params.base import TaskParams
 from source.store.types import Status, Task
@@ -90,6 +91,20 @@ def test_generic_generation_runs_any_model(floor: Floor, task_type: str) -> None
     row = run(floor, task_type, model="fake_t2v", prompt="a kite", num_frames=9, resolution="64x48")
     assert probe_video(floor.output(row.id)).num_frames == 9
     assert (row.result_data or {})["model"] == "fake_t2v"
+
+
+def test_every_video_of_a_task_that_is_repeated_is_returned(tmp_path: Path, root: Path) -> None:
+    floor = Floor(tmp_path, WanOrchestrator(checkpoints=tmp_path / "ckpts", device="cpu"))
+    floor.registry = registry()
+    start = str(root / "samples" / "shapes" / "red_circle_left.png")
+    row = run(
+        floor, "generate_video", model="draft", prompt="x", image_start=start, video_length=5, repeat_generation=3
+    )
+    floor.close()
+    files = [floor.settings.public_dir / location for location in (row.result_data or {})["outputs"]]
+    assert row.output_location == f"files/{files[0].name}"
+    assert [probe_video(file).num_frames for file in files] == [5, 5, 5]
+    assert len(set(files)) == 3
 
 
 def several(params: TaskParams, context: TaskContext) -> Done:
