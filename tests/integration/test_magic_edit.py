@@ -17,6 +17,7 @@ import pytest
 from lora_site import lora_bytes, serving
 from PIL import Image
 from replicate_site import MODEL, TOKEN, ReplicateSite, replicate_site, webp
+from same_media import same_media
 from worker_floor import Floor
 
 from headless.generation import ModelInfo
@@ -84,7 +85,7 @@ def test_the_output_is_published_and_the_model_got_what_the_row_says(floor: Floo
         "lora_weights": f"https://huggingface.co{IN_SCENE}",
     }  # fmt: skip
     assert row.output_location == f"files/{row.id}_magic_edit.webp"
-    assert floor.output(row.id).read_bytes() == site.behaviour.output
+    assert same_media(floor.output(row.id), site.behaviour.output)
     assert row.result_data == {"model": MODEL, "engine": "replicate", "prediction": "prediction1"}
     assert floor.leftovers() == []
 

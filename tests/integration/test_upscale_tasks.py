@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from same_media import same_media
 
 from headless.generation import ModelInfo
 from headless.orchestrator import WanOrchestrator
@@ -37,7 +38,6 @@ from Wan2GP.media import (
     resize,
     write_video,
 )
-from Wan2GP.media.digest import content_digest
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SIZE, FRAMES, RATE = (208, 120), 11, Fraction(30000, 1001)
@@ -319,8 +319,8 @@ def test_a_video_that_cannot_be_enlarged_is_passed_on_as_it_was(
     floor.work()
     first, last = floor.store.children(parent)
     assert floor.store.get(parent).status is Status.COMPLETE
-    passed_on = {content_digest(path) for path in (floor.output(parent), source, floor.output(first.id))}
-    assert len(passed_on) == 1
+    assert same_media(floor.output(parent), source)
+    assert same_media(floor.output(first.id), source)
     assert last.result_data is not None
     assert last.result_data["upscaled"] is False and str(failures[0]) in str(last.result_data["upscale_error"])
     assert str(failures[0]) in warnings(floor, last.id)[0]
