@@ -185,6 +185,7 @@ def test_a_cancelled_run_leaves_no_file_and_the_next_one_is_as_ever(resident, tm
         ("qwen_image_20B", {"video_guide_outpainting": "10 0 0 0"}, Unsupported, "video_guide_outpainting.*outside"),
         ("qwen_image_20B", {"video_prompt_type": "Q"}, Unsupported, "video_prompt_type.*letter Q"),
         ("qwen_image_edit_20B", {"image_refs": None}, InvalidInput, "image_refs: is missing"),
+        ("qwen_image_edit_20B", {"image_refs": [picture(1, 1, 201)]}, InvalidInput, "image_refs.*too long a picture"),
         ("qwen_image_edit_20B", {"image_refs": [picture(1), picture(2)]}, Unsupported, "image_refs.*up to 1.*Plus"),
         ("qwen_image_edit_plus_20B", {"image_refs": [picture(1)] * 9}, Unsupported, "image_refs.*up to 8"),
         ("qwen_image_edit_plus_20B", {"video_prompt_type": "PV"}, Unsupported, "video_prompt_type.*pose"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +49,34 @@ def test_the_control_image_is_the_first_picture():
     assert len(made) == 2 and np.array_equal(made[0].encoded, alone[0].encoded)
 
 
-def test_a_mask_draws_its_white_grown_inverted_or_as_it_is():
+SMALL = (16, 16)
+
+
+def masked(**values: Any) -> GenerationRequest:
     mask = np.zeros((16, 16, 3), np.uint8)
     mask[4:8, 4:8] = 200
-    plain = request(image_guide=picture(1), image_mask=mask, video_prompt_type="VA")
-    assert drawn(plain).sum() == 16 and drawn(plain)[4:8, 4:8].all()
-    assert np.array_equal(drawn(replace(plain, video_prompt_type="VAN")), ~drawn(plain))
-    assert drawn(replace(plain, mask_expand=2)).sum() > 16
+    return request(resolution="16x16", image_guide=picture(2, 16, 16), image_mask=mask, **values)
+
+
+def test_a_mask_draws_its_white_grown_inverted_or_as_it_is():
+    plain = drawn(masked(), SMALL)
+    assert plain.sum() == 16 and plain[4:8, 4:8].all()
+    assert np.array_equal(drawn(masked(video_prompt_type="VAN"), SMALL), ~plain)
+    grown = drawn(masked(mask_expand=2), SMALL)
+    assert grown[6, 2:10].all() and not grown[6, :2].any() and not grown[6, 10:].any()
+
+
+def test_a_mask_grows_by_pixels_of_the_request_whatever_the_size_it_is_used_at():
+    twice = drawn(masked(mask_expand=2), (32, 32))
+    assert twice[12, 4:20].all() and not twice[12, :4].any() and not twice[12, 20:].any()
 
 
 def test_what_a_mask_keeps_is_the_control_image_bit_for_bit():
-    made, guide, mask = picture(1, 16, 16), picture(2, 16, 16), np.zeros((16, 16), bool)
-    mask[:, 8:] = True
-    both = with_kept(made, guide, mask)
-    assert np.array_equal(both[:, :8], guide[:, :8]) and np.array_equal(both[:, 8:], made[:, 8:])
+    made, asked = picture(1, 16, 16), masked()
+    both = with_kept(made, asked)
+    assert asked.image_guide is not None and np.array_equal(both[4:8, 4:8], made[4:8, 4:8])
+    outside = ~drawn(asked, SMALL)
+    assert np.array_equal(both[outside], asked.image_guide[outside])
 
 
 @pytest.fixture

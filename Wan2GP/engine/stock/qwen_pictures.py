@@ -65,21 +65,16 @@ def guide_of(request: GenerationRequest) -> Frame:
     return request.image_guide
 
 
-def drawn(request: GenerationRequest) -> npt.NDArray[np.bool_]:
-    """(H, W) of the request's mask in its own size: true where the model draws, false where the picture is kept."""
+def drawn(request: GenerationRequest, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(H, W) of the request's mask at `size` = (width, height): true where the model draws, false where the picture is
+    kept. It grows by `mask_expand` pixels of the request's size."""
     assert request.image_mask is not None
-    white = request.image_mask.mean(axis=2) >= GREY
-    return expanded(white != ("N" in request.video_prompt_type), request.mask_expand) > 0
+    white = resize(request.image_mask, size).mean(axis=2) >= GREY
+    pixels = round(request.mask_expand * size[0] / request.width)
+    return expanded(white != ("N" in request.video_prompt_type), pixels) > 0
 
 
-def mask_at(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A mask at `size` = (width, height)."""
-    picture = np.repeat(mask.astype(np.uint8)[..., None] * 255, 3, axis=2)
-    return resize(picture, size)[..., 0] >= GREY
-
-
-def with_kept(result: Frame, guide: Frame, mask: npt.NDArray[np.bool_]) -> Frame:
+def with_kept(result: Frame, request: GenerationRequest) -> Frame:
     """The result where the mask draws, and elsewhere the control image itself, bit for bit where it has that size."""
-    height, width = result.shape[:2]
-    kept = resize(guide, (width, height))
-    return np.where(mask_at(mask, (width, height))[..., None], result, kept)
+    size = result.shape[1], result.shape[0]
+    return np.where(drawn(request, size)[..., None], result, resize(guide_of(request), size))

@@ -11,6 +11,7 @@ from Wan2GP.engine.stock.hires import Hires, hires_of
 from Wan2GP.engine.stock.loras import schedules
 from Wan2GP.engine.stock.qwen_pictures import given_pictures
 from Wan2GP.engine.stock.redrawing import check_redrawn, drawn_steps
+from Wan2GP.engine.vision_pictures import PatchRule
 from Wan2GP.errors import InvalidInput, Unsupported
 
 #: pictures that Edit-Plus was made for, and the most that it is given
@@ -74,7 +75,8 @@ def check_text(request: GenerationRequest) -> None:
 
 
 def check_pictures(request: GenerationRequest, most: int) -> None:
-    """Raises InvalidInput where the letters speak of a picture and none is there, Unsupported for too many."""
+    """Raises InvalidInput where the letters speak of a picture and none is there, or for one of a shape that cannot be
+    read; Unsupported for too many."""
     count = len(given_pictures(request))
     if not count and set("KI") & set(request.video_prompt_type):
         raise InvalidInput(
@@ -87,6 +89,8 @@ def check_pictures(request: GenerationRequest, most: int) -> None:
         raise Unsupported(
             f"{request.definition.id} takes up to {most} picture(s), not {count}{more}", field="image_refs"
         )
+    for picture in given_pictures(request):
+        PatchRule().size(picture.shape[1], picture.shape[0])
 
 
 def _check_letters(request: GenerationRequest) -> None:

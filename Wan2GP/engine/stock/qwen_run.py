@@ -11,7 +11,7 @@ from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.stock.hires import Hires, enlarged, noised
 from Wan2GP.engine.stock.qwen_latents import decode, encode, free_cells, latent_size, scale_of
 from Wan2GP.engine.stock.qwen_loop import Conditions, Kept, denoise
-from Wan2GP.engine.stock.qwen_pictures import drawn, guide_of, mask_at, with_kept
+from Wan2GP.engine.stock.qwen_pictures import drawn, guide_of, with_kept
 from Wan2GP.engine.stock.qwen_requests import Plan
 from Wan2GP.engine.stock.qwen_schedule import given_levels, levels
 from Wan2GP.engine.stock.running import Stepping, seeded
@@ -35,9 +35,7 @@ class Run:
     def still(self) -> Frame:
         """(H, W, 3) uint8: what was drawn, and where there is a mask the control image outside of its white."""
         found = decode(self.pipeline, self.latents())
-        if self.request.image_mask is None:
-            return found
-        return with_kept(found, guide_of(self.request), drawn(self.request))
+        return found if self.request.image_mask is None else with_kept(found, self.request)
 
     def latents(self) -> torch.Tensor:
         """Clean latents (1, C, h, w) float32 of the last pass. Raises GenerationCancelled between steps."""
@@ -69,7 +67,7 @@ class Run:
         if self.request.image_mask is None:
             return None
         picture = encode(self.pipeline, resize(guide_of(self.request), size))
-        cells = free_cells(mask_at(drawn(self.request), size), scale_of(self.pipeline))
+        cells = free_cells(drawn(self.request, size), scale_of(self.pipeline))
         return Kept(picture, cells.to(picture.device))
 
     def _levels(self, size: Size, steps: int, given: tuple[float, ...] = ()) -> torch.Tensor:
