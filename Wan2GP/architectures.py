@@ -20,7 +20,7 @@ _IMAGES = _STARTED | {"image_end"}
 _VACE = _STARTED | {"control_video", "mask", "references"}
 
 _REDRAW_LETTERS = "GUVA"
-_VACE_LETTERS = "UPODSLCMVTGANXYWZIKF"
+_VACE_LETTERS = "UPODSELCMVTGANXYWZIKF"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
 from Wan2GP.engine.finishing import check_finishing, finishing
-from Wan2GP.engine.preparing import prepared
+from Wan2GP.engine.preparing import check_preparing, prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
@@ -268,6 +268,7 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
     request = parse_request(values, definition, kind.reads, Path(server_config["loras_root"]))
     kind.check(request)
     check_finishing(request)
+    check_preparing(request, lambda name: definitions().unavailable(name, _checkpoints()))
     return request
 
 
@@ -282,7 +283,8 @@ def _generate(values: Mapping[str, Any]) -> bool:
     gen["in_progress"] = True
     try:
         beside = Beside(definitions(), _place(), report, release_model)
-        with prepared(request, beside, cancel) as ready, finishing(ready, beside) as finish:
+        drawn_in = Path(save_path)
+        with prepared(request, beside, cancel, drawn_in) as ready, finishing(ready, beside) as finish:
             model = _resident(ready.definition, send, report)
             for note in (*model.notes, *finish.notes, *ready.notes):
                 send("info", note)

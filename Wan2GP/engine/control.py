@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from Wan2GP.engine.request import GenerationRequest
-from Wan2GP.errors import InvalidInput, Unsupported
+from Wan2GP.errors import InvalidInput
 from Wan2GP.media import Frame, probe_video, read_frames, resize
 
 Frames = npt.NDArray[np.uint8]
@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.float32]
 #: what a control frame shows where nothing is asked for
 GREY = 128
 
-#: letters of `video_prompt_type` that ask for the control video to be processed first
+#: letters of `video_prompt_type` that ask for something to be drawn from the control media first
 PROCESSING = {
     "P": "pose",
     "O": "aligned pose",
@@ -36,14 +36,7 @@ PROCESSING = {
 
 
 def check_control(request: GenerationRequest) -> None:
-    """Raises InvalidInput for control media that do not go together or that this version cannot process."""
-    processing = [PROCESSING[letter] for letter in request.video_prompt_type if letter in PROCESSING]
-    if processing and request.video_guide is not None:
-        raise Unsupported(
-            f"this version uses the control video as it is; it cannot extract {' and '.join(processing)}. "
-            "Give a video that shows it already, and leave the letter out",
-            field="video_prompt_type",
-        )
+    """Raises InvalidInput for control media that do not go together."""
     if request.video_mask is None:
         return
     if request.video_guide is None and request.initial_video is None:
@@ -74,17 +67,20 @@ def drawn_mask(request: GenerationRequest, start: int, count: int) -> Mask:
     mask = np.ones((count, request.height, request.width), np.float32)
     if request.video_mask is None:
         return mask
-    inverted = "N" in request.video_prompt_type
     for index, frame in _read(request.video_mask, start, count):
-        if request.guide_frames is not None and start + index not in request.guide_frames:
-            continue
-        white = resize(frame, request.size).mean(axis=2) >= GREY
-        mask[index] = expanded(white != inverted, request.mask_expand)
+        if request.guide_frames is None or start + index in request.guide_frames:
+            mask[index] = drawn_area(frame, request)
     guide = request.initial_video or request.video_guide
     assert guide is not None
     mask[max(probe_video(guide).num_frames - start, 0) :] = 1
     mask[: max(-start, 0)] = 1
     return mask
+
+
+def drawn_area(frame: Frame, request: GenerationRequest) -> Mask:
+    """(H, W) at the request's size: 1 where one frame of a mask lets the model draw, 0 where it keeps."""
+    white = resize(frame, request.size).mean(axis=2) >= GREY
+    return expanded(white != ("N" in request.video_prompt_type), request.mask_expand)
 
 
 def initial_frames(path: Path, request: GenerationRequest, start: int, count: int) -> Frames:

@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from Wan2GP.engine.control import PROCESSING
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import probe_video, read_frames, resize
 
 #: a mask frame whose mean is below this keeps the control frame
 _BLACK_BELOW = 128
-
-#: letters of `video_prompt_type` that ask for the control video to be processed first, or for more than keeping it
-_PROCESSING = PROCESSING | {"G": "video-to-video"}
 
 
 def check_kept_frames(request: GenerationRequest) -> None:
@@ -27,10 +23,9 @@ def check_kept_frames(request: GenerationRequest) -> None:
         if request.video_mask is not None:
             raise InvalidInput("a mask needs the video it belongs to; give video_guide too", field="video_mask")
         return
-    processing = [_PROCESSING[letter] for letter in request.video_prompt_type if letter in _PROCESSING]
-    if processing:
+    if "G" in request.video_prompt_type:
         raise Unsupported(
-            f"{request.definition.id} uses the control video as it is; it cannot extract {' and '.join(processing)}",
+            f"{request.definition.id} uses the control video as it is; it cannot redraw it (letter G)",
             field="video_prompt_type",
         )
     if request.video_mask is None:

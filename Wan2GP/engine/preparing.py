@@ -6,16 +6,29 @@ of its own, or by a letter of another generation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from Wan2GP.engine.beside import Beside
+from Wan2GP.engine.control_drawing import with_drawn_control
+from Wan2GP.engine.control_letters import check_letters, check_models
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.request import GenerationRequest
 
 
+def check_preparing(request: GenerationRequest, unavailable: Callable[[str], str | None]) -> None:
+    """Raises InvalidInput or Unsupported for what cannot be prepared, ModelUnavailable where a model for it is missing.
+
+    `unavailable` says why a model cannot run here; None when it can. Nothing is loaded.
+    """
+    check_letters(request)
+    check_models(request, unavailable)
+
+
 @contextmanager
-def prepared(request: GenerationRequest, beside: Beside, cancel: Cancel) -> Iterator[GenerationRequest]:
-    """The request as its model takes it; what was made for it goes with the block."""
+def prepared(request: GenerationRequest, beside: Beside, cancel: Cancel, folder: Path) -> Iterator[GenerationRequest]:
+    """The request as its model takes it; what was made for it, in `folder`, goes with the block."""
     cancel.raise_if_requested()
-    yield request
+    with with_drawn_control(request, beside, cancel, folder) as ready:
+        yield ready

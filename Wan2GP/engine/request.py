@@ -45,6 +45,18 @@ class Windows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlMedia:
+    """A control video or image and its mask, as they were given; and what drew others from them."""
+
+    video_guide: Path | None
+    video_mask: Path | None
+    image_guide: Frame | None
+    image_mask: Frame | None
+    #: the `model` objects of those that drew
+    drawn_by: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
     """What one run shall make. Sizes and lengths already obey the model's rules."""
 
@@ -88,6 +100,8 @@ class GenerationRequest:
     #: control image and its mask of an image model: white is drawn, black is kept
     image_guide: Frame | None
     image_mask: Frame | None
+    #: what the control media above were drawn from; None: they are as they were given
+    drawn_from: ControlMedia | None = None
     video_prompt_type: str
     control_net_weight: float
     #: share (0-1) of the steps after which what the mask keeps is put back
@@ -114,6 +128,13 @@ class GenerationRequest:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.width, self.height
+
+    @property
+    def control_media(self) -> ControlMedia:
+        """The control media as the caller gave them."""
+        given_media = (self.video_guide, self.video_mask, self.image_guide, self.image_mask)
+        names = ("video_guide", "video_mask", "image_guide", "image_mask")
+        return self.drawn_from or ControlMedia(**dict(zip(names, given_media, strict=True)))
 
     @property
     def image_end(self) -> Frame | None:

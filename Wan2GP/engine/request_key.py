@@ -38,6 +38,7 @@ def request_key(request: GenerationRequest, form: int = 0) -> str:
     `form` is the number of the form in which the caller keeps what it made. LoRA files are told apart by name, size and
     time of change. Raises OSError when a file cannot be read.
     """
+    control = request.control_media  # what is drawn from it lies somewhere else in each run
     told = {
         "form": form,
         "libraries": {name: version(name) for name in _LIBRARIES},
@@ -45,8 +46,9 @@ def request_key(request: GenerationRequest, form: int = 0) -> str:
         "seed": request.seed,
         "settings": {name: value for name, value in request.settings.items() if name not in _MEDIA},
         "pictures": [request.image_start, *request.image_ends, "references", *request.references],
-        "guides": [request.video_source, request.video_guide, request.video_mask],
-        "image_guides": [request.image_guide, request.image_mask],
+        "guides": [request.video_source, control.video_guide, control.video_mask],
+        "image_guides": [control.image_guide, control.image_mask],
+        "drawn_by": list(control.drawn_by),
         "begin": [request.initial_video, request.audio_guide],
         "loras": [_identity(file) for file in request.loras.files],
     }

@@ -18,9 +18,7 @@ from source.params.base import TaskParams
 from source.task_registry import Done, TaskContext, task
 
 #: knobs that follow from what is drawn
-_FOLLOWING = frozenset(
-    ["video_guide", "image_guide", "video_prompt_type", "image_mode", "batch_size", "num_frames", "video_length"]
-)
+_FOLLOWING = frozenset(["video_guide", "image_guide", "video_prompt_type", "image_mode", "batch_size"])
 
 
 class MotionParams(TaskParams):

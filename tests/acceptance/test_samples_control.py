@@ -34,9 +34,11 @@ PICTURES = {
 }
 #: sample -> frames, size and rate of the video that it makes
 VIDEOS = {
-    "generate_openpose.video": (49, (208, 120), Fraction(25)),
+    "generate_openpose.video": (9, (208, 120), Fraction(25)),
     "generate_canny.video": (50, (320, 180), Fraction(25)),
     "generate_flow": (50, (320, 180), Fraction(25)),
+    "vace.canny": (17, (64, 64), Fraction(16)),
+    "vace.pose": (5, (64, 64), Fraction(16)),
 }
 SAMPLES = frozenset({*PICTURES, *VIDEOS})
 

@@ -22,7 +22,7 @@ from Wan2GP.engine.control import (
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.wan.media import spans_of, window_of
 from Wan2GP.engine.wan.model import Wan
-from Wan2GP.errors import InvalidInput, Unsupported
+from Wan2GP.errors import InvalidInput
 from Wan2GP.media import write_video
 
 LEVELS = [10 * number for number in range(1, 13)]
@@ -153,12 +153,6 @@ def test_control_counts_from_the_first_frame_of_the_result_or_with_t_from_the_fi
 
     assert shown("V")[:5] == LEVELS[4:9]
     assert shown("VT")[5:8] == LEVELS[:3]
-
-
-@pytest.mark.parametrize("letter", list("PODSELCXYWZ"))
-def test_processing_that_this_version_cannot_do_is_refused_by_name(guide, letter):
-    with pytest.raises(Unsupported, match=r"video_prompt_type.*cannot extract"):
-        check_control(vace(video_guide=guide, video_prompt_type=f"{letter}V"))
 
 
 def test_a_mask_needs_its_video_and_must_cover_it(guide, tmp_path):
