@@ -12,7 +12,7 @@ from source.command_line import CommandParser
 from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
 from source.diagnostics.travels import visualize_travel
-from source.diagnostics.views import task_view, tasks_view
+from source.diagnostics.views import outputs_of, task_view, tasks_view
 from source.errors import InvalidInput
 from source.planning.timeline import LAYOUTS
 from source.settings import Settings
@@ -59,7 +59,7 @@ def answer(store: TaskStore, settings: Settings, given: argparse.Namespace) -> t
     match given.command:
         case "task":
             view = task_view(store, given.id)
-            return view, rendered_task(view)
+            return view, rendered_task(view, outputs_of(store, given.id))
         case "tasks":
             if not 1 <= given.limit <= MAX_LIMIT:
                 raise InvalidInput(f"must lie between 1 and {MAX_LIMIT}", field="limit")

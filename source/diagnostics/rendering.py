@@ -28,9 +28,9 @@ STATUS_WIDTH = max(map(len, STYLES))
 MAX_PARAMS_LINES = 40
 
 
-def rendered_task(view: View) -> RenderableType:
-    """Overview, failure, timeline, children and parameters of one task."""
-    return Group(*_parts(view))
+def rendered_task(view: View, outputs: Sequence[str] = ()) -> RenderableType:
+    """Overview, failure, timeline, children and parameters of one task; `outputs` are its files where it has several."""
+    return Group(*_parts(view, outputs))
 
 
 def rendered_tasks(views: Sequence[View]) -> RenderableType:
@@ -52,8 +52,8 @@ def rendered_tasks(views: Sequence[View]) -> RenderableType:
     return Group(*lines, Text(", ".join(f"{count} {status}" for status, count in counts.items()) or "no tasks"))
 
 
-def _parts(view: View) -> Iterator[RenderableType]:
-    yield _overview(view)
+def _parts(view: View, outputs: Sequence[str]) -> Iterator[RenderableType]:
+    yield _overview(view, outputs or [view["output_location"] or ""])
     if view["error_message"]:
         yield Panel(Text(view["error_message"]), title="why", border_style="red", title_align="left")
     yield _timeline(view)
@@ -64,7 +64,7 @@ def _parts(view: View) -> Iterator[RenderableType]:
     yield Panel(Text("\n".join(shown)), title="params", title_align="left")
 
 
-def _overview(view: View) -> Table:
+def _overview(view: View, outputs: Sequence[str]) -> Table:
     table = Table.grid(padding=(0, 2))
     created, started, ended = view["created_at"], view["generation_started_at"], view["generation_processed_at"]
     facts: dict[str, RenderableType] = {
@@ -72,7 +72,7 @@ def _overview(view: View) -> Table:
         "type": Text(view["task_type"]),
         "status": _status(view["status"]),
         "progress": Text(_progress(view)),
-        "output": Text(view["output_location"] or ""),
+        "output": Text("\n".join(outputs)),
         "attempts": Text(str(view["attempts"])),
         "worker": Text(view["worker_id"] or ""),
         "created": Text(created),

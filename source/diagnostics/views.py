@@ -58,6 +58,12 @@ def task_view(store: TaskStore, task_id: str) -> View:
     return view
 
 
+def outputs_of(store: TaskStore, task_id: str) -> list[str]:
+    """The files of a task that made several; empty for any other. Raises TaskNotFound."""
+    listed = (store.get(task_id).result_data or {}).get("outputs")
+    return [str(each) for each in listed] if isinstance(listed, list) else []
+
+
 def tasks_view(
     store: TaskStore, *, status: Status | None = None, task_type: str | None = None, limit: int = 50
 ) -> list[View]:

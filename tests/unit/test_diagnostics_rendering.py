@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from source.diagnostics.rendering import rendered_task, rendered_tasks
-from source.diagnostics.views import task_view, tasks_view
+from source.diagnostics.views import outputs_of, task_view, tasks_view
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask
 
@@ -106,3 +106,13 @@ def test_warnings_of_the_timeline_stand_out(store: SqliteStore) -> None:
 def test_the_newest_tasks_come_first(store: SqliteStore) -> None:
     ids = [store.add(NewTask(task_type="t2v", params={"prompt": "x"})) for _ in range(3)]
     assert [view["id"] for view in tasks_view(store)] == ids[::-1]
+
+
+def test_every_file_of_a_task_is_shown(store: SqliteStore) -> None:
+    files = ["files/a_1.png", "files/a_2.png", "files/a_3.png"]
+    added = store.add(NewTask(task_type="flux", params={"prompt": "a ball"}))
+    assert outputs_of(store, added) == []
+    [task] = store.claim("w", lease_s=60)
+    store.complete(task.claim, files[0], result_data={"model": "flux", "outputs": files})
+    text = shown(rendered_task(task_view(store, added), outputs_of(store, added)), 100)
+    assert all(file in text for file in files)
