@@ -29,7 +29,7 @@ MAX_PARAMS_LINES = 40
 
 
 def rendered_task(view: View, outputs: Sequence[str] = ()) -> RenderableType:
-    """Overview, failure, timeline, children and parameters of one task; `outputs` are its files where it has several."""
+    """Overview, failure, timeline, children and parameters of one task; `outputs`: its files where it has several."""
     return Group(*_parts(view, outputs))
 
 
