@@ -283,6 +283,7 @@ def _generate(values: Mapping[str, Any]) -> bool:
     gen["in_progress"] = True
     try:
         beside = Beside(definitions(), _place(), report, release_model)
+        gen["models_beside"] = beside.used
         drawn_in = Path(save_path)
         with prepared(request, beside, cancel, drawn_in) as ready, finishing(ready, beside) as finish:
             model = _resident(ready.definition, send, report)

@@ -139,6 +139,11 @@ class EngineRun:
         gen = self.state["gen"]
         return tuple(Path(file) for file in (*gen["file_list"], *gen["audio_file_list"]))
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The models that helped the run's own, each once."""
+        return tuple(dict.fromkeys(self.state["gen"].get("models_beside", ())))
+
 
 def _fresh_gen() -> dict[str, Any]:
     return {

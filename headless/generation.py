@@ -31,9 +31,10 @@ class GenerationTask:
     #: write a video as lossless FFV1 (mkv): for a caller that encodes the frames itself, once
     lossless: bool = False
 
-    def made_with(self, seed: int | None) -> dict[str, Any]:
-        """`seed` and `settings` of its result."""
-        return {"seed": seed, "settings": self.options.to_engine() | ({} if seed is None else {"seed": seed})}
+    def made_with(self, outcome: GenerationOutcome) -> dict[str, Any]:
+        """`seed`, `settings` and `beside` of its result."""
+        drawn = {} if outcome.seed is None else {"seed": outcome.seed}
+        return {"seed": outcome.seed, "settings": self.options.to_engine() | drawn, "beside": outcome.beside}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class GenerationResult:
     seed: int | None = None
     #: every knob that was asked for, by the engine's names, with that seed; media are local paths
     settings: Mapping[str, Any] = field(default_factory=dict)
+    #: models that prepared or finished the run beside its own
+    beside: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path:
@@ -239,3 +242,5 @@ class GenerationOutcome:
     peak_memory_bytes: int = 0
     #: the seed that was used
     seed: int | None = None
+    #: models that helped beside the run's own
+    beside: tuple[str, ...] = ()

@@ -291,7 +291,7 @@ class HeadlessTaskQueue:
             switched=switched,
             peak_memory_bytes=outcome.peak_memory_bytes,
             notes=outcome.notes,
-            **task.made_with(outcome.seed),
+            **task.made_with(outcome),
         )
 
     def _load(self, model: str, report: OnProgress) -> tuple[bool, float]:

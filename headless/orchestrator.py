@@ -40,6 +40,8 @@ Value = TypeVar("Value")
 
 #: images that must have the generation's exact size
 _SIZED = frozenset({"image_start", "image_end"})
+#: engines that draw by RIFE when its weights are there
+_BY_RIFE = frozenset({"draft", "rife"})
 MAX_SEED = 2**32 - 1
 
 
@@ -146,7 +148,7 @@ class WanOrchestrator:
         always = (folder / lora_file_name(url) for url in definition.model.get("loras", ()))
         files = (*own, *weight_files(definition, self._checkpoints), *(path for path in always if path.is_file()))
         rife = weights_path(self._checkpoints)
-        return (*files, rife) if definition.architecture.engine == "draft" and rife.is_file() else files
+        return (*files, rife) if definition.architecture.engine in _BY_RIFE and rife.is_file() else files
 
     def check(self, task: GenerationTask) -> None:
         model = self.describe(task.model)
@@ -203,7 +205,8 @@ class WanOrchestrator:
         accelerator = _Accelerator(self._device)
         self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
         cancel.raise_if_cancelled()
-        return GenerationOutcome(run.files, tuple(run.notes), accelerator.peak_memory_bytes(), keywords["seed"])
+        memory = accelerator.peak_memory_bytes()
+        return GenerationOutcome(run.files, tuple(run.notes), memory, keywords["seed"], run.beside)
 
     def _call(self, engine: Engine, task: GenerationTask, model: str, run: EngineRun, keywords: dict[str, Any]) -> None:
         record = {"id": task.id, "params": {}, "repeats": 1, "prompt": keywords.get("prompt", "")}

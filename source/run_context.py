@@ -271,6 +271,8 @@ class RunContext:
         self._reach(Stage.AFTER)
         result = future.result()
         self._made_of.generated(result)
+        for name in result.beside:
+            self._read_weights(name)
         return result
 
     def _with_pinned_seed(self, options: GenerationOptions) -> GenerationOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from Wan2GP.definitions import Definitions
 from Wan2GP.engine.families import Model, Place, Report, family
@@ -20,6 +20,8 @@ class Beside:
     report: Report
     #: frees the memory of the resident model; it is loaded again before its run
     give_way: Callable[[], None]
+    #: ids of the models that were loaded, in order
+    used: list[str] = field(default_factory=list)
 
     @contextmanager
     def model(self, name: str) -> Iterator[Model]:
@@ -42,6 +44,7 @@ class Beside:
 
     def _loaded(self, name: str) -> Model:
         definition = self.definitions[name]
+        self.used.append(definition.id)
         assert definition.architecture.engine is not None, "an available model has an engine"
         kind = family(definition.architecture.engine)
         try:

@@ -197,6 +197,21 @@ def test_what_a_row_depends_on_has_to_be_there_as_it_was(quick: ReplayShop, orde
     assert "does not exist any more" in order.refusal(quick.output(row.id))
 
 
+def test_the_weights_of_every_model_that_took_part_are_asked_for(shop: ReplayShop, samples: Path) -> None:
+    asked: list[str] = []
+
+    def weights(model: str) -> tuple[Path, ...]:
+        asked.append(model)
+        return ()
+
+    shop.add(
+        "generate_video", model="draft", prompt="a cat", image_start=str(samples / "chelsea.jpg"),
+        image_end=str(samples / "coffee.jpg"), resolution="64x48", video_length=5, temporal_upsampling="rife2",
+    )  # fmt: skip
+    assert shop.worker(weights=weights).run(until_idle=True) == 0
+    assert asked == ["draft", "rife"]
+
+
 # ---- what is refused
 
 
