@@ -273,6 +273,13 @@ _OTHERS: Mapping[str, Architecture] = {
         control="V",
     ),
     "hunyuan": _HUNYUAN,
+    "hunyuan_custom": replace(
+        _HUNYUAN,
+        inputs=_TEXT | {"references"},
+        engine="hunyuan_custom",
+        parts_from="hunyuan_i2v",
+        control="I",
+    ),
     "hunyuan_i2v": replace(
         _HUNYUAN,
         inputs=_STARTED,

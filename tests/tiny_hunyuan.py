@@ -39,20 +39,25 @@ def tiny_hunyuan(folder: Path, seed: int = 0) -> Path:
 def tiny_hunyuan_i2v(folder: Path, seed: int = 0, concatenated: bool = False) -> Path:
     """Image to video: the first latent frame is the image's, as published last; or, `concatenated`, the image's latents
     are further channels (the 33-channel model, which knows no distilled guidance)."""
+    if concatenated:
+        return _llava_pipeline(folder, seed, in_channels=2 * _LATENT + 1, image_condition_type="latent_concat")
+    return _llava_pipeline(folder, seed, guidance_embeds=True, image_condition_type="token_replace")
+
+
+def tiny_hunyuan_custom(folder: Path, seed: int = 0) -> Path:
+    """HunyuanCustom: the plain transformer without distilled guidance, and the parts of the image-to-video model."""
+    return _llava_pipeline(folder, seed)
+
+
+def _llava_pipeline(folder: Path, seed: int, **transformer: Any) -> Path:
     from diffusers import HunyuanVideoImageToVideoPipeline
     from transformers import CLIPImageProcessor
 
     parts = _parts(seed)
-    tokenizer = parts["tokenizer"]
-    kind = (
-        {"in_channels": 2 * _LATENT + 1, "image_condition_type": "latent_concat"}
-        if concatenated
-        else {"image_condition_type": "token_replace", "guidance_embeds": True}
-    )
     side = _IMAGE_SIDE_TOKENS * _IMAGE_PATCH
     HunyuanVideoImageToVideoPipeline(
-        text_encoder=_llava(tokenizer),
-        transformer=_transformer(**kind),
+        text_encoder=_llava(parts["tokenizer"]),
+        transformer=_transformer(**transformer),
         image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         **parts,
     ).save_pretrained(folder)

@@ -82,6 +82,7 @@ FAMILIES = {
     "flux": ("Wan2GP.engine.stock.flux", "Flux"),
     "flux_kontext": ("Wan2GP.engine.stock.flux", "FluxKontext"),
     "hunyuan": ("Wan2GP.engine.stock.hunyuan", "Hunyuan"),
+    "hunyuan_custom": ("Wan2GP.engine.stock.hunyuan_custom", "HunyuanCustom"),
     "hunyuan_i2v": ("Wan2GP.engine.stock.hunyuan", "HunyuanImage"),
     "ltx": ("Wan2GP.engine.stock.ltx", "LTX"),
     "person_mask": ("Wan2GP.engine.person_mask", "PersonMask"),

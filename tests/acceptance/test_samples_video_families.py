@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from box import Box
 from stock_runs import TinyWeights
-from tiny_hunyuan import tiny_hunyuan, tiny_hunyuan_i2v
+from tiny_hunyuan import tiny_hunyuan, tiny_hunyuan_custom, tiny_hunyuan_i2v
 from tiny_ltx import tiny_ltx
 
 from source.store.sqlite import SqliteStore
@@ -21,10 +21,16 @@ from source.store.types import NewTask, Status, Task
 from source.task_registry import registry
 from Wan2GP.media import probe_video, read_frames
 
-BUILDERS = {"ltxv_13B": tiny_ltx, "hunyuan": tiny_hunyuan, "hunyuan_i2v": tiny_hunyuan_i2v}
+BUILDERS = {
+    "ltxv_13B": tiny_ltx,
+    "hunyuan": tiny_hunyuan,
+    "hunyuan_i2v": tiny_hunyuan_i2v,
+    "hunyuan_custom": tiny_hunyuan_custom,
+}
 #: sample -> model, frames, size and rate of the video that it makes
 VIDEOS = {
     "hunyuan": ("hunyuan", 9, (64, 64), 24),
+    "hunyuan.custom": ("hunyuan_custom", 9, (64, 64), 24),
     "hunyuan.i2v": ("hunyuan_i2v", 9, (64, 64), 24),
     "ltxv": ("ltxv_13B", 17, (64, 64), 30),
     "ltxv.keyframes": ("ltxv_13B", 25, (96, 64), 30),
