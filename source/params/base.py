@@ -64,6 +64,10 @@ BOOKKEEPING = frozenset(
         "output_format",
         "enable_base64_output",
         "enable_sync_mode",
+        "dp_orchestrator_payload",
+        "debug",
+        "debug_mode_enabled",
+        "skip_cleanup_enabled",
     ]
 )
 
