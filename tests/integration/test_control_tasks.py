@@ -102,3 +102,16 @@ def test_missing_weights_fail_the_task_with_the_command_that_fetches_them(
     row = shop.run(task_type, {"input_image_path": str(image)})
     assert row.status is Status.FAILED and row.error_class == "model_unavailable"
     assert f"python -m Wan2GP.models fetch {model} --ckpts" in (row.error_message or "")
+
+
+def test_a_letter_whose_model_is_missing_fails_the_generation_before_it_begins(shop: Workshop, tmp_path: Path) -> None:
+    clip = moving_square(tmp_path / "clip.mkv", 5)
+    asked = {
+        "model": "tiny_wan_vace", "prompt": "a red circle", "video_guide": str(clip), "video_prompt_type": "PV",
+        "resolution": "64x64", "video_length": 5,
+    }  # fmt: skip
+    row = shop.run("vace", asked)
+    assert row.status is Status.FAILED and row.error_class == "model_unavailable"
+    assert "'PV' asks for pose" in (row.error_message or "")
+    assert "python -m Wan2GP.models fetch pose --ckpts" in (row.error_message or "")
+    assert wgp.transformer_type == "", "no model was loaded for it"
