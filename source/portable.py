@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +18,9 @@ from source.provenance import FileNote
 Meaning = list[FileNote] | FileNote | str | None
 
 #: names of parameters whose values are words, whatever they look like
-_WORDS = re.compile(r"prompt|caption|instruction|text_(before|after)", re.IGNORECASE)
+_WORDS = re.compile(r"prompt|caption|instruction|text_(before|after)|^text$", re.IGNORECASE)
+#: stands, as the one key of an object, where a text of JSON stood that names files
+_JSON_TEXT = "json_text"
 #: of a row alone: what a replay brings and what the row's own run does not need again
 PINNED_SEEDS = "_seeds"
 _NOTE_KEYS = {"name", "sha256"}
@@ -40,12 +43,28 @@ def portable(params: Mapping[str, Any], meaning: Callable[[str], Meaning]) -> di
 
 def _portable(value: Any, meaning: Callable[[str], Meaning]) -> Any:
     if isinstance(value, str):
-        return _written(value, meaning(value))
+        inner = _json_in(value)
+        return _written(value, meaning(value)) if inner is None else _text_of_json(value, inner, meaning)
     if isinstance(value, list | tuple):
         return [_portable(item, meaning) for item in value]
     if isinstance(value, Mapping):
         return {_key(name, meaning): _inner(str(name), item, meaning) for name, item in value.items()}
     return value
+
+
+def _json_in(text: str) -> Any:
+    """What a text of JSON (a workflow of ComfyUI) holds; None for any other text."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text_of_json(text: str, inner: Any, meaning: Callable[[str], Meaning]) -> Any:
+    made = _portable(inner, meaning)
+    return text if made == inner else {_JSON_TEXT: made}
 
 
 def _inner(name: str, item: Any, meaning: Callable[[str], Meaning]) -> Any:
@@ -123,6 +142,8 @@ def localised(value: Any, paths: Mapping[FileNote, str | None], names: Mapping[s
     """
     if (note := as_note(value)) is not None:
         return paths[note]
+    if isinstance(value, Mapping) and set(value) == {_JSON_TEXT}:
+        return json.dumps(localised(value[_JSON_TEXT], paths, names), ensure_ascii=False)
     if isinstance(value, Mapping):
         kept = {name: localised(item, paths, names) for name, item in value.items()}
         return {names.get(name, name): item for name, item in kept.items() if item is not None or value[name] is None}

@@ -167,7 +167,8 @@ class LocalStorage:
         if record is not None and _written_with(record, source, staged):
             if ours:
                 source.unlink()
-        elif ours:
+            return
+        if ours:
             _sync(source)
             shutil.move(source, staged)
         else:

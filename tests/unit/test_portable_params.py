@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,19 @@ def test_loras_become_names_also_where_they_are_keys(made_of: Ingredients) -> No
     }
 
 
+def test_files_inside_a_text_of_json_are_found_too(made_of: Ingredients, cat: Path) -> None:
+    workflow = json.dumps({"1": {"inputs": {"image": str(cat), "text": "/imagine"}}})
+    plain = json.dumps({"1": {"inputs": {"image": "x.png"}}}, indent=3)
+    made = portable({"workflow": workflow, "other": plain, "broken": "{"}, made_of.meaning)
+    assert (made["other"], made["broken"]) == (plain, "{")
+    [note] = notes_in(made)
+    assert str(cat) not in json.dumps(made)
+    assert places_in({"workflow": workflow}) == [str(cat)]
+    assert json.loads(localised(made, {note: "/there.png"}, {})["workflow"]) == {
+        "1": {"inputs": {"image": "/there.png", "text": "/imagine"}}
+    }
+
+
 def test_the_notes_of_front_ends_stay_unless_they_name_places(made_of: Ingredients) -> None:
     params = {"shot_id": "7", "thumbnail_url": "https://example.com/a.png", "_seeds": {"": [1]}}
     assert portable(params, made_of.meaning) == {"shot_id": "7"}
@@ -134,3 +148,28 @@ def test_secrets_of_the_worker_are_taken_out_of_the_whole_record() -> None:
     )
     assert '"quoted' not in as_text(record, ('"quoted" secret',)).replace("\\", "")
     assert json.loads(as_text(record, ('"quoted" secret',)))["root"]["params"] == {"prompt": "a ***"}
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE_ROWS = sorted((ROOT / "samples" / "tasks").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SAMPLE_ROWS, ids=lambda path: path.stem)
+def test_the_files_of_every_sample_are_found_again(
+    path: Path, made_of: Ingredients, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    row = json.loads(path.read_text(encoding="utf-8"))
+    made = portable(row, made_of.meaning)
+    assert '"samples/' not in json.dumps(made)
+    files = sample_files()
+    assert all(note.sha256 in files for note in notes_in(made))
+    paths: dict[FileNote, str | None] = {note: files[note.sha256 or ""] for note in notes_in(made)}
+    assert localised(made, paths, {}) == row
+
+
+@cache
+def sample_files() -> dict[str, str]:
+    """Digest -> path as rows name it."""
+    every = (file for file in (ROOT / "samples").rglob("*") if file.is_file() and "tasks" not in file.parts)
+    return {file_digest(file): str(file.relative_to(ROOT)) for file in every}
