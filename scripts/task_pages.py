@@ -23,8 +23,8 @@ A row's `params` is one JSON object. The same names may also stand in `full_orch
 same as an absent name. Media are paths, http(s) URLs, or output locations (`files/…`).
 
 The output of a finished row is its `output_location`: `files/<task id>_<name>`, in the folder `public/` beside the
-database. What else a task has to say (the place of a poster, further files, texts) stands in `result_data`. Pictures and
-videos say in their own metadata [how they were made](../metadata-and-replay.md).
+database. What else a task has to say (the place of a poster, further files, texts) stands in `result_data`. Pictures
+and videos say in their own metadata [how they were made](../metadata-and-replay.md).
 
 """
 BEGUN_BY = "<!-- written by scripts/document.py from the declarations; change those, then run `make docs` -->\n"
