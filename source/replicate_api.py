@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import email.utils
+import ipaddress
 import logging
 import math
 import threading
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import requests.auth
@@ -30,7 +32,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from source.errors import EngineError, InvalidInput, ProgramUnavailable, Transient
 from source.loras.references import same_origin
-from source.media.download import DownloadRules, opened, received, refuse_status, url_scheme
+from source.media.download import DownloadRules, opened, received, refuse_malformed, refuse_status, url_scheme
 from source.settings import Settings
 from Wan2GP.media import publishing
 
@@ -46,6 +48,8 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 #: tries of a cancellation: its task must end soon
 CANCEL_ATTEMPTS = 2
+#: Replicate takes no shorter one
+LEAST_DEADLINE_S = 5
 UNFINISHED = frozenset({"starting", "processing"})
 
 
@@ -88,6 +92,18 @@ class _Transport(httpx.HTTPTransport):
         return response
 
 
+def is_public(reference: str) -> bool:
+    """Whether this is an http(s) URL whose host is not, by its name, one of this machine or of a private network."""
+    if url_scheme(reference) not in ("http", "https"):
+        return False
+    refuse_malformed(reference)
+    host = urlsplit(reference).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+
+
 class Replicate:
     """Replicate for one task: use it as a context manager, on one thread.
 
@@ -107,7 +123,7 @@ class Replicate:
             base_url=self._base_url,
             transport=self._transport,
             # Replicate ends by itself what nobody asks for any more
-            headers={"Cancel-After": f"{math.ceil(settings.replicate_timeout_s)}s"},
+            headers={"Cancel-After": f"{max(math.ceil(settings.replicate_timeout_s), LEAST_DEADLINE_S)}s"},
         )
 
     def __enter__(self) -> Self:

@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     replicate_base_url: str = Field(
         "https://api.replicate.com", pattern="^https?://[^/]", description="Replicate, or a proxy of it"
     )
-    replicate_timeout_s: float = Field(900, ge=5, description="seconds after which an edit at Replicate is given up")
+    replicate_timeout_s: float = Field(900, gt=0, description="seconds after which an edit at Replicate is given up")
 
     comfy_url: str | None = Field(
         None, pattern="^https?://[^/]", description="a ComfyUI that runs already; without it the worker starts its own"
@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     comfy_args: str = Field("", description="further arguments of its main.py, as on a command line")
     comfy_start_timeout_s: float = Field(120, gt=0, description="seconds that it gets to answer after a start")
     comfy_timeout_s: float = Field(3600, gt=0, description="seconds after which a workflow is stopped")
+    comfy_stop_s: float = Field(
+        15, ge=0, description="seconds that a cancelled workflow gets to end before the worker's ComfyUI is ended"
+    )
     comfy_shares_gpu: bool | None = Field(
         None, description="whether it works on the worker's GPU; default: unless COMFY_URL names another machine"
     )

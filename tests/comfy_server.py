@@ -3,8 +3,9 @@
     python comfy_server.py --listen 127.0.0.1 --port 8188      (as main.py of a folder)
 
 Nodes: VHS_LoadVideo, LoadVideo and LoadImage read an upload; SaveVideo and SaveImages write files; Work takes `steps`
-steps of `seconds`; Fail raises, Crash ends the process (once, when `once` names a file), DropSockets closes every
-websocket, Flood writes to stdout. Its folder holds input, output, and in `requests.jsonl` what it was asked.
+steps of `seconds`, Deaf takes `seconds` and cannot be interrupted; Fail raises, Crash ends the process (once, when
+`once` names a file), DropSockets closes every websocket, Flood writes to stdout. Its folder holds input, output, and in
+`requests.jsonl` what it was asked.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ HERE = Path.cwd()
 NODES = {
     "VHS_LoadVideo": ["video"], "LoadVideo": ["file"], "LoadImage": ["image"],
     "SaveVideo": ["video"], "SaveImages": ["images", "count"],
-    "Work": ["steps", "seconds"], "Fail": ["message"], "Crash": [], "DropSockets": [], "Flood": ["megabytes"],
+    "Work": ["steps", "seconds"], "Deaf": ["seconds"],
+    "Fail": ["message"], "Crash": [], "DropSockets": [], "Flood": ["megabytes"],
 }  # fmt: skip
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -123,6 +125,8 @@ class Comfy:
                 self.step(given["seconds"])
                 data = {"value": step, "max": given["steps"], "prompt_id": prompt_id, "node": node_id}
                 self.send(client, "progress", data)
+        elif kind == "Deaf":
+            threading.Event().wait(given["seconds"])
         elif kind == "Fail":
             raise ValueError(given["message"])
         elif kind == "Crash":

@@ -18,10 +18,14 @@ TOKEN = "r8_TheTokenOfThisTest0123456789"
 MODEL = "black-forest-labs/flux-kontext-dev-lora"
 
 
-def webp(colour: tuple[int, int, int] = (200, 40, 40)) -> bytes:
+#: what every edit of it shows
+COLOUR = (200, 40, 40)
+
+
+def webp() -> bytes:
     """A picture of one colour."""
     file = io.BytesIO()
-    Image.fromarray(np.full((48, 64, 3), colour, np.uint8)).save(file, "WEBP", lossless=True)
+    Image.fromarray(np.full((48, 64, 3), COLOUR, np.uint8)).save(file, "WEBP", lossless=True)
     return file.getvalue()
 
 
@@ -52,7 +56,7 @@ class Behaviour:
     """What the server does next."""
 
     #: looks at a prediction until it has succeeded; None: it never ends
-    looks: int | None = 2
+    looks: int | None = 1
     #: how it ends
     ending: str = "succeeded"
     error: str | None = None

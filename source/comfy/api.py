@@ -12,15 +12,16 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from source.comfy.form import Form
 from source.comfy.workflow import SavedFile, Workflow, refusal
-from source.errors import EngineError, InvalidInput, Transient
+from source.errors import EngineError, InvalidInput, InvalidMedia, Transient
 from source.media.download import CONNECT_TIMEOUT_S, DownloadRules, received, shown
 from Wan2GP.media import publishing
 
 #: longest silence of an answer, seconds; an upload may take as long as it likes while it moves
 ANSWER_S = 30.0
-#: how an unfinished start, or a look at one that may be gone, is asked
-GLANCE_S = 2.0
+#: the same where it is asked again and again, so that a cancellation is not held up
+LOOK_S = 5.0
 
 
 def is_loopback(url: str) -> bool:
@@ -63,14 +64,20 @@ class ComfyApi:
 
     def stats(self) -> Mapping[str, Any]:
         """Its devices and their memory."""
-        return self._json("GET", "/system_stats", timeout=GLANCE_S)
+        return self._json("GET", "/system_stats", timeout=LOOK_S)
 
     def upload(self, path: Path, name: str) -> str:
         """Put a file into its folder of inputs. Returns the name by which nodes load it."""
         with path.open("rb") as file:
-            answer = self._json(
-                "POST", "/upload/image", files={"image": (name, file)}, data={"overwrite": "true", "type": "input"}
+            form = Form({"overwrite": "true", "type": "input"}, "image", name, file)
+            response = self._ask("POST", "/upload/image", data=form, headers={"Content-Type": form.content_type})
+        if response.status_code == 413:
+            raise InvalidMedia(
+                f"{path.name} is larger than what ComfyUI takes; start it with a larger --max-upload-size (in MB), "
+                "for which there is COMFY_ARGS"
             )
+        _refuse(response)
+        answer = _object(response)
         given, subfolder = answer.get("name"), answer.get("subfolder")
         if not isinstance(given, str) or not given:
             raise EngineError("ComfyUI did not say under which name it put the upload")
@@ -93,24 +100,24 @@ class ComfyApi:
 
     def history(self, prompt_id: str) -> Mapping[str, Any] | None:
         """What became of a prompt; None while it waits or runs, or when nothing is known of it."""
-        entry = self._json("GET", f"/history/{quote(prompt_id, safe='')}").get(prompt_id)
+        entry = self._json("GET", f"/history/{quote(prompt_id, safe='')}", timeout=LOOK_S).get(prompt_id)
         return entry if isinstance(entry, Mapping) else None
 
     def queue(self) -> list[Queued]:
         """The prompts that run or wait, whoever sent them."""
-        answer = self._json("GET", "/queue")
+        answer = self._json("GET", "/queue", timeout=LOOK_S)
         return [*_queued(answer.get("queue_running"), True), *_queued(answer.get("queue_pending"), False)]
 
     def cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, or interrupt it. Another one that runs is left alone."""
-        self._json("POST", "/queue", json={"delete": [prompt_id]})
+        self._json("POST", "/queue", json={"delete": [prompt_id]}, timeout=LOOK_S)
         if any(each.running and each.prompt_id == prompt_id for each in self.queue()):
             # older versions do not heed the id: they interrupt what runs, which was this one just now
-            self._json("POST", "/interrupt", json={"prompt_id": prompt_id})
+            self._json("POST", "/interrupt", json={"prompt_id": prompt_id}, timeout=LOOK_S)
 
     def free(self) -> None:
         """Ask it to give up its models and memory; it does so as soon as nothing runs."""
-        self._json("POST", "/free", json={"unload_models": True, "free_memory": True})
+        self._json("POST", "/free", json={"unload_models": True, "free_memory": True}, timeout=LOOK_S)
 
     def download(self, saved: SavedFile, target: Path, rules: DownloadRules) -> Path:
         """A file that a workflow saved, as `target`."""

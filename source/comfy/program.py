@@ -102,16 +102,17 @@ class ComfyProgram:
         if self._settings.comfy_url is None and child is not None and child.ended.is_set():
             raise EngineError(f"ComfyUI ended in mid-run ({child.farewell})")
 
-    def restart_later(self) -> None:
-        """It does not do what it is told: end the worker's own, so that the next task gets a fresh one."""
+    def end_for_now(self) -> None:
+        """End the worker's own; the next task gets a fresh one."""
         with self._changing:
-            if self._child is not None:
+            if self._child is not None and not self._child.ended.is_set():
+                log.info("ending ComfyUI")
                 self._child.end()
 
     def stop(self) -> None:
         """End it, for good."""
         self._stopped = True
-        self.restart_later()
+        self.end_for_now()
 
     # ---- the worker's own
 
@@ -196,7 +197,7 @@ class _Child:
         self._code: int | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._keeper = subprocess.Popen(
-            [sys.executable, "-I", str(KEEPER), *command],
+            [sys.executable, "-I", "-S", str(KEEPER), *command],
             cwd=folder, env=child_environment() | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip

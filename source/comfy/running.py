@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 #: how soon a cancellation is seen, and how often the history is asked: without the websocket, and beside it
 LISTEN_S, POLL_S, SECOND_LOOK_S = 0.2, 0.5, 5.0
-#: an outage of the server that is sat out
-OUTAGE_S = 15.0
-#: what a stopped workflow gets to leave the queue, and freed memory to be there
-STOPPING_S, FREEING_S = 5.0, 10.0
+#: an outage of the server that is sat out: loading a large model may keep it from answering
+OUTAGE_S = 60.0
+#: what freed memory gets to be there
+FREEING_S = 10.0
 FREED_BYTES = 512 * 1024 * 1024
 MAX_FILES = 64
 #: events after which the history knows the end
@@ -76,9 +76,6 @@ def run_workflow(workflow: Workflow, inputs: Sequence[InputFile], context: TaskC
         with program.serving(context.wait) as api:
             try:
                 return _Run(api, context).made(workflow, inputs)
-            except _StillRunning:
-                program.restart_later()
-                raise
             finally:
                 if program.shares_gpu and not _ends_at_once(context):
                     _give_back_memory(api)
@@ -93,10 +90,6 @@ def _ends_at_once(context: TaskContext) -> bool:
     except GenerationCancelled:
         pass
     return False
-
-
-class _StillRunning(EngineError):
-    """ComfyUI goes on with a workflow that was interrupted."""
 
 
 class _Run:
@@ -121,8 +114,8 @@ class _Run:
             try:
                 entry = self._outcome(workflow, prompt_id, events)
             except BaseException:
-                if not _ends_at_once(self._context):
-                    self._cancel(prompt_id)
+                if not _ends_at_once(self._context) and not self._stopped(prompt_id):
+                    self._context.comfy.end_for_now()
                 raise
         files = self._downloaded(self._saved(workflow, entry))
         return Made(files, prompt_id, (f"left out: {left_out}",) if left_out else ())
@@ -198,17 +191,19 @@ class _Run:
 
     # ---- a bad end
 
-    def _cancel(self, prompt_id: str) -> None:
-        """Take the prompt out of the queue, and see it go. Raises _StillRunning when it does not."""
+    def _stopped(self, prompt_id: str) -> bool:
+        """Take the prompt out of the queue, and see it go."""
         try:
             self._api.cancel(prompt_id)
-            deadline = time.monotonic() + STOPPING_S
+            deadline = time.monotonic() + self._context.settings.comfy_stop_s
             while any(each.prompt_id == prompt_id for each in self._api.queue()):
                 if time.monotonic() > deadline:
-                    raise _StillRunning(f"ComfyUI does not stop the workflow within {STOPPING_S:g} s")
+                    return False
                 time.sleep(LISTEN_S / 4)
-        except Transient as error:
+        except WanError as error:
             log.debug("the workflow was not taken back: %s", error)
+            return False
+        return True
 
 
 class _Progress:

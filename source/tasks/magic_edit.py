@@ -139,10 +139,11 @@ def _input(params: MagicEditParams, replicate: Replicate, context: TaskContext) 
 
 
 def _address(reference: str, replicate: Replicate, context: TaskContext) -> str:
-    """A URL is Replicate's to read; a file of this machine is handed over."""
+    """A public URL is Replicate's to read; a file of this machine, or of its network, is handed over."""
+    from source.replicate_api import is_public
     from Wan2GP.media import probe_image, read_image, write_image
 
-    if reference.lower().startswith(("http://", "https://")):
+    if is_public(reference):
         return reference
     image = context.fetch(reference, kind="image", field="image_url")
     if probe_image(image).format not in HOSTED_FORMATS:

@@ -230,6 +230,21 @@ def test_cancelling_interrupts_within_a_second_and_harms_no_neighbour(
         floor.close()
 
 
+def test_a_program_that_does_not_stop_is_ended_and_the_next_task_gets_a_new_one(
+    tmp_path: Path, folder: Path, video: Path
+) -> None:
+    floor = new_floor(tmp_path, folder, comfy_stop_s=0.3)
+    task = add(floor, video, ("Deaf", {"seconds": 600}))
+    with floor.working():
+        floor.wait_until(lambda: (floor.store.get(task).progress or {}).get("text") == "2 (the Deaf)")
+        deaf = int((folder / "pid").read_text())
+        floor.store.cancel(task)
+        floor.wait_for(task, Status.CANCELLED)
+        floor.wait_for(add(floor, video), Status.COMPLETE)
+        assert int((folder / "pid").read_text()) != deaf
+    floor.close()
+
+
 def test_a_prompt_that_waits_behind_others_is_taken_out_of_the_queue(tmp_path: Path, folder: Path, video: Path) -> None:
     with living_comfy(folder) as url:
         floor = new_floor(tmp_path, folder, comfy_url=url)

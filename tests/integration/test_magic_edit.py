@@ -24,7 +24,7 @@ from headless.generation import ModelInfo
 from headless.testing import FakeOrchestrator
 from source.errors import EngineError, ShuttingDown
 from source.media.download import DownloadRules
-from source.replicate_api import Replicate
+from source.replicate_api import Replicate, is_public
 from source.settings import load_settings
 from source.store.types import Status, Task
 from source.task_registry import registry
@@ -124,6 +124,32 @@ def test_a_file_of_this_machine_is_handed_over(
     with Image.open(io.BytesIO(rest[: rest.rindex(b"\r\n--", 0, -4)])) as arrived:
         assert (arrived.format, arrived.size) == (sent, (48, 32))
         assert sent == "JPEG" or np.array_equal(np.asarray(arrived.convert("RGB")), picture)
+
+
+@pytest.mark.parametrize(
+    ("reference", "public"),
+    [
+        ("https://example.com/a.jpg", True),
+        ("HTTP://93.184.215.14/a.jpg", True),
+        ("http://127.0.0.1:54321/storage/a.jpg", False),
+        ("http://192.168.1.5/a.jpg", False),
+        ("http://[::1]/a.jpg", False),
+        ("http://localhost:54321/a.jpg", False),
+        ("http://storage/a.jpg", False),
+        ("files/a.jpg", False),
+    ],
+)
+def test_what_replicate_cannot_read_is_told_apart(reference: str, public: bool) -> None:
+    assert is_public(reference) is public
+
+
+def test_an_image_of_the_own_network_is_fetched_and_handed_over(
+    floor: Floor, site: ReplicateSite, samples: Path
+) -> None:
+    with serving() as storage:
+        row = edit(floor, image_url=storage.add("/cup.jpg", (samples / "coffee.jpg").read_bytes()))
+    assert row.status is Status.COMPLETE, row.error_message
+    assert given_to(site)["input_image"] == f"{site.url}/v1/files/file1"
 
 
 # -- answers that pass, and answers that do not
@@ -262,10 +288,10 @@ def test_cancelling_the_task_cancels_the_prediction(floor: Floor, site: Replicat
 
 
 def test_an_edit_that_takes_too_long_is_given_up(tmp_path: Path, site: ReplicateSite) -> None:
-    floor = new_floor(tmp_path, site, replicate_timeout_s=5)
+    floor = new_floor(tmp_path, site, replicate_timeout_s=1.2)
     site.behaviour.looks = None
     row = edit(floor)
-    assert row.error_class == "transient" and "more than 5 s" in (row.error_message or "")
+    assert row.error_class == "transient" and "more than 1.2 s" in (row.error_message or "")
     assert site.runs["prediction1"].status == "canceled"
     assert site.asked("POST", "/v1/models")[0].headers["Cancel-After"] == "5s"
     floor.close()
