@@ -127,6 +127,7 @@ def _parts(definition: ModelDefinition, places: Layout) -> dict[str, list[Path]]
         "low-noise expert": [places.transformer_2] if places.transformer_2 else [],
         "modules": list(dict.fromkeys([*places.modules, *places.modules_2])),
         "audio encoder": [places.audio_encoder] if places.audio_encoder else [],
+        "upsampler": [places.upsampler] if places.upsampler else [],
     }
 
 

@@ -210,10 +210,12 @@ class GenerationOptions(BaseModel):
     motion_amplitude: float | None = knob("more motion for image-to-video", ge=1, le=1.4)
 
     hires_scale: float | None = knob(
-        "second pass of an image model: sides of the result by those of the first; 1 is off", ge=1, le=4
+        "second pass of an image model or LTX-Video: sides of the result by those of the first; 1 is off", ge=1, le=4
     )
     hires_steps: int | None = knob("denoising steps of the second pass", ge=1, le=100)
-    hires_denoise: float | None = knob("share of noise that the second pass begins with", gt=0, le=1)
+    hires_denoise: float | None = knob(
+        "share of noise that the second pass begins with; of LTX-Video: share of its schedule", gt=0, le=1
+    )
     hires_upscale_method: str | None = knob("how the latents are enlarged: nearest, bilinear, bicubic or area")
 
     prompt_enhancer: str | None = knob("letters: T use the text, I use the image")

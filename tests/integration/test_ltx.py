@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,18 @@ def test_a_long_video_is_made_in_windows(engine, diffusers_own):
     require_equal(ours[:25], first / 255)
     second = theirs(diffusers_own, seed=6, prompt="a ring", num_frames=25, conditions=[video(list(ours[16:25]), 0)])
     require_equal(ours[25:], second[9:])
+
+
+def test_a_schedule_that_adds_noise_at_each_step_is_repeated_too(engine, tmp_path: Path):
+    plain = frames()
+    folder = tiny_ltx(tmp_path / "noisy")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"stochastic_sampling": True}))
+    (engine / "ltxv_13B.json").write_text(json.dumps({"model": {"source": str(folder), "devices": []}}))
+    wgp.configure(definitions=[engine])
+    wgp.release_model()
+    noisy = frames()
+    assert np.array_equal(noisy, frames()) and not np.array_equal(noisy, plain)
 
 
 @pytest.mark.parametrize(("asked", "made"), [(260, 257), (250, 249), (16, 17), (24, 25)])

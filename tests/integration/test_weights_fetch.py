@@ -183,6 +183,17 @@ def test_a_single_file_of_the_hub_comes_flat_beside_the_parts_of_its_base(hub, t
     assert f"{ckpts}/mine.safetensors\n" in where.stdout and "missing" not in where.stdout
 
 
+def test_what_enlarges_latents_for_a_second_pass_comes_with_its_model(hub, tmp_path: Path):
+    row(tmp_path, "mine", architecture="ltxv_13B", source=REPOSITORY, refining={"upsampler": REPOSITORY})
+    hub.files["latent_upsampler/config.json"] = b"{}"
+    done = models(hub, tmp_path, "fetch", "mine")
+    assert done.returncode == 0, done.stderr
+    beside = tmp_path / "ckpts" / REPOSITORY.rpartition("/")[2]
+    assert [path.name for path in beside.iterdir() if not path.name.startswith(".")] == ["latent_upsampler"]
+    assert (beside / "latent_upsampler" / "config.json").read_bytes() == b"{}"
+    assert f"upsampler           {beside}\n" in models(hub, tmp_path, "where", "mine").stdout
+
+
 def test_a_plain_address_is_resumed_by_the_next_call(hub, tmp_path: Path):
     row(tmp_path, "t2v", source=REPOSITORY)
     row(tmp_path, "mine", architecture="t2v", URLs=[f"{hub.url}/plain/alone.safetensors"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline, HunyuanVideoImageToVideoPipeline, HunyuanVideoPipeline
 
 from Wan2GP.definitions import ModelDefinition
@@ -37,6 +38,8 @@ class Hunyuan(Video):
     def load(cls, definition: ModelDefinition, place: Place) -> Any:
         """The pipeline. Raises ModelUnavailable for a tokenizer that the prompt's template is not made for."""
         pipeline = super().load(definition, place)
+        if place.device != "cpu":
+            pipeline.vae.to(torch.float16)  # as published; in bfloat16 colours show bands
         known = pipeline.tokenizer.get_vocab()
         if lacking := [mark for mark in _MARKS if mark not in known]:
             raise ModelUnavailable(
