@@ -148,7 +148,10 @@ class GenerationOptions(BaseModel):
         "1 goes on from video_source by its last latent frame, with image_refs as the anchor (SVI 2 Pro)"
     )
     input_video_strength: Fraction01 | None = knob("adherence to the start image or source")
-    video_prompt_type: str | None = knob("letters that say what the control media are")
+    video_prompt_type: str | None = knob(
+        "letters that say what the control media are, and what is drawn of them first: P poses, D depth, E edges, "
+        "S scribble, L motion, C greys"
+    )
     video_guide: VideoRef | None = knob("control video")
     video_mask: VideoRef | None = knob("mask video: black keeps, white generates")
     image_guide: ImageRef | None = knob("control image, in image modes")
