@@ -212,6 +212,27 @@ def test_cancel_while_finishing_leaves_no_file_and_no_trace(tmp_path: Path) -> N
     assert len(frames_of()) == 9
 
 
+class Died(BaseException):
+    """Stands for the death of the process: nothing in the engine answers it."""
+
+
+def test_a_run_that_is_taken_up_again_ends_as_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    def die(command: str, data: Any, state: dict[str, Any]) -> None:
+        if command == "progress" and data[1] == "denoising" and data[0] == (2, 3):
+            raise Died
+
+    short = TINY | GRAIN | {"video_length": 5, "num_inference_steps": 3, "temporal_upsampling": "rife2"}
+    kept = {"lossless": True, "checkpoint": tmp_path / "kept", "checkpoint_interval_s": 0}
+    whole = run_engine(**short, plugin_data={"lossless": True}).frames()
+    with pytest.raises(Died):
+        run_engine(die, **short, plugin_data=kept)
+    again = run_engine(**short, plugin_data=kept)
+    steps = [data[0][0] for data in again.data("progress") if data[1] == "denoising"]
+    assert steps[0] >= 1 and steps[-1] == 3
+    assert len(again.frames()) == 9
+    assert np.array_equal(again.frames(), whole)
+
+
 def test_a_call_with_repeats_grains_each_by_its_own_seed() -> None:
     run = run_engine(**DRAFT, **GRAIN, repeat_generation=2)
     first, second = (Run(True, [file]).frames() for file in run.files)
