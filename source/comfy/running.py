@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,7 @@ class _Run:
             workflow = with_input(workflow, each.node_id, each.input_field, name)
         client_id = f"{self._context.task.id}:{self._context.task.claim_number}"
         with Events(self._api.url, client_id) as events:
-            prompt_id, left_out = self._api.submit(workflow, client_id)
-            if left_out:
-                log.warning("ComfyUI leaves out a part of the workflow: %s", left_out)
+            prompt_id, left_out = self._submitted(workflow, client_id)
             try:
                 entry = self._outcome(workflow, prompt_id, events)
             except BaseException:
@@ -119,6 +117,18 @@ class _Run:
                 raise
         files = self._downloaded(self._saved(workflow, entry))
         return Made(files, prompt_id, (f"left out: {left_out}",) if left_out else ())
+
+    def _submitted(self, workflow: Workflow, client_id: str) -> tuple[str, str | None]:
+        """The prompt's id, and what is said against a part of the workflow that is left out."""
+        try:
+            prompt_id, left_out = self._api.submit(workflow, client_id)
+        except Transient:
+            with suppress(WanError):  # the answer may be what was lost, and not the prompt
+                self._forget_earlier_claims()
+            raise
+        if left_out:
+            log.warning("ComfyUI leaves out a part of the workflow: %s", left_out)
+        return prompt_id, left_out
 
     def _forget_earlier_claims(self) -> None:
         """A worker that died may have left this task's prompt in a ComfyUI that lives on."""
