@@ -28,7 +28,7 @@ from Wan2GP.wheel_files import fetch_wheel_files, package, wheel_files
 Say = Callable[[str], object]
 
 #: parts that no model here reads
-_LEFT_OUT = ("*.md", "assets/*", "examples/*", "google/*", "*.png", "*.mp4", ".gitattributes")
+_LEFT_OUT = ("*.md", "assets/*", "examples/*", "google/*", "media/*", "*.png", "*.mp4", ".gitattributes")
 _UPSAMPLER_PARTS = ("latent_upsampler/*",)
 _AUDIO_PARTS = ("*.json", "*.txt", "model.safetensors")
 _ON_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)")
