@@ -16,6 +16,7 @@ from source.errors import EngineError, GenerationCancelled, InvalidInput, Shutti
 from source.params.generating import GeneratingParams
 from source.params.lora import LoRAConfig
 from source.planning.still_size import of_megapixel
+from source.results import finished
 from source.task_registry import Done, TaskContext, task
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def _local(params: MagicEditParams, context: TaskContext) -> Done:
         info = probe_image(image)
         width, height = of_megapixel(info.width, info.height, model.pixel_block)
         options = options.replace(resolution=f"{width}x{height}")
-    result = context.generate(model.name, options.replace(prompt=_prompt(params), image_refs=[str(image)]))
-    notes = {"notes": list(result.notes)} if result.notes else {}
-    return Done(result.output, {"model": result.model, "engine": "local", **notes}, extra=result.files[:-1])
+    return finished(context.generate(model.name, options.replace(prompt=_prompt(params), image_refs=[str(image)])))
 
 
 def _prompt(params: MagicEditParams) -> str:
