@@ -5,21 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
+from fetched import fetched
 
 from Wan2GP import wgp
-from Wan2GP.definitions import load_definitions
 from Wan2GP.media import Frame, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pose_checkpoints() -> Path:
-    """The folder of checkpoints that holds the pose model; skips the test where it was not fetched."""
-    folder = ROOT / "ckpts"
-    if load_definitions().unavailable("pose", folder) is not None:
-        pytest.skip("the pose model is not here; fetch it with: python -m Wan2GP.models fetch pose")
-    return folder
+    """The folder of checkpoints that holds the pose model."""
+    return fetched("pose")
 
 
 def use_engine(checkpoints: Path, outputs: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from fetched import fetched_rife
 
 from Wan2GP.engine.rife_weights import SHA256, digest, weights_path
 
@@ -38,9 +38,7 @@ def test_required_weights_that_cannot_be_had_are_a_failure(root: Path, tmp_path:
 
 
 def test_weights_that_are_there_are_kept(root: Path, tmp_path: Path):
-    weights = weights_path(root / "ckpts")
-    if not weights.is_file():
-        pytest.skip("RIFE's weights are not here; fetch them with scripts/fetch_rife.py")
+    weights = fetched_rife()
     target = weights_path(tmp_path)
     target.parent.mkdir()
     shutil.copy(weights, target)

@@ -8,15 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from control_runs import ROOT
 from engine_runs import run_engine
+from fetched import fetched
 from worker_floor import Floor
 
 from headless.orchestrator import WanOrchestrator
 from source.store.types import Status
 from source.task_registry import registry
 from Wan2GP import wgp
-from Wan2GP.definitions import load_definitions
 from Wan2GP.errors import InvalidInput, ModelUnavailable
 from Wan2GP.media import Frame, probe_video, read_frames, read_image, write_image, write_video
 
@@ -36,11 +35,8 @@ CAMERA = [
 
 @pytest.fixture
 def checkpoints() -> Path:
-    """Where the network is; skips the test where it was not fetched."""
-    folder = ROOT / "ckpts"
-    if load_definitions().unavailable("person_mask", folder) is not None:
-        pytest.skip("the network is not here; fetch it with: python -m Wan2GP.models fetch person_mask")
-    return folder
+    """Where the network is."""
+    return fetched("person_mask")
 
 
 @pytest.fixture

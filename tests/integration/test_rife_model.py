@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 from engine_runs import picture, run_engine
+from fetched import fetched_rife
 
 from headless.generation import CancelToken, GenerationTask
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
-from Wan2GP.engine.rife_weights import weights_path
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import probe_video, read_frames, read_image, resize, write_image, write_video
 
@@ -33,8 +33,7 @@ def engine(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def weights(root: Path) -> None:
-    if not weights_path(root / "ckpts").is_file():
-        pytest.skip("RIFE's weights are not here; fetch them with scripts/fetch_rife.py")
+    fetched_rife()
     wgp.configure(checkpoints=root / "ckpts")
 
 

@@ -13,6 +13,7 @@ from engine_runs import grey_video, picture
 from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.draft import Draft
 from Wan2GP.engine.families import Cancel, Place
+from Wan2GP.engine.preparing import check_preparing
 from Wan2GP.engine.request import parse_request
 from Wan2GP.errors import GenerationCancelled, InvalidInput, Unsupported
 from Wan2GP.media import read_frames, resize, write_video
@@ -31,6 +32,7 @@ def request_for(**values):
     values.setdefault("resolution", "64x48")
     request = parse_request(values, load_definitions()["draft"], Draft.reads, Path("loras"))
     Draft.check(request)
+    check_preparing(request, lambda model: None)
     return request
 
 

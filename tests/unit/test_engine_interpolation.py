@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fetched import fetched_rife
 
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.interpolation import Blend, OpticalFlow, consistent_share, interpolation_share, is_cut
-from Wan2GP.engine.rife_weights import weights_path
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable
 from Wan2GP.media import read_frame, read_image, resize
 
@@ -20,10 +20,8 @@ SIZE = (96, 64)
 
 
 @pytest.fixture(scope="module")
-def rife(root: Path):
-    weights = weights_path(root / "ckpts")
-    if not weights.is_file():
-        pytest.skip("RIFE's weights are not here; fetch them with scripts/fetch_rife.py")
+def rife():
+    weights = fetched_rife()
     from Wan2GP.engine.rife import Rife
 
     return Rife(weights, "cpu")
