@@ -95,10 +95,17 @@ class Architecture:
     svi_always: bool = False
     #: what its folder must hold (of one in transformers' format: besides weights); empty: it is in diffusers' format
     folder_files: tuple[str, ...] = ()
+    #: what a row must name among its `parts`: models that it is put together of
+    needed_parts: tuple[str, ...] = ()
     #: values of model_mode; empty: has none
     model_modes: tuple[int, ...] = ()
     #: the model whose folder holds the parts (text encoder, VAE, …) that a file of the transformer alone lacks
     parts_from: str | None = None
+
+    @property
+    def draws_from_text(self) -> bool:
+        """Whether it makes pictures that follow a prompt."""
+        return "text" in self.inputs and not self.text_output
 
 
 def with_svi(architecture: Architecture) -> Architecture:
@@ -363,4 +370,38 @@ _MASKS: Mapping[str, Architecture] = {
     ),
 }
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS, **_MASKS})
+#: answers with text
+_WRITES = Architecture(
+    inputs=frozenset({"text"}),
+    fps=1,
+    frame_step=1,
+    min_frames=1,
+    pixel_block=1,
+    phases=1,
+    family="Prompt enhancer",
+    lora_folder="",
+    solvers=(),
+    text_output=True,
+)
+_WITH_TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+#: models that write prompts, and their parts
+_WRITERS: Mapping[str, Architecture] = {
+    "llama3": replace(_WRITES, family="Llama 3", engine="language", folder_files=_WITH_TOKENIZER),
+    "florence2": replace(
+        _WRITES,
+        inputs=frozenset({"references"}),
+        family="Florence-2",
+        engine="captioner",
+        folder_files=_WITH_TOKENIZER,
+    ),
+    "prompt_enhancer": replace(
+        _WRITES,
+        inputs=frozenset({"text", "references"}),
+        engine="prompt_enhancer",
+        needs_weights=False,
+        needed_parts=("writer",),
+    ),
+}
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({**_WAN, **_OTHERS, **_MASKS, **_WRITERS})

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from Wan2GP import layout
 from Wan2GP.architectures import ARCHITECTURES, Architecture, WindowRule
+from Wan2GP.definition_fields import DECLARED, check_field, check_setting
 from Wan2GP.errors import InvalidInput, UnknownModel, did_you_mean
-from Wan2GP.parameters import PARAMETERS, PLUMBING
 
 __all__ = [
     "ALIASES",
@@ -43,62 +43,6 @@ _MAX_REFERENCES = 10
 _SUFFIXES = (".safetensors", ".gguf", ".pt", ".pth", ".ckpt")
 
 Documents = Mapping[str, Mapping[str, Any]]
-
-#: fields of the `model` object, with the types they may have
-_MODEL_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "name": (str,),
-    "architecture": (str,),
-    "description": (str,),
-    "source": (str,),
-    "wheel_files": (dict,),
-    "devices": (list,),
-    "visible": (bool,),
-    "URLs": (list, str),
-    "URLs2": (list, str),
-    "modules": (list, str),
-    "lends": (list,),
-    "loras": (list, str),
-    "loras_multipliers": (list, str),
-    "preload_URLs": (list, str),
-    "VAE_URLs": (list, str),
-    "text_encoder_URLs": (list, str),
-    "text_encoder_folder": (str,),
-    "source2": (str,),
-    "module_source": (str,),
-    "finetune_source_model": (str,),
-    "auto_quantize": (bool,),
-    "attention": (dict,),
-    "compile": (list, bool),
-    "group": (str,),
-    "image_outputs": (bool,),
-    "profiles_dir": (list,),
-    "settings_dir": (list,),
-    "guidance_max_phases": (int,),
-    "lock_guidance_phases": (bool,),
-    "configs": (dict,),
-    "teacache_coefficients": (list,),
-    "magcache_ratios": (list,),
-    "resolutions": (list,),
-    "resolutions_categories": (list,),
-    "frames_minimum": (int,),
-    "frames_steps": (int,),
-    "fps": (int,),
-    "custom_settings": (list,),
-    "infos": (str,),
-    "audio_encoder": (str,),
-    "refining": (dict,),
-    "licence": (str,),
-    "verified": (bool,),
-}
-
-#: fields of the `model` object that stand in for what its architecture declares
-_DECLARED = {
-    "fps": "fps",
-    "frames_minimum": "min_frames",
-    "frames_steps": "frame_step",
-    "image_outputs": "image_output",
-    "guidance_max_phases": "phases",
-}
 
 #: fields of the `model` object that change the weights in ways that this version cannot follow
 _UNREADABLE = ("VAE_URLs", "text_encoder_URLs", "text_encoder_folder", "source2")
@@ -140,6 +84,8 @@ class ModelDefinition:
     settings: Mapping[str, Any]
     #: the `model` object as written
     model: Mapping[str, Any]
+    #: models that this one is put together of: what each is in it -> the model
+    parts: Mapping[str, ModelDefinition] = field(default_factory=dict)
     #: the file that it was read from
     origin: Path
 
@@ -197,7 +143,8 @@ def load_definitions(extra_dirs: Iterable[Path] = ()) -> Definitions:
         for path in sorted(folder.glob("*.json")):
             documents[path.stem] = _merged(documents.get(path.stem, {}), _read(path))
             origins[path.stem] = path
-    return Definitions({name: _definition(name, documents, origins[name]) for name in documents})
+    rows = {name: _definition(name, documents, origins[name]) for name in documents}
+    return Definitions({name: _with_parts(row, rows) for name, row in rows.items()})
 
 
 def availability(definition: ModelDefinition, checkpoints: Path, device: str | None = None) -> str | None:
@@ -214,7 +161,11 @@ def availability(definition: ModelDefinition, checkpoints: Path, device: str | N
             f"{definition.id}: this version cannot use {fields}; leave that out and let model.source name a diffusers "
             "repository or folder."
         )
-    reasons = (_missing_device(definition, device), _missing_weights(definition, checkpoints))
+    reasons = (
+        _missing_device(definition, device),
+        _missing_weights(definition, checkpoints),
+        *(_missing_part(definition, part, checkpoints, device) for part in definition.parts.values()),
+    )
     return " ".join(reason for reason in reasons if reason) or None
 
 
@@ -243,6 +194,14 @@ def _missing_weights(definition: ModelDefinition, checkpoints: Path) -> str | No
     return f"{definition.id}: {missing} is missing or damaged. {cure}"
 
 
+def _missing_part(
+    definition: ModelDefinition, part: ModelDefinition, checkpoints: Path, device: str | None
+) -> str | None:
+    """The same of a model that this one is put together of."""
+    reason = availability(part, checkpoints, device)
+    return f"{definition.id} needs {part.id}. {reason}" if reason else None
+
+
 def how_to_fetch(definition: ModelDefinition, folder: Path) -> str:
     """A sentence that says how the weights come into `folder`."""
     source = str(definition.source)
@@ -268,33 +227,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(model, dict):
         raise InvalidInput(f"{path}: model: must be an object")
     for key, value in model.items():
-        _check_field(path, key, value)
+        check_field(path, key, value)
     for key, value in document.items():
         if key != "model":
-            _check_setting(path, key, value)
+            check_setting(path, key, value)
     return document
-
-
-def _check_field(path: Path, key: str, value: Any) -> None:
-    if key not in _MODEL_FIELDS:
-        raise InvalidInput(f"{path}: model.{key}: there is no such field.{did_you_mean(key, _MODEL_FIELDS)}")
-    if not isinstance(value, _MODEL_FIELDS[key]):
-        kinds = " or ".join(kind.__name__ for kind in _MODEL_FIELDS[key])
-        raise InvalidInput(f"{path}: model.{key}: must be {kinds}, not {type(value).__name__}")
-    if key in _DECLARED and key != "image_outputs" and (isinstance(value, bool) or value < 1):
-        raise InvalidInput(f"{path}: model.{key}: must be a whole number from 1, not {value!r}")
-
-
-def _check_setting(path: Path, key: str, value: Any) -> None:
-    if key not in PARAMETERS or key in PLUMBING:
-        known = set(PARAMETERS) - PLUMBING
-        raise InvalidInput(f"{path}: {key}: there is no such setting.{did_you_mean(key, known)}")
-    default = PARAMETERS[key].default
-    number = isinstance(default, (int, float))
-    if number and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise InvalidInput(f"{path}: {key}: must be a number, not {value!r}")
-    if isinstance(default, str) and not isinstance(value, str):
-        raise InvalidInput(f"{path}: {key}: must be text, not {value!r}")
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,7 +254,7 @@ def _definition(name: str, documents: Documents, path: Path) -> ModelDefinition:
         name=model["name"],
         architecture_name=architecture,
         architecture=replace(
-            ARCHITECTURES[architecture], **{ours: model[key] for key, ours in _DECLARED.items() if key in model}
+            ARCHITECTURES[architecture], **{ours: model[key] for key, ours in DECLARED.items() if key in model}
         ),
         description=model.get("description", ""),
         source=documents[folder_of]["model"].get("source"),
@@ -332,6 +269,18 @@ def _definition(name: str, documents: Documents, path: Path) -> ModelDefinition:
         model=MappingProxyType(dict(model)),
         origin=path,
     )
+
+
+def _with_parts(row: ModelDefinition, rows: Mapping[str, ModelDefinition]) -> ModelDefinition:
+    """The row with the models that its `parts` name. Raises InvalidInput for one that is none, or lacks a part."""
+    named = row.model.get("parts", {})
+    if lacking := [part for part in row.architecture.needed_parts if part not in named]:
+        raise InvalidInput(f"{row.origin}: model.parts.{lacking[0]}: is missing")
+    for part, name in named.items():
+        if name not in rows:
+            hint = did_you_mean(str(name), rows)
+            raise InvalidInput(f"{row.origin}: model.parts.{part}: refers to {name!r}, which is no model.{hint}")
+    return replace(row, parts=MappingProxyType({part: rows[name] for part, name in named.items()}))
 
 
 def _folder_owner(name: str, documents: Documents, path: Path) -> str:

@@ -10,7 +10,8 @@
     ├── OutOfMemory                 the device or the host ran out of memory
     ├── DeviceLost                  the accelerator is unusable until the process is replaced
     └── EngineError                 the engine failed for another reason
-        └── NoOutput                the engine returned without a new file
+        ├── NoOutput                the engine returned without a new file
+        └── EmptyAnswer             a model that writes text gave none
 
 What each class means for a task (fail, retry, release, exit) is decided in one table: `source/errors.py`.
 """
@@ -70,6 +71,10 @@ class EngineError(WanError):
 
 class NoOutput(EngineError):
     """The engine returned without producing a new file."""
+
+
+class EmptyAnswer(EngineError):
+    """A model that writes text gave an answer without a word."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -30,6 +30,8 @@ Say = Callable[[str], object]
 #: parts that no model here reads
 _LEFT_OUT = ("*.md", "assets/*", "examples/*", "google/*", "media/*", "*.png", "*.mp4", ".gitattributes")
 _UPSAMPLER_PARTS = ("latent_upsampler/*",)
+#: the same weights in other forms, beside those that the transformers library reads
+_TWICE = ("*.pt", "*.pth", "*.gguf", "original/*", "onnx/*")
 _AUDIO_PARTS = ("*.json", "*.txt", "model.safetensors")
 _ON_HUB = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)")
 _CHUNK_BYTES = 1 << 16
@@ -72,6 +74,7 @@ def _downloads(definition: ModelDefinition, checkpoints: Path, loras: Path | Non
         return
     if not definition.source.startswith(IN_PACKAGE) and not Path(definition.source).expanduser().is_absolute():
         left_out = [*_LEFT_OUT, *(f"{part}/*" for part in unneeded_parts(definition))]
+        left_out += _TWICE if definition.architecture.folder_files else ()
         yield _repository(definition.source, places.folder, ignore_patterns=left_out)
     for weight in places.files:
         yield _file(weight)

@@ -94,6 +94,9 @@ def _row(definition: ModelDefinition, checkpoints: Path) -> dict[str, Any]:
 def _state(definition: ModelDefinition, checkpoints: Path, reason: str | None) -> str:
     if reason is None:
         return _READY
+    if definition.parts:
+        states = {_state(part, checkpoints, availability(part, checkpoints)) for part in definition.parts.values()}
+        return _REFUSED if _REFUSED in states else _MISSING
     places = where(definition, checkpoints)
     lacks_files = places is not None and missing(definition, places) is not None
     return _MISSING if lacks_files and definition.architecture.engine is not None else _REFUSED
@@ -112,6 +115,10 @@ def _present(definition: ModelDefinition, checkpoints: Path) -> Iterator[Path]:
 
 
 def _where(definition: ModelDefinition, options: argparse.Namespace, out: Console) -> None:
+    if definition.parts:
+        for role, part in definition.parts.items():
+            out.print(f"{role:20}{_layout(part, options.ckpts).folder}", markup=False)
+        return
     for part, paths in _parts(definition, _layout(definition, options.ckpts)).items():
         for path in paths:
             out.print(f"{part:20}{path}{'' if path.exists() else '   (missing)'}", markup=False)
@@ -134,6 +141,10 @@ def _parts(definition: ModelDefinition, places: Layout) -> dict[str, list[Path]]
 def _verify(definition: ModelDefinition, options: argparse.Namespace, out: Console) -> None:
     from Wan2GP.weights.checking import check_weights
 
+    for part in definition.parts.values():
+        _verify(part, options, out)
+    if definition.parts:
+        return
     places = _layout(definition, options.ckpts)
     lacking = missing(definition, places)
     if lacking is not None:
@@ -143,6 +154,10 @@ def _verify(definition: ModelDefinition, options: argparse.Namespace, out: Conso
 
 
 def _fetch(definition: ModelDefinition, options: argparse.Namespace, out: Console) -> None:
+    for part in definition.parts.values():
+        _fetch(part, options, out)
+    if definition.parts:
+        return
     if not definition.architecture.needs_weights:
         out.print(f"{definition.id} needs no weights", markup=False)
         return

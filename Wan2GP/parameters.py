@@ -113,6 +113,7 @@ _SAMPLING = _rows(
     override_attention="",
     override_profile=-1,
     prompt_enhancer="",
+    prompt_enhancer_model="prompt_enhancer",
     min_frames_if_references=1,
     hires_scale=1.0,
     hires_steps=6,

@@ -268,7 +268,8 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
     request = parse_request(values, definition, kind.reads, Path(server_config["loras_root"]))
     kind.check(request)
     check_finishing(request)
-    check_preparing(request, lambda name: definitions().unavailable(name, _checkpoints()))
+    device = server_config["device"].partition(":")[0] or None
+    check_preparing(request, definitions(), lambda name: definitions().unavailable(name, _checkpoints(), device))
     return request
 
 

@@ -221,7 +221,10 @@ class GenerationOptions(BaseModel):
     )
     hires_upscale_method: str | None = knob("how the latents are enlarged: nearest, bilinear, bicubic or area")
 
-    prompt_enhancer: str | None = knob("letters: T use the text, I use the image")
+    prompt_enhancer: str | None = knob("rewrite the prompt, by letters: T use the text, I use the images, TI both")
+    prompt_enhancer_model: str | None = knob(
+        "the model that rewrites it, such as prompt_enhancer or prompt_enhancer_vl"
+    )
     temporal_upsampling: str | None = knob("frames between the frames: rife2 or rife4 make 2 or 4 times the rate")
     spatial_upsampling: str | None = knob("larger pictures: lanczos1.5, lanczos2 … lanczos4")
     film_grain_intensity: Fraction01 | None = knob("film grain: 0 none, 1 strong")

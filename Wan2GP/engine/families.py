@@ -76,6 +76,7 @@ class Family(Protocol):
 #: name (as in `Architecture.engine`) -> module and class
 FAMILIES = {
     "canny": ("Wan2GP.engine.control_models", "Canny"),
+    "captioner": ("Wan2GP.engine.captioning", "Captioner"),
     "depth": ("Wan2GP.engine.depth", "Depth"),
     "draft": ("Wan2GP.engine.draft", "Draft"),
     "flow": ("Wan2GP.engine.control_models", "Flow"),
@@ -84,11 +85,13 @@ FAMILIES = {
     "hunyuan": ("Wan2GP.engine.stock.hunyuan", "Hunyuan"),
     "hunyuan_custom": ("Wan2GP.engine.stock.hunyuan_custom", "HunyuanCustom"),
     "hunyuan_i2v": ("Wan2GP.engine.stock.hunyuan", "HunyuanImage"),
+    "language": ("Wan2GP.engine.language", "Language"),
     "ltx": ("Wan2GP.engine.stock.ltx", "LTX"),
     "person_mask": ("Wan2GP.engine.person_mask", "PersonMask"),
     "pose": ("Wan2GP.engine.pose", "Pose"),
     "pose_joints": ("Wan2GP.engine.pose", "PoseJoints"),
     "scribble": ("Wan2GP.engine.control_models", "Scribble"),
+    "prompt_enhancer": ("Wan2GP.engine.prompt_enhancer", "PromptEnhancer"),
     "qwen_image": ("Wan2GP.engine.stock.qwen", "QwenImage"),
     "qwen_image_edit": ("Wan2GP.engine.stock.qwen", "QwenImageEdit"),
     "qwen_image_edit_plus": ("Wan2GP.engine.stock.qwen", "QwenImageEditPlus"),

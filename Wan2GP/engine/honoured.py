@@ -22,6 +22,9 @@ _USED_BY_THE_CALL = frozenset(
 #: what the call does to the frames of any model; an answer in words has none
 _DONE_TO_FRAMES = frozenset(SETTINGS)
 
+#: what the call does to the prompt of any model that draws from one
+_DONE_TO_A_PROMPT = frozenset({"prompt_enhancer", "prompt_enhancer_model"})
+
 #: content parameter -> the input that an architecture declares for it
 _INPUT_OF = {
     "image_start": "image_start",
@@ -73,7 +76,8 @@ def ignored(wanted: frozenset[str], definition: ModelDefinition, reads: frozense
     """One note that names the settings that were asked for and do nothing; none when all act."""
     acting = reads - _idle(definition.architecture)
     finished = frozenset() if definition.architecture.text_output else _DONE_TO_FRAMES
-    names = sorted(wanted - acting - _USED_BY_THE_CALL - finished - CONTENT)
+    enhanced = _DONE_TO_A_PROMPT if definition.architecture.draws_from_text else frozenset()
+    names = sorted(wanted - acting - _USED_BY_THE_CALL - finished - enhanced - CONTENT)
     return (f"ignored by {definition.id}: {', '.join(names)}",) if names else ()
 
 

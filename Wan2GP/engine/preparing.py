@@ -10,25 +10,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from Wan2GP.definitions import Definitions
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.control_drawing import with_drawn_control
 from Wan2GP.engine.control_letters import check_letters, check_models
+from Wan2GP.engine.enhancing import check_enhancing, enhanced
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.request import GenerationRequest
 
 
-def check_preparing(request: GenerationRequest, unavailable: Callable[[str], str | None]) -> None:
+def check_preparing(
+    request: GenerationRequest, definitions: Definitions, unavailable: Callable[[str], str | None]
+) -> None:
     """Raises InvalidInput or Unsupported for what cannot be prepared, ModelUnavailable where a model for it is missing.
 
     `unavailable` says why a model cannot run here; None when it can. Nothing is loaded.
     """
     check_letters(request)
     check_models(request, unavailable)
+    check_enhancing(request, definitions, unavailable)
 
 
 @contextmanager
 def prepared(request: GenerationRequest, beside: Beside, cancel: Cancel, folder: Path) -> Iterator[GenerationRequest]:
     """The request as its model takes it; what was made for it, in `folder`, goes with the block."""
     cancel.raise_if_requested()
-    with with_drawn_control(request, beside, cancel, folder) as ready:
+    written = enhanced(request, beside, cancel)
+    with with_drawn_control(written, beside, cancel, folder) as ready:
         yield ready

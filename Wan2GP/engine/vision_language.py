@@ -6,32 +6,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration, StoppingCriteria
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.answers import EachToken, greedy
 from Wan2GP.engine.chat_marks import PICTURE, with_places, without_marks
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder, read_folder
 from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.vision_pictures import PatchRule
-from Wan2GP.errors import EngineError, InvalidInput, Unsupported
+from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported
 
 #: longest answer, in tokens
 MAX_NEW_TOKENS = 256
 MAX_PICTURES = 8
 
+_SYSTEM = "You are a helpful assistant."
 #: ChatML, for a tokenizer that brings no template of its own
 _CHAT = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "<|im_start|>user\n{pictures}{prompt}<|im_end|>\n<|im_start|>assistant\n"
+    "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{pictures}{prompt}<|im_end|>\n<|im_start|>assistant\n"
 )
 
 
 class VisionLanguage:
-    """Answers a prompt about pictures (`image_refs`), in the order in which they were given."""
+    """Answers a prompt about pictures (`image_refs`), in the order in which they were given, in the role that
+    `system_prompt` describes."""
 
-    reads = frozenset({"prompt", "image_refs"})
+    reads = frozenset({"prompt", "system_prompt", "image_refs"})
     remarks: tuple[str, ...] = ()
 
     def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
@@ -65,17 +67,19 @@ class VisionLanguage:
 
     @torch.inference_mode()
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> str:
-        """The answer. Raises GenerationCancelled within a token, EngineError for an answer without a word."""
+        """The answer. Raises GenerationCancelled within a token, EmptyAnswer for one without a word."""
         cancel.raise_if_requested()
         report("encoding", 0, 1)
-        inputs = self._inputs(without_marks(request.prompt), request.references)
+        system = without_marks(str(request.settings["system_prompt"]))
+        inputs = self._inputs(without_marks(request.prompt), request.references, system)
         report("encoding", 1, 1)
-        watch: Any = _EachToken(report, cancel)
-        output = self._model.generate(**inputs, generation_config=self._greedy(), stopping_criteria=[watch])
+        watch: Any = EachToken(report, cancel, MAX_NEW_TOKENS)
+        config = greedy(self._model, self._tokenizer.pad_token_id, MAX_NEW_TOKENS)
+        output = self._model.generate(**inputs, generation_config=config, stopping_criteria=[watch])
         new = output[0, inputs["input_ids"].shape[1] :]
         answer = str(self._tokenizer.decode(new, skip_special_tokens=True)).strip()
         if not answer:
-            raise EngineError(f"{self._name} gave an empty answer")
+            raise EmptyAnswer(f"{self._name} gave an empty answer")
         return answer
 
     def release(self) -> None:
@@ -83,22 +87,12 @@ class VisionLanguage:
         self._model = self._tokenizer = None
         free_memory()
 
-    def _greedy(self) -> GenerationConfig:
-        own = self._model.generation_config
-        return GenerationConfig(
-            do_sample=False,
-            max_new_tokens=MAX_NEW_TOKENS,
-            repetition_penalty=own.repetition_penalty or 1.0,
-            eos_token_id=own.eos_token_id,
-            pad_token_id=self._tokenizer.pad_token_id,
-        )
-
-    def _inputs(self, prompt: str, pictures: tuple[Frame, ...]) -> dict[str, torch.Tensor]:
+    def _inputs(self, prompt: str, pictures: tuple[Frame, ...], system: str) -> dict[str, torch.Tensor]:
         """Token ids, in which each picture has as many places as it has tokens, and the pictures' patches."""
         cut = [self._rule.patches(picture) for picture in pictures]
         mark = self._model.config.image_token_id
         counts = [self._rule.tokens(grid) for _, grid in cut]
-        ids = with_places(self._chat(prompt, len(pictures)), mark, counts, self._name)
+        ids = with_places(self._chat(prompt, len(pictures), system), mark, counts, self._name)
         tokens = torch.tensor([ids], device=self._device)
         inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
         if cut:
@@ -110,27 +104,15 @@ class VisionLanguage:
             }
         return inputs
 
-    def _chat(self, prompt: str, pictures: int) -> list[int]:
+    def _chat(self, prompt: str, pictures: int, system: str) -> list[int]:
         """The ids of a conversation in which a user shows the pictures and says the prompt."""
         if self._tokenizer.chat_template:
             content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": prompt}]
-            said = [{"role": "user", "content": content}]
+            said: list[dict[str, Any]] = [{"role": "user", "content": content}]
+            if system:
+                said.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
             text = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
         else:
-            text = _CHAT.format(pictures=PICTURE * pictures, prompt=prompt)
+            text = _CHAT.format(system=system or _SYSTEM, pictures=PICTURE * pictures, prompt=prompt)
         found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
-
-
-class _EachToken(StoppingCriteria):
-    """Reports each token, and raises when the run shall stop."""
-
-    def __init__(self, report: Report, cancel: Cancel) -> None:
-        self._report, self._cancel, self._tokens = report, cancel, 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Never stops by itself; raises GenerationCancelled."""
-        self._cancel.raise_if_requested()
-        self._tokens += 1
-        self._report("decoding", self._tokens, MAX_NEW_TOKENS)
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

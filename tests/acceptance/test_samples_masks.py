@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from box import Box
+from tiny_enhancers import tiny_florence2, tiny_llama
 from tiny_sam2 import tiny_sam2
 
 from source.store.sqlite import SqliteStore
@@ -20,7 +21,7 @@ from Wan2GP.media import probe_video, read_frames, read_image
 
 pytestmark = pytest.mark.timeout(300)
 
-SAMPLES = frozenset({"create_mask", "create_mask.person"})
+SAMPLES = frozenset({"create_mask", "create_mask.person", "enhance_prompt"})
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Floor:
 
 def tiny_sources(folder: Path) -> dict[str, Path]:
     """Model -> a folder of tiny weights in its place."""
-    return {"sam2_hiera_large": tiny_sam2(folder / "sam2")}
+    return {
+        "sam2_hiera_large": tiny_sam2(folder / "sam2"),
+        "llama3_2_3b": tiny_llama(folder / "llama", 1),
+        "florence2_large": tiny_florence2(folder / "florence2"),
+    }
 
 
 def test_every_sample_runs_to_its_end(floor: Floor) -> None:
@@ -80,3 +85,9 @@ def test_a_person_is_found_without_clicks(floor: Floor, root: Path) -> None:
     assert mask.shape == read_image(root / "samples" / "astronaut.jpg").shape
     assert mask[100, 230].min() == 255 and mask[400, 120].min() == 255, "her face and her sleeve"
     assert mask[60, 430].max() == 0 and mask[200, 30].max() == 0, "the shuttle and the flag"
+
+
+def test_a_prompt_is_written(floor: Floor) -> None:
+    """By random weights: that it is one, not that it is good."""
+    found = floor.rows["enhance_prompt"].result_data or {}
+    assert found["enhanced"] and found["prompt"] == floor.file("enhance_prompt").read_text(encoding="utf-8")
