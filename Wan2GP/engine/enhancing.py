@@ -41,7 +41,7 @@ class _Written:
 
 
 def check_enhancing(
-    request: GenerationRequest, definitions: Definitions, checkpoints: Path, device: str | None
+    request: GenerationRequest, definitions: Definitions, unavailable: Callable[[str], str | None]
 ) -> None:
     """Raises before anything is loaded: InvalidInput for letters without what they use, Unsupported for a model that is
     no prompt enhancer, ModelUnavailable with the command that fetches it."""
