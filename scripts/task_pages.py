@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tables import parameter_table, table
@@ -88,6 +89,7 @@ def _what(kind: TaskType) -> str:
     return f"{kind.help}\n\n{table(('', ''), facts)}\n"
 
 
+@cache
 def _parameters(kind: TaskType) -> str:
     needed = ", ".join(f"`{name}`" for name in kind.params.needed_knobs)
     besides = f"Of the engine's options it needs {needed}.\n\n" if needed else ""
@@ -95,6 +97,7 @@ def _parameters(kind: TaskType) -> str:
     return f"## Parameters\n\n{besides}{parameter_table(rows)}\n"
 
 
+@cache
 def _options(kind: TaskType) -> str:
     """Which of the engine's knobs a row may hold, and under which names of its own."""
     every = [name for name in GenerationOptions.model_fields if name not in TaskParams.model_fields]
