@@ -23,7 +23,7 @@ NAMES = definitions_of("ltx")
 CALL = {
     "prompt": "a red circle",
     "negative_prompt": "a blue square",
-    "resolution": "64x64",
+    "resolution": "32x32",
     "video_length": 17,
     "num_inference_steps": 4,
     "seed": 5,
@@ -37,7 +37,7 @@ PUBLISHED = {
     "guidance_rescale": 0.7,
 }
 DISTILLED = [1000, 993, 987, 981, 975, 909, 725, 0.03]
-START, END, MIDDLE = (picture(number, 64, 64) for number in (1, 2, 3))
+START, END, MIDDLE = (picture(number, 32, 32) for number in (1, 2, 3))
 #: one level of 255: diffusers' pictures and ours are rounded from the same numbers
 LEVEL = 1
 
@@ -88,8 +88,8 @@ def called(pipeline: Any, seed: int = 5, **call: Any) -> Any:
     common: dict[str, Any] = {
         "prompt": CALL["prompt"],
         "negative_prompt": CALL["negative_prompt"],
-        "width": 64,
-        "height": 64,
+        "width": 32,
+        "height": 32,
         "num_frames": 17,
         "frame_rate": 30,
         "guidance_scale": 5.0,
@@ -121,7 +121,7 @@ def require_equal(ours: np.ndarray, other: np.ndarray) -> None:
 
 def moving(path: Path, count: int) -> list[np.ndarray]:
     """Frames of a clip, which is written losslessly."""
-    pictures = [picture(100 + number // 4, 64, 64) for number in range(count)]
+    pictures = [picture(100 + number // 4, 32, 32) for number in range(count)]
     write_video(path, pictures, fps=30, codec="ffv1")
     return pictures
 
@@ -131,7 +131,7 @@ def test_a_definition_makes_its_video_and_makes_it_again(engine, name: str):
     values = CALL | {"model_type": name, "image_start": START, "image_end": END, "plugin_data": None}
     first, again = run_engine(**values), run_engine(**values)
     info = probe_video(first.files[0])
-    assert (info.num_frames, info.width, info.height, float(info.fps)) == (17, 64, 64, 30)
+    assert (info.num_frames, info.width, info.height, float(info.fps)) == (17, 32, 32, 30)
     assert first.frames().std() > 1 and np.array_equal(first.frames(), again.frames())
 
 
@@ -165,7 +165,7 @@ def test_start_and_end_image_and_pictures_between_stand_where_they_are_asked(eng
 def test_a_video_goes_on_after_its_own_frames(engine, diffusers_own, tmp_path: Path):
     source = moving(tmp_path / "source.mkv", 12)
     ours = frames(video_source=str(tmp_path / "source.mkv"))
-    assert ours.shape == (12 + 17 - 9, 64, 64, 3)
+    assert ours.shape == (12 + 17 - 9, 32, 32, 3)
     assert np.array_equal(ours[:12], np.stack(source))
     require_equal(ours[12:], theirs(diffusers_own, conditions=[video(source[3:], 0)])[9:])
 
@@ -180,13 +180,13 @@ def test_an_overlap_of_any_length_is_taken_whole(engine, diffusers_own, tmp_path
 def test_control_frames_stay_where_their_mask_is_black(engine, diffusers_own, tmp_path: Path):
     guide = moving(tmp_path / "guide.mkv", 25)
     black = range(7, 18)
-    mask = grey_video(tmp_path / "mask.mkv", [0 if number in black else 255 for number in range(25)], 64, 64)
+    mask = grey_video(tmp_path / "mask.mkv", [0 if number in black else 255 for number in range(25)], 32, 32)
     media = {"video_guide": str(tmp_path / "guide.mkv"), "video_mask": str(mask), "video_prompt_type": "VA"}
     ours = frames(**media, video_length=25)
     conditions = [image(guide[7], 7), video(guide[8:17], 8), image(guide[17], 17)]
     require_equal(ours, theirs(diffusers_own, conditions=conditions, num_frames=25))
     white = [255 - level for level in (0 if number in black else 255 for number in range(25))]
-    other = grey_video(tmp_path / "other.mkv", white, 64, 64)
+    other = grey_video(tmp_path / "other.mkv", white, 32, 32)
     inverted = frames(**media | {"video_mask": str(other), "video_prompt_type": "VNA"}, video_length=25)
     assert np.array_equal(ours, inverted)
 
@@ -205,7 +205,7 @@ def test_a_control_video_is_redrawn_from_some_noise_on_it(engine, diffusers_own,
     told = [data[0] for data in made.data("progress") if data[1] == "denoising"]
     assert told == [(0, 2), (1, 2), (2, 2)]
     pipeline = diffusers_own
-    pixels = pipeline.video_processor.preprocess_video([Image.fromarray(each) for each in guide], 64, 64)
+    pixels = pipeline.video_processor.preprocess_video([Image.fromarray(each) for each in guide], 32, 32)
     with torch.no_grad():
         latents = pipeline.vae.encode(pixels).latent_dist.mode()
     latents = pipeline._normalize_latents(latents, pipeline.vae.latents_mean, pipeline.vae.latents_std)
@@ -237,10 +237,10 @@ def test_two_passes_equal_the_published_recipe(engine, diffusers_own, upsampler,
     start = np.asarray(Image.fromarray(START))
     given = [image(_stretched(start, (96, 64)), 0)]
     # 96x64 by 1.5 is 64x43, floored to blocks of 32; the upsampler makes 128x64 of it.
-    small = called(pipeline, conditions=given, height=32, output_type="latent", **first)
+    small = called(pipeline, conditions=given, width=64, output_type="latent", **first)
     large = enlarge(latents=small, height=64, width=128, adain_factor=adain, output_type="latent").frames
     assert large.shape[-2:] == (2, 4)
-    refined = called(pipeline, conditions=given, width=128, latents=large, **second)[0]
+    refined = called(pipeline, conditions=given, width=128, height=64, latents=large, **second)[0]
     wanted = np.stack([_stretched(np.rint(each * 255).astype(np.uint8), (96, 64)) for each in np.asarray(refined)])
     made = ours.frames()
     assert made.shape == (17, 64, 96, 3) and np.abs(made.astype(int) - wanted).max() <= LEVEL
@@ -256,7 +256,7 @@ def _stretched(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def test_a_second_pass_without_its_network_is_refused(engine):
-    made = run_engine(model_type="ltxv_13B", **CALL | {"hires_scale": 2})
+    made = run_engine(model_type="ltxv_13B", **CALL | {"hires_scale": 2, "resolution": "64x64"})
     (error,) = made.data("error")
     assert isinstance(error, ModelUnavailable) and "latent_upsampler" in str(error)
     assert not made.returned and made.files == []
@@ -264,7 +264,7 @@ def test_a_second_pass_without_its_network_is_refused(engine):
 
 def test_a_long_video_is_made_in_windows(engine, diffusers_own):
     ours = frames(video_length=41, sliding_window_size=25, multi_prompts_gen_type="W", prompt="a red circle\na ring")
-    assert ours.shape == (41, 64, 64, 3)
+    assert ours.shape == (41, 32, 32, 3)
     first = np.rint(theirs(diffusers_own, num_frames=25) * 255).astype(np.uint8)
     require_equal(ours[:25], first / 255)
     second = theirs(diffusers_own, seed=6, prompt="a ring", num_frames=25, conditions=[video(list(ours[16:25]), 0)])
@@ -316,8 +316,8 @@ def test_control_videos_that_cannot_be_taken_as_meant_are_refused(engine, tmp_pa
         run(**media, video_prompt_type="V")
     with pytest.raises(InvalidInput, match="less than one"):
         run(**media, video_prompt_type="VG", denoising_strength=0.1)
-    half = np.zeros((64, 64, 3), np.uint8)
-    half[:32] = 255
+    half = np.zeros((32, 32, 3), np.uint8)
+    half[:16] = 255
     write_video(tmp_path / "mask.mkv", [half] * 17, fps=30, codec="ffv1")
     with pytest.raises(Unsupported, match="whole frames"):
         run(**media, video_mask=str(tmp_path / "mask.mkv"), video_prompt_type="VA")
@@ -352,8 +352,8 @@ def test_a_lora_counts_in_its_passes_and_leaves_the_weights_as_they_were(engine,
         for side, shape in shapes.items()
     }
     save_file(tensors, lora)
-    passes = {"hires_scale": 2, "activated_loras": ["strong.safetensors"]}
-    plain = frames(hires_scale=2)
+    passes = {"hires_scale": 2, "resolution": "64x64", "activated_loras": ["strong.safetensors"]}
+    plain = frames(hires_scale=2, resolution="64x64")
     weights = wgp.wan_model._pipeline.transformer.get_parameter(f"{LAYER}.weight")
     untouched = weights.clone()
     both, second, none = (frames(**passes, loras_multipliers=text) for text in ("1", "0;1", "0;0"))
