@@ -219,9 +219,14 @@ def check_names(function: str, names: Iterable[str]) -> None:
 
 
 def asked(values: Mapping[str, Any]) -> frozenset[str]:
-    """The names whose value differs from the default: what the caller really asked for."""
+    """The parameters whose value differs from the default: what the caller really asked for.
+
+    Settings of a run may also hold what was found out on the way (`enhanced_prompt`): nobody asked for that.
+    """
     return frozenset(
-        name for name, value in values.items() if value is not None and not _same(value, PARAMETERS[name].default)
+        name
+        for name, value in values.items()
+        if value is not None and name in PARAMETERS and not _same(value, PARAMETERS[name].default)
     )
 
 

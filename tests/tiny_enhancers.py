@@ -20,7 +20,7 @@ LLAMA_TEMPLATE = (
 #: numbers of the letters among the bytes
 _LETTERS = [ord(letter) - ord("!") for letter in string.ascii_letters]
 #: letters that end an answer: random weights would never come to an end
-_ENDS = [ord(letter) - ord("!") for letter in "EX"]
+_ENDS = [ord(letter) - ord("!") for letter in "EXvj"]
 
 
 def tiny_llama(folder: Path, seed: int = 0, *, template: bool = True) -> Path:

@@ -19,6 +19,7 @@ from Wan2GP import wgp
 from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.enhancer_words import cleaned, message, role
 from Wan2GP.errors import InvalidInput, ModelUnavailable, UnknownModel, Unsupported
+from Wan2GP.parameters import asked as asked_for
 
 #: of weights that answer each of the requests below with a word
 SEED = 1
@@ -72,8 +73,7 @@ def asked(model: str, **values: Any) -> str:
 # ---- the enhancer by itself
 
 
-@pytest.mark.parametrize("letters", ["", "T", "I", "TI"])
-@pytest.mark.parametrize("still", [0, 1])
+@pytest.mark.parametrize(("letters", "still"), [("", 0), ("T", 1), ("I", 0), ("TI", 1)])
 def test_a_writer_is_told_the_idea_and_what_the_pictures_show(letters: str, still: int) -> None:
     pictures = [picture(1, 90, 60), picture(2, 70, 70)]
     written = asked("pair", prompt="a fox", image_refs=pictures, prompt_enhancer=letters, image_mode=still)
@@ -227,6 +227,24 @@ def test_models_that_read_no_prompt_ignore_the_knob(tmp_path: Path) -> None:
         model_type="draft", image_start=picture(1), image_end=picture(2), video_length=5, prompt_enhancer="T"
     )
     assert any("ignored by draft" in note and "prompt_enhancer" in note for note in notes)
+
+
+def test_a_run_that_is_cancelled_while_its_prompt_is_written_leaves_no_file_and_harms_no_other(frames_of) -> None:
+    enhancer = {"prompt": "a ball", "prompt_enhancer": "T", "prompt_enhancer_model": "pair"}
+    steps: list[int] = []
+
+    def stop(command: str, data: Any, state: dict[str, Any]) -> None:
+        if command == "progress" and data[1] == "decoding":
+            steps.append(data[0][0])
+            state["gen"]["abort"] = len(steps) == 2
+
+    run = run_engine(stop, **SMALL | enhancer)
+    assert run.returned and not run.files and steps == [1, 2]
+    assert np.array_equal(frames_of(**enhancer), frames_of(**enhancer))
+
+
+def test_what_was_written_is_no_setting_that_somebody_asked_for() -> None:
+    assert asked_for({"enhanced_prompt": SENTENCE, "seed": 3}) == {"seed"}
 
 
 # ---- a run that is taken up
