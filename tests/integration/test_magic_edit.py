@@ -172,7 +172,9 @@ def test_a_server_that_stays_ill_sends_the_task_back(floor: Floor, site: Replica
     assert len(site.asked("POST", "/v1/models")) == 4
 
 
-@pytest.mark.parametrize("after", ["3600", email.utils.formatdate(time.time() + 7200, usegmt=True)])
+@pytest.mark.parametrize(
+    "after", ["3600", email.utils.formatdate(time.time() + 7200, usegmt=True)], ids=["seconds", "date"]
+)
 def test_a_long_wait_is_not_waited_for(floor: Floor, site: ReplicateSite, after: str) -> None:
     site.behaviour.first = {CREATE: [(429, {"Retry-After": after})]}
     started_at = time.monotonic()
