@@ -118,7 +118,12 @@ def _own(folder: Path, definition: ModelDefinition) -> Path:
 
 
 def weight_files(definition: ModelDefinition, checkpoints: Path) -> tuple[Path, ...]:
-    """The files of weights that this model is loaded from, as far as they are here, in the order of their names."""
+    """The files of weights that this model is loaded from, as far as they are here, in the order of their names.
+
+    Of a model that is put together of others, theirs.
+    """
+    if definition.parts:
+        return tuple(sorted({file for part in definition.parts.values() for file in weight_files(part, checkpoints)}))
     layout = where(definition, checkpoints)
     if layout is None or not definition.architecture.needs_weights:
         return ()

@@ -19,6 +19,7 @@ from Wan2GP import wgp
 from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.enhancer_words import cleaned, message, role
 from Wan2GP.errors import InvalidInput, ModelUnavailable, UnknownModel, Unsupported
+from Wan2GP.layout import weight_files
 from Wan2GP.parameters import asked as asked_for
 
 #: of weights that answer each of the requests below with a word
@@ -307,6 +308,15 @@ def test_a_row_with_wrong_parts_is_named(tmp_path: Path, rows: Path, parts: dict
     (tmp_path / "more" / "mine.json").write_text(json.dumps({"model": model}))
     with pytest.raises(InvalidInput, match=f"mine.json.*{reason}"):
         load_definitions([rows, tmp_path / "more"])
+
+
+def test_the_weights_of_an_enhancer_are_those_of_its_parts(tmp_path: Path, rows: Path) -> None:
+    """They are what the record of a result lists."""
+    files = weight_files(load_definitions([rows])["pair"], tmp_path)
+    assert [(file.parent.name, file.name) for file in files] == [
+        ("florence2", "model.safetensors"),
+        ("llama", "model.safetensors"),
+    ]
 
 
 def test_the_models_command_knows_of_parts(tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
