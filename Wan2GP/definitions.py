@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Any
 
 from Wan2GP import layout
-from Wan2GP.architectures import ARCHITECTURES, Architecture, WindowRule
+from Wan2GP.architecture import Architecture, WindowRule
+from Wan2GP.architectures import ARCHITECTURES
 from Wan2GP.definition_fields import DECLARED, check_field, check_setting
 from Wan2GP.errors import InvalidInput, UnknownModel, did_you_mean
 

@@ -27,7 +27,7 @@ from headless.generation import (
     Progress,
 )
 from headless.inputs import check_inputs, generation_size
-from Wan2GP.architectures import with_svi
+from Wan2GP.architecture import with_svi
 from Wan2GP.definitions import DEFAULTS_DIR, Definitions, load_definitions
 from Wan2GP.engine.rife_weights import weights_path
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported

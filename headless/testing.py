@@ -32,7 +32,7 @@ from headless.generation import (
 )
 from headless.inputs import check_inputs, generation_size
 from headless.options import GenerationOptions
-from Wan2GP.architectures import SVI_LEAST_CONTEXT, SVI_OVERLAP
+from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
 from Wan2GP.frame_numbers import keep_from_source
 from Wan2GP.media import Frame, probe_video, read_frames, read_image, resize, write_image, write_video

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from Wan2GP.architectures import Architecture
+from Wan2GP.architecture import Architecture
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.errors import Unsupported
 from Wan2GP.parameters import CONTENT, PARAMETERS, asked

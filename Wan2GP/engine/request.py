@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from Wan2GP.architectures import SVI_LEAST_CONTEXT, SVI_OVERLAP, with_svi
+from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP, with_svi
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine import given
 from Wan2GP.engine.honoured import ignored, refuse_unusable, without_effect

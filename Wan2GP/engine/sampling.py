@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from Wan2GP.architectures import Architecture
+from Wan2GP.architecture import Architecture
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.errors import InvalidInput
 from Wan2GP.schedules import SOLVERS

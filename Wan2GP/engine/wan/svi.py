@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from Wan2GP.architectures import SVI_LEAST_CONTEXT
+from Wan2GP.architecture import SVI_LEAST_CONTEXT
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.wan.image_conditions import ImageConditions
 from Wan2GP.engine.wan.window import SVI_CONTEXT

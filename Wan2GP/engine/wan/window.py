@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from Wan2GP.architectures import SVI_LEAST_CONTEXT, SVI_OVERLAP
+from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP
 from Wan2GP.errors import InvalidInput
 from Wan2GP.media import Frame
 
