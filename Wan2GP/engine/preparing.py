@@ -12,10 +12,10 @@ from pathlib import Path
 
 from Wan2GP.definitions import Definitions
 from Wan2GP.engine.beside import Beside
-from Wan2GP.engine.control_drawing import with_drawn_control
-from Wan2GP.engine.control_letters import check_letters, check_models
-from Wan2GP.engine.enhancing import check_enhancing, enhanced
+from Wan2GP.engine.control.drawing import with_drawn_control
+from Wan2GP.engine.control.letters import check_letters, check_models
 from Wan2GP.engine.families import Cancel
+from Wan2GP.engine.language.enhancing import check_enhancing, enhanced
 from Wan2GP.engine.request import GenerationRequest
 
 

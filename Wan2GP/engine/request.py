@@ -13,7 +13,7 @@ from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP, with_svi
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine import given
 from Wan2GP.engine.honoured import ignored, refuse_unusable, without_effect
-from Wan2GP.engine.lora_request import LoraRequest, parse_loras
+from Wan2GP.engine.lora.request import LoraRequest, parse_loras
 from Wan2GP.engine.measures import length_of, rate_of, size_of
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.sampling import Sampling, parse_sampling

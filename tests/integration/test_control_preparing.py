@@ -18,7 +18,7 @@ from tiny_vision import tiny_depth
 from Wan2GP import wgp
 from Wan2GP.drawing.edges import edge_picture, scribble_picture
 from Wan2GP.engine.beside import Beside
-from Wan2GP.engine.control import GREY, drawn_mask, guide_frames
+from Wan2GP.engine.control.media import GREY, drawn_mask, guide_frames
 from Wan2GP.engine.families import Cancel, Place
 from Wan2GP.engine.preparing import prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request

@@ -17,7 +17,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
-from Wan2GP.engine import depth
+from Wan2GP.engine.control import depth
 from Wan2GP.errors import GenerationCancelled, InvalidInput, Unsupported
 from Wan2GP.media import probe_video, read_frames, read_image, write_image, write_video
 

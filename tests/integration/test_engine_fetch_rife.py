@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fetched import fetched_rife
 
-from Wan2GP.engine.rife_weights import SHA256, digest, weights_path
+from Wan2GP.engine.interpolation.rife_weights import SHA256, digest, weights_path
 
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
 

@@ -18,7 +18,7 @@ from Wan2GP import wgp
 from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.finishing import Finishing
-from Wan2GP.engine.interpolation import OpticalFlow, Steps
+from Wan2GP.engine.interpolation.between import OpticalFlow, Steps
 from Wan2GP.engine.request import parse_request
 from Wan2GP.errors import EngineError, InvalidInput, Unsupported
 from Wan2GP.media import Frame, probe_video, read_image, resize

@@ -12,7 +12,7 @@ import torch
 from tiny_loras import ALPHA, DIM, FFN, LAYOUTS, RANK, Tensors, factors, linears, predict, transformer, write
 from torch import Tensor, nn
 
-from Wan2GP.engine.lora import LoraSet
+from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.wan_keys import original_name
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from tiny_loras import factors, linears, predict, transformer
 from torch import nn
 
-from Wan2GP.engine.lora import LoraSet
-from Wan2GP.engine.lora_multipliers import plan_multipliers
+from Wan2GP.engine.lora.merging import LoraSet
+from Wan2GP.engine.lora.multipliers import plan_multipliers
 from Wan2GP.errors import EngineError, Unsupported
 
 PHASES = (1, 1, 2, 2, 3, 3)

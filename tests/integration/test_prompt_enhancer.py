@@ -17,7 +17,7 @@ from tiny_vision import tiny_qwen_vl
 from training.tiny_wan.judge import judge
 from Wan2GP import wgp
 from Wan2GP.definitions import load_definitions
-from Wan2GP.engine.enhancer_words import cleaned, message, role
+from Wan2GP.engine.language.enhancer_words import cleaned, message, role
 from Wan2GP.errors import InvalidInput, ModelUnavailable, UnknownModel, Unsupported
 from Wan2GP.layout import weight_files
 from Wan2GP.parameters import asked as asked_for

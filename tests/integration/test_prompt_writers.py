@@ -21,7 +21,7 @@ from headless.generation import CancelToken, GenerationTask, Progress
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
-from Wan2GP.engine import captioning, language
+from Wan2GP.engine.language import captioning, llama
 from Wan2GP.errors import GenerationCancelled, InvalidInput, ModelUnavailable, Unsupported
 from Wan2GP.media import write_image
 
@@ -85,7 +85,7 @@ def test_an_answer_is_that_of_the_library_to_the_same_chat(engine, make_task, fo
     tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)
     made = model.generate(
         input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, do_sample=False,
-        max_new_tokens=language.MAX_NEW_TOKENS, pad_token_id=tokenizer.eos_token_id,
+        max_new_tokens=llama.MAX_NEW_TOKENS, pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     theirs = tokenizer.decode(made[0, tokens.input_ids.shape[1] :], skip_special_tokens=True).strip()
     assert theirs and answer(engine, make_task("a", "tiny_llama", system_prompt=system)) == theirs

@@ -144,7 +144,7 @@ def test_the_lightning_schedule_is_that_of_its_published_scheduler(tiny):
 
 def test_inpainting(tiny):
     """Whole latent pixels, and the latents of the picture instead of a sample of them: the stock pipeline draws one."""
-    from Wan2GP.engine.stock.qwen_latents import encode
+    from Wan2GP.engine.qwen.latents import encode
 
     model = tiny("qwen_image_20B")
     guide, mask = picture(7, **SIZE), np.zeros((64, 96, 3), np.uint8)

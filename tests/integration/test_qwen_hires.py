@@ -13,8 +13,8 @@ from engine_runs import picture
 from qwen_runs import STILL, Asked, Tiny, tiny_models
 from tiny_qwen import lora_file
 
+from Wan2GP.engine.qwen.schedule import levels
 from Wan2GP.engine.stock.hires import METHODS, enlarged, hires_of, noised
-from Wan2GP.engine.stock.qwen_schedule import levels
 from Wan2GP.errors import InvalidInput
 
 TWICE: dict[str, Any] = {"hires_scale": 2, "hires_steps": 3, "hires_denoise": 0.5, "guidance_scale": 1.0}
@@ -64,7 +64,7 @@ def test_the_second_pass_is_the_first_picture_enlarged_with_the_noise_of_the_nex
     schedule = levels(tiny.pipeline.scheduler, "default", 6, 64)[-4:]
     request = tiny.request(guidance_scale=1.0)
     start, conditions = noised(larger, noise, float(schedule[0])), tiny.model.conditions(request)
-    from Wan2GP.engine.stock.qwen_loop import denoise
+    from Wan2GP.engine.qwen.loop import denoise
 
     by_hand = denoise(tiny.pipeline.transformer, start, noise, schedule, conditions, None, lambda: None)
     assert torch.equal(tiny.latents(**TWICE), by_hand)

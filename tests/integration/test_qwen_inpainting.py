@@ -64,7 +64,7 @@ def test_a_grown_mask_draws_more(tiny):
 
 def test_a_weak_redrawing_stays_nearer_to_the_image_and_runs_fewer_steps(tiny):
     model, mask = tiny("qwen_image_20B"), box(0, 64, 0, 64)
-    from Wan2GP.engine.stock.qwen_latents import encode
+    from Wan2GP.engine.qwen.latents import encode
 
     own = encode(model.pipeline, GUIDE)
     distance, passes = [], []

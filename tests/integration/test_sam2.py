@@ -23,7 +23,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
-from Wan2GP.engine.mask_edges import drawn
+from Wan2GP.engine.masks.edges import drawn
 from Wan2GP.errors import GenerationCancelled, InvalidInput, ModelUnavailable, Unsupported
 from Wan2GP.media import probe_video, read_frames, read_image, write_image, write_video
 
@@ -159,7 +159,7 @@ def test_the_logits_are_the_librarys_and_memory_is_bounded(folder: Path, video: 
     import torch
     from transformers import Sam2VideoModel
 
-    from Wan2GP.engine.sam2_tracking import Tracker
+    from Wan2GP.engine.masks.sam2_tracking import Tracker
     from Wan2GP.mask_prompts import parse_mask_prompts, placed
 
     model = Sam2VideoModel.from_pretrained(folder).eval()

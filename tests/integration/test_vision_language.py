@@ -20,7 +20,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
-from Wan2GP.engine.vision_language import MAX_NEW_TOKENS, MAX_PICTURES
+from Wan2GP.engine.language.vision import MAX_NEW_TOKENS, MAX_PICTURES
 from Wan2GP.errors import GenerationCancelled, InvalidInput, InvalidMedia, ModelUnavailable, OutOfMemory, Unsupported
 from Wan2GP.media import write_image
 

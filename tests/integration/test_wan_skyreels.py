@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from Wan2GP import wgp
 from Wan2GP.engine.families import Cancel
-from Wan2GP.engine.lora import LoraSet
+from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.request import parse_request
 from Wan2GP.engine.wan.conditions import Prompts
 from Wan2GP.engine.wan.forcing import Stagger, rounds_of

@@ -23,7 +23,7 @@ from training.tiny_wan.shapes import ALL_PROMPTS
 from Wan2GP import wgp
 from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.families import Cancel
-from Wan2GP.engine.lora_multipliers import plan_multipliers
+from Wan2GP.engine.lora.multipliers import plan_multipliers
 from Wan2GP.engine.request import parse_request
 from Wan2GP.engine.wan.image_conditions import clip_states
 from Wan2GP.engine.wan.latents import decode, encode, to_tensor

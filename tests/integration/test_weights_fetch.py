@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from Wan2GP.definitions import load_definitions
-from Wan2GP.engine.lora_request import parse_loras
+from Wan2GP.engine.lora.request import parse_loras
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "someone/Tiny-Diffusers"

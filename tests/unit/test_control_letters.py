@@ -10,8 +10,8 @@ import pytest
 from engine_runs import grey_video
 
 from Wan2GP.definitions import load_definitions
-from Wan2GP.engine.control_letters import MODELS, NOTHING, Processing, check_letters, check_models, processing_of
-from Wan2GP.engine.draft import Draft
+from Wan2GP.engine.control.letters import MODELS, NOTHING, Processing, check_letters, check_models, processing_of
+from Wan2GP.engine.interpolation.draft import Draft
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.wan.model import Wan
 from Wan2GP.errors import InvalidInput, ModelUnavailable, Unsupported

@@ -10,7 +10,7 @@ import pytest
 from engine_runs import grey_video, picture
 
 from Wan2GP.definitions import load_definitions
-from Wan2GP.engine.control import (
+from Wan2GP.engine.control.media import (
     GREY,
     check_control,
     drawn_mask,

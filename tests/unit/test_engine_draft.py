@@ -11,8 +11,8 @@ import pytest
 from engine_runs import grey_video, picture
 
 from Wan2GP.definitions import load_definitions
-from Wan2GP.engine.draft import Draft
 from Wan2GP.engine.families import Cancel, Place
+from Wan2GP.engine.interpolation.draft import Draft
 from Wan2GP.engine.preparing import check_preparing
 from Wan2GP.engine.request import parse_request
 from Wan2GP.errors import GenerationCancelled, InvalidInput, Unsupported

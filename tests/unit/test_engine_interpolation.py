@@ -11,7 +11,7 @@ import pytest
 from fetched import fetched_rife
 
 from Wan2GP.engine.families import Cancel
-from Wan2GP.engine.interpolation import Blend, OpticalFlow, consistent_share, interpolation_share, is_cut
+from Wan2GP.engine.interpolation.between import Blend, OpticalFlow, consistent_share, interpolation_share, is_cut
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable
 from Wan2GP.media import read_frame, read_image, resize
 
@@ -22,7 +22,7 @@ SIZE = (96, 64)
 @pytest.fixture(scope="module")
 def rife():
     weights = fetched_rife()
-    from Wan2GP.engine.rife import Rife
+    from Wan2GP.engine.interpolation.rife import Rife
 
     return Rife(weights, "cpu")
 
@@ -80,7 +80,7 @@ def test_cancel_stops_before_the_next_frame(interpolator):
 
 
 def test_other_weights_are_refused(tmp_path: Path):
-    from Wan2GP.engine.rife import Rife
+    from Wan2GP.engine.interpolation.rife import Rife
 
     weights = tmp_path / "flownet.pkl"
     weights.write_bytes(b"not the weights")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from Wan2GP.engine.accelerators import ACCELERATORS, accelerator_of, recognised, settings_for
+from Wan2GP.engine.lora.accelerators import ACCELERATORS, accelerator_of, recognised, settings_for
 from Wan2GP.parameters import PARAMETERS
 
 HIGH = "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from Wan2GP.engine.lora_multipliers import plan_multipliers, split_tokens, step_multipliers
+from Wan2GP.engine.lora.multipliers import plan_multipliers, split_tokens, step_multipliers
 from Wan2GP.errors import InvalidInput, WanError
 
 SIX_STEPS = (1, 1, 2, 2, 3, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headless.options import GenerationOptions
-from Wan2GP.engine.mask_edges import drawn
+from Wan2GP.engine.masks.edges import drawn
 from Wan2GP.errors import InvalidInput
 from Wan2GP.mask_prompts import MOST_PROMPTS, MaskPrompt, parse_mask_prompts, placed
 

@@ -10,11 +10,11 @@ import pytest
 from engine_runs import picture
 
 from Wan2GP.definitions import load_definitions
+from Wan2GP.engine.qwen.model import QwenImageEdit, QwenImageEditPlus
+from Wan2GP.engine.qwen.pictures import SEEN_AREA, VAE_AREA, drawn, shown, with_kept
+from Wan2GP.engine.qwen.schedule import given_levels, levels
+from Wan2GP.engine.qwen.text import about_a_picture, about_pictures, about_words
 from Wan2GP.engine.request import GenerationRequest, parse_request
-from Wan2GP.engine.stock.qwen import QwenImageEdit, QwenImageEditPlus
-from Wan2GP.engine.stock.qwen_pictures import SEEN_AREA, VAE_AREA, drawn, shown, with_kept
-from Wan2GP.engine.stock.qwen_schedule import given_levels, levels
-from Wan2GP.engine.stock.qwen_text import about_a_picture, about_pictures, about_words
 
 SHAPES = [(64, 48), (100, 100), (1920, 1080), (300, 1000), (33, 1000), (1, 150)]
 

@@ -7,8 +7,8 @@ import pytest
 from engine_runs import picture
 from PIL import Image
 
-from Wan2GP.engine import depth
-from Wan2GP.engine.vision_pictures import LEAST_PIXELS, MOST_PIXELS, PatchRule
+from Wan2GP.engine.control import depth
+from Wan2GP.engine.language.vision_pictures import LEAST_PIXELS, MOST_PIXELS, PatchRule
 from Wan2GP.errors import InvalidInput
 
 SHAPES = [(64, 48), (300, 200), (1920, 1080), (30, 500), (20, 20), (1, 150)]

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from Wan2GP.engine.lora import LoraSet
-from Wan2GP.engine.lora_multipliers import plan_multipliers
+from Wan2GP.engine.lora.merging import LoraSet
+from Wan2GP.engine.lora.multipliers import plan_multipliers
 from Wan2GP.engine.request import GenerationRequest
 
 _PREFIXES = ("transformer.", "diffusion_model.")

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, LTXCon
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.control import initial_frames
+from Wan2GP.engine.control.media import initial_frames
 from Wan2GP.engine.families import Place
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import GenerationRequest

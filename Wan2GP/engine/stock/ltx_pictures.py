@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from Wan2GP.engine.control import GREY, PROCESSING, check_control, positioned
+from Wan2GP.engine.control.media import GREY, PROCESSING, check_control, positioned
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.wan.window import Frames
 from Wan2GP.errors import InvalidInput, Unsupported

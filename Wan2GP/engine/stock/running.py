@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from Wan2GP.engine.families import Cancel, Report
-from Wan2GP.engine.lora import LoraSet
+from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.request import Frame
 
 

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import WINDOW, Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
-from Wan2GP.engine.lora import LoraSet
+from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set, schedules

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from Wan2GP.engine.control import GREY, drawn_mask, guide_frames, initial_frames, positioned, references
+from Wan2GP.engine.control.media import GREY, drawn_mask, guide_frames, initial_frames, positioned, references
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.wan.window import SVI_CONTEXT, Frames, Span, Window, plan_svi_windows, plan_windows
 from Wan2GP.media import read_frame, read_frames, resize

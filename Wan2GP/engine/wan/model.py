@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.control import check_control, positioned
+from Wan2GP.engine.control.media import check_control, positioned
 from Wan2GP.engine.families import WINDOW, Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
-from Wan2GP.engine.lora import LoraSet
-from Wan2GP.engine.lora_multipliers import plan_multipliers
+from Wan2GP.engine.lora.merging import LoraSet
+from Wan2GP.engine.lora.multipliers import plan_multipliers
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.wan.architectures import check_architecture, conditions_class
 from Wan2GP.engine.wan.conditions import Prompts

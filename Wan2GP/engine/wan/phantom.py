@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 
-from Wan2GP.engine.control import references
+from Wan2GP.engine.control.media import references
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.wan.conditions import Conditions, Prompts
 from Wan2GP.engine.wan.parts import WanParts

@@ -7,8 +7,8 @@ from itertools import chain
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.interpolation import Blend, OpticalFlow, dissolve_remarks, load_interpolator
-from Wan2GP.engine.kept_frames import check_kept_frames, kept_frames
+from Wan2GP.engine.interpolation.between import Blend, OpticalFlow, dissolve_remarks, load_interpolator
+from Wan2GP.engine.interpolation.kept_frames import check_kept_frames, kept_frames
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.control_models import READS, ControlModel
+from Wan2GP.engine.control.models import READS, ControlModel
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.litert import Network
-from Wan2GP.engine.mask_request import Edges
+from Wan2GP.engine.masks.request import Edges
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.wheel_files import checked
 

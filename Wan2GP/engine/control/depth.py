@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import DepthAnythingForDepthEstimation
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.control_models import ControlModel
+from Wan2GP.engine.control.models import ControlModel
 from Wan2GP.engine.families import Place, Report
 from Wan2GP.engine.folder_models import load_from_folder
 from Wan2GP.engine.loading import free_memory

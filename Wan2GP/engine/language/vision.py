@@ -9,13 +9,13 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.answers import EachToken, greedy
-from Wan2GP.engine.chat_marks import PICTURE, with_places, without_marks
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder, read_folder
+from Wan2GP.engine.language.answers import EachToken, greedy
+from Wan2GP.engine.language.chat_marks import PICTURE, with_places, without_marks
+from Wan2GP.engine.language.vision_pictures import PatchRule
 from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.vision_pictures import PatchRule
 from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported
 
 #: longest answer, in tokens

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from Wan2GP.engine.beside import Beside
-from Wan2GP.engine.control import GREY, Mask, drawn_area
-from Wan2GP.engine.control_letters import MODELS, NOTHING, RECOLOURED, Processing, processing_of
-from Wan2GP.engine.control_models import given_frames
+from Wan2GP.engine.control.letters import MODELS, NOTHING, RECOLOURED, Processing, processing_of
+from Wan2GP.engine.control.media import GREY, Mask, drawn_area
+from Wan2GP.engine.control.models import given_frames
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.media import probe_video, read_frames, resize, write_video

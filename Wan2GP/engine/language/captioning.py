@@ -13,9 +13,9 @@ from PIL import Image
 from transformers import AutoTokenizer, Florence2ForConditionalGeneration, GenerationConfig
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.answers import EachToken
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder, read_folder
+from Wan2GP.engine.language.answers import EachToken
 from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from Wan2GP.engine.mask_edges import MOST_FEATHER, drawn
+from Wan2GP.engine.masks.edges import MOST_FEATHER, drawn
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.enhancer_words import cleaned, message, role
 from Wan2GP.engine.families import Cancel, Model, Place, Report, family
+from Wan2GP.engine.language.enhancer_words import cleaned, message, role
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from Wan2GP.engine.control import PROCESSING
+from Wan2GP.engine.control.media import PROCESSING
+from Wan2GP.engine.language.vision_pictures import PatchRule
 from Wan2GP.engine.numbers import Numbers
+from Wan2GP.engine.qwen.pictures import given_pictures
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.stock.hires import Hires, hires_of
 from Wan2GP.engine.stock.loras import schedules
-from Wan2GP.engine.stock.qwen_pictures import given_pictures
 from Wan2GP.engine.stock.redrawing import check_redrawn, drawn_steps
-from Wan2GP.engine.vision_pictures import PatchRule
 from Wan2GP.errors import InvalidInput, Unsupported
 
 #: pictures that Edit-Plus was made for, and the most that it is given

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from Wan2GP.engine.families import Cancel, Place
+from Wan2GP.engine.interpolation.rife_weights import FETCH_COMMAND, weights_path
 from Wan2GP.engine.request import Frame
-from Wan2GP.engine.rife_weights import FETCH_COMMAND, weights_path
 
 #: Below the first share of consistent motion two pictures are different scenes, above the second one scene. Measured at
 #: 416x240: unrelated photos 0.04-0.06; one clip 3 s apart 0.71; turned by 10 degrees and zoomed by 1.2, 0.75.
@@ -106,7 +106,7 @@ def load_interpolator(place: Place, who: str) -> tuple[Interpolator, tuple[str, 
             f"Fetch them with: {FETCH_COMMAND} --checkpoints {place.checkpoints}"
         )
         return OpticalFlow(), (note,)
-    from Wan2GP.engine.rife import Rife
+    from Wan2GP.engine.interpolation.rife import Rife
 
     return Rife(weights, place.device), ()
 

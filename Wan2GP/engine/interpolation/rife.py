@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate, pad
 
 from Wan2GP.engine.families import Cancel
+from Wan2GP.engine.interpolation.rife_weights import verify
 from Wan2GP.engine.request import Frame
-from Wan2GP.engine.rife_weights import verify
 
 #: width of the flow blocks in the HDv3 checkpoint
 CHANNELS = 90

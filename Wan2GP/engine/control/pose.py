@@ -6,8 +6,8 @@ import json
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.drawing.skeleton import Skeleton, draw_skeletons, to_json
-from Wan2GP.engine.blazepose import BlazePose
-from Wan2GP.engine.control_models import ControlModel, given_frames
+from Wan2GP.engine.control.blazepose import BlazePose
+from Wan2GP.engine.control.models import ControlModel, given_frames
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from Wan2GP.engine.control import GREY, expanded
+from Wan2GP.engine.control.media import GREY, expanded
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.media import resize
 

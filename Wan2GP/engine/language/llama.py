@@ -8,10 +8,10 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.answers import EachToken, greedy
-from Wan2GP.engine.chat_marks import without_marks
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder, read_folder
+from Wan2GP.engine.language.answers import EachToken, greedy
+from Wan2GP.engine.language.chat_marks import without_marks
 from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported

@@ -15,7 +15,7 @@ from pathlib import Path
 from Wan2GP.definitions import Definitions, ModelDefinition
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import Cancel
-from Wan2GP.engine.prompt_enhancer import MAX_PICTURES, PromptEnhancer, Wish, check_wish, parse_letters
+from Wan2GP.engine.language.prompt_enhancer import MAX_PICTURES, PromptEnhancer, Wish, check_wish, parse_letters
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EmptyAnswer, InvalidInput, ModelUnavailable, Unsupported
 from Wan2GP.media import publishing

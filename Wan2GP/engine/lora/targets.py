@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from Wan2GP.engine.lora_deltas import Decomposed, Delta, LowRank, deltas_of
-from Wan2GP.engine.lora_files import FIELD, LoraFile
+from Wan2GP.engine.lora.deltas import Decomposed, Delta, LowRank, deltas_of
+from Wan2GP.engine.lora.files import FIELD, LoraFile
 from Wan2GP.errors import InvalidInput
 from Wan2GP.wan_keys import diffusers_name, original_name
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from Wan2GP.engine.lora_multipliers import is_off, split_tokens
+from Wan2GP.engine.lora.multipliers import is_off, split_tokens
 
 _NO_GUIDANCE = {"guidance_scale": 1.0, "guidance2_scale": 1.0, "guidance3_scale": 1.0}
 

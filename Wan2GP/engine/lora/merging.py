@@ -14,9 +14,9 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from Wan2GP.engine.lora_deltas import Delta
-from Wan2GP.engine.lora_files import FIELD, LoraFile, Rename, read_lora
-from Wan2GP.engine.lora_targets import Matched, match, no_match
+from Wan2GP.engine.lora.deltas import Delta
+from Wan2GP.engine.lora.files import FIELD, LoraFile, Rename, read_lora
+from Wan2GP.engine.lora.targets import Matched, match, no_match
 from Wan2GP.errors import EngineError, Unsupported
 
 #: types of weights that a LoRA can be added to; quantised ones would lose it in rounding or hold no plain numbers

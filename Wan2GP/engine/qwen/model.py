@@ -14,13 +14,10 @@ from diffusers import QwenImagePipeline
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
-from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.stock.loading import load_pipeline
-from Wan2GP.engine.stock.loras import lora_set
-from Wan2GP.engine.stock.qwen_latents import encode
-from Wan2GP.engine.stock.qwen_loop import Conditions
-from Wan2GP.engine.stock.qwen_pictures import SEEN_AREA, VAE_AREA, given_pictures, guide_of, shown
-from Wan2GP.engine.stock.qwen_requests import (
+from Wan2GP.engine.qwen.latents import encode
+from Wan2GP.engine.qwen.loop import Conditions
+from Wan2GP.engine.qwen.pictures import SEEN_AREA, VAE_AREA, given_pictures, guide_of, shown
+from Wan2GP.engine.qwen.requests import (
     MOST_PICTURES,
     USUAL_PICTURES,
     check_common,
@@ -28,8 +25,11 @@ from Wan2GP.engine.stock.qwen_requests import (
     check_text,
     plan_of,
 )
-from Wan2GP.engine.stock.qwen_run import Run
-from Wan2GP.engine.stock.qwen_text import MOST_TOKENS, Chat, Reader, about_a_picture, about_pictures, about_words
+from Wan2GP.engine.qwen.run import Run
+from Wan2GP.engine.qwen.text import MOST_TOKENS, Chat, Reader, about_a_picture, about_pictures, about_words
+from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.stock.loading import load_pipeline
+from Wan2GP.engine.stock.loras import lora_set
 from Wan2GP.engine.stock.running import Stepping, running
 from Wan2GP.engine.stock.still import READS
 from Wan2GP.errors import ModelUnavailable

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.accelerators import recognised, settings_for
-from Wan2GP.engine.lora_multipliers import split_tokens
+from Wan2GP.engine.lora.accelerators import recognised, settings_for
+from Wan2GP.engine.lora.multipliers import split_tokens
 from Wan2GP.errors import InvalidInput
 from Wan2GP.layout import lora_file_name
 

@@ -11,7 +11,14 @@ from fractions import Fraction
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.interpolation import Blend, Interpolator, OpticalFlow, Steps, dissolve_remarks, load_interpolator
+from Wan2GP.engine.interpolation.between import (
+    Blend,
+    Interpolator,
+    OpticalFlow,
+    Steps,
+    dissolve_remarks,
+    load_interpolator,
+)
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import probe_video, read_frames, resize

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from Wan2GP.engine.control import PROCESSING
+from Wan2GP.engine.control.media import PROCESSING
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.errors import InvalidInput, ModelUnavailable, Unsupported
 

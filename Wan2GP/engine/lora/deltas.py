@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from Wan2GP.engine.lora_files import FIELD, Layer
+from Wan2GP.engine.lora.files import FIELD, Layer
 from Wan2GP.errors import InvalidInput
 
 #: parts of a layer that are factors of a product, and the kind of LoRA that they make

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from Wan2GP.engine.chat_marks import PICTURE, with_places, without_marks
+from Wan2GP.engine.language.chat_marks import PICTURE, with_places, without_marks
+from Wan2GP.engine.language.vision_pictures import PatchRule
 from Wan2GP.engine.request import Frame
-from Wan2GP.engine.vision_pictures import PatchRule
 
 #: tokens of a prompt that is not about pictures
 MOST_TOKENS = 1024

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from Wan2GP.engine.qwen.latents import decode, encode, free_cells, latent_size, scale_of
+from Wan2GP.engine.qwen.loop import Conditions, Kept, denoise
+from Wan2GP.engine.qwen.pictures import drawn, guide_of, with_kept
+from Wan2GP.engine.qwen.requests import Plan
+from Wan2GP.engine.qwen.schedule import given_levels, levels
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.stock.hires import Hires, enlarged, noised
-from Wan2GP.engine.stock.qwen_latents import decode, encode, free_cells, latent_size, scale_of
-from Wan2GP.engine.stock.qwen_loop import Conditions, Kept, denoise
-from Wan2GP.engine.stock.qwen_pictures import drawn, guide_of, with_kept
-from Wan2GP.engine.stock.qwen_requests import Plan
-from Wan2GP.engine.stock.qwen_schedule import given_levels, levels
 from Wan2GP.engine.stock.running import Stepping, seeded
 from Wan2GP.engine.stock.tokens import PATCH
 from Wan2GP.media import resize

@@ -13,13 +13,13 @@ import torch
 from transformers import Sam2VideoModel
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.control_models import READS, ControlModel, given_frames
+from Wan2GP.engine.control.models import READS, ControlModel, given_frames
 from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.folder_models import load_from_folder
 from Wan2GP.engine.loading import free_memory
-from Wan2GP.engine.mask_request import MaskRequest
+from Wan2GP.engine.masks.request import MaskRequest
+from Wan2GP.engine.masks.sam2_tracking import Tracker, selected
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.engine.sam2_tracking import Tracker, selected
 from Wan2GP.errors import InvalidInput
 from Wan2GP.mask_prompts import FIELD, MISSING
 from Wan2GP.media import read_frame, read_frames

@@ -1,0 +1,1 @@
+"""Masks of what clicks and boxes select, or of the people."""
