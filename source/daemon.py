@@ -24,6 +24,7 @@ from source.comfy.program import ComfyProgram
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.leases import Changes, Leases
 from source.loras import LoRAStore
+from source.provenance.weights import WeightDigests
 from source.run_context import Stage, Watch, Workplace
 from source.running import Run
 from source.settings import Settings
@@ -31,7 +32,6 @@ from source.storage import LocalStorage
 from source.store.base import TaskStore
 from source.store.types import Claim, Task
 from source.task_registry import TaskRegistry
-from source.weights import WeightDigests
 
 log = logging.getLogger(__name__)
 

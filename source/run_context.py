@@ -19,13 +19,14 @@ from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
 from source.comfy.program import ComfyProgram
 from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound
-from source.ingredients import Ingredients
 from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
 from source.params.base import levels
-from source.provenance import FileNote, as_text
-from source.recording import Lineage, lineage_of, pinned_seed, record
+from source.provenance.ingredients import Ingredients
+from source.provenance.record import FileNote, as_text
+from source.provenance.recording import Lineage, lineage_of, pinned_seed, record
+from source.provenance.weights import WeightDigests
 from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
 from source.storage import LocalStorage, sanitise_filename, task_name
@@ -33,7 +34,6 @@ from source.store.base import TaskStore
 from source.store.types import Status, Task
 from source.task_registry import Dependency, TaskRegistry
 from source.trail import Trail
-from source.weights import WeightDigests
 from Wan2GP.media.digest import FileDigests
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from source.errors import InvalidMedia
-from source.provenance import tool
+from source.provenance.record import tool
 from source.settings import Settings
 from source.store.types import Task
 from Wan2GP.media.metadata import carries_text, embed_text

@@ -11,7 +11,7 @@ import pytest
 from worker_floor import Floor
 
 import debug
-from source.provenance import Provenance, read_provenance
+from source.provenance.record import Provenance, read_provenance
 from source.store.types import NewTask, Status, Task
 from source.task_registry import registry
 from Wan2GP.media import read_frames, read_image

@@ -18,8 +18,8 @@ def replay(
 
     `given` are texts "NAME=PATH". Raises InvalidInput and InvalidMedia; nothing is queued then.
     """
-    from source.provenance import read_provenance
-    from source.replay import plan_replay
+    from source.provenance.record import read_provenance
+    from source.provenance.replay import plan_replay
 
     record = read_provenance(file)
     plan = plan_replay(record, store, settings, given=_named_paths(given), search=search)

@@ -15,10 +15,10 @@ from PIL import Image
 from replay_shop import FAKE_CLIP, Command, ReplayShop
 
 from source.params.base import TaskParams
-from source.provenance import read_provenance
+from source.provenance.record import read_provenance
+from source.provenance.weights import BOOK, WeightDigests
 from source.storage import LocalStorage
 from source.task_registry import Done, TaskContext, TaskRegistry, TaskType
-from source.weights import BOOK, WeightDigests
 from Wan2GP.media import write_image
 from Wan2GP.media.digest import file_digest
 from Wan2GP.media.metadata import embedded_texts

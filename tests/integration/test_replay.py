@@ -12,7 +12,7 @@ import pytest
 from replay_shop import CLIP, FAKE_CLIP, Command, ReplayShop
 
 from headless.orchestrator import WanOrchestrator
-from source.provenance import FORMAT, as_text, read_provenance
+from source.provenance.record import FORMAT, as_text, read_provenance
 from source.store.types import Status
 from Wan2GP import wgp
 from Wan2GP.media import write_image, write_video

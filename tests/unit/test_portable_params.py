@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from source.ingredients import Ingredients
 from source.params.base import CONTAINERS
-from source.portable import as_note, localised, notes_in, places_in, portable
-from source.provenance import FileNote, Provenance, RootNote, TaskNote, as_text, read_provenance
+from source.provenance.ingredients import Ingredients
+from source.provenance.portable import as_note, localised, notes_in, places_in, portable
+from source.provenance.record import FileNote, Provenance, RootNote, TaskNote, as_text, read_provenance
 from source.settings import load_settings
 from source.storage import LocalStorage
 from Wan2GP.media import write_image

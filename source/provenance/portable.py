@@ -12,7 +12,7 @@ from typing import Any
 from source.logs import redact_values
 from source.media.download import url_scheme
 from source.params.base import BOOKKEEPING
-from source.provenance import FileNote
+from source.provenance.record import FileNote
 
 #: what a text stands for: files, the name of a LoRA, or (None) itself
 Meaning = list[FileNote] | FileNote | str | None

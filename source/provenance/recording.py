@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from source.errors import InvalidInput, TaskNotFound
-from source.ingredients import Ingredients
 from source.params.base import CONTAINERS
-from source.portable import PINNED_SEEDS, portable
-from source.provenance import OutputNote, Provenance, RootNote, TaskNote, read_provenance, versions
+from source.provenance.ingredients import Ingredients
+from source.provenance.portable import PINNED_SEEDS, portable
+from source.provenance.record import OutputNote, Provenance, RootNote, TaskNote, read_provenance, versions
 from source.storage import LocalStorage
 from source.store.base import TaskStore
 from source.store.types import Task

@@ -13,10 +13,10 @@ from headless.generation import GenerationResult
 from source.errors import InvalidInput
 from source.loras.references import SUFFIXES, RemoteLoRA
 from source.media.download import url_scheme
-from source.portable import Meaning, is_absolute, portable
-from source.provenance import FileNote, GenerationNote, WeightNote
+from source.provenance.portable import Meaning, is_absolute, portable
+from source.provenance.record import FileNote, GenerationNote, WeightNote
+from source.provenance.weights import Digests
 from source.storage import LocalStorage
-from source.weights import Digests
 from Wan2GP.errors import InvalidMedia
 from Wan2GP.layout import PACKAGE_DIR
 from Wan2GP.media.digest import FileDigests

@@ -12,14 +12,14 @@ from headless.options import GenerationOptions
 from source.errors import InvalidInput, TaskNotFound
 from source.logs import REDACTED
 from source.params.base import knob_table, levels
-from source.portable import PINNED_SEEDS, localised, notes_in, places_in
-from source.provenance import FileNote, OutputNote, Provenance, RootNote, versions
+from source.provenance.portable import PINNED_SEEDS, localised, notes_in, places_in
+from source.provenance.record import FileNote, OutputNote, Provenance, RootNote, versions
+from source.provenance.weights import known_digest
 from source.settings import Settings
 from source.storage import LocalStorage
 from source.store.base import TaskStore
 from source.store.types import NewTask, Status
 from source.task_registry import registry
-from source.weights import known_digest
 from Wan2GP.layout import PACKAGE_DIR
 from Wan2GP.media.digest import FileDigests
 
