@@ -12,13 +12,14 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from engine_runs import Run, picture, run_engine
 from PIL import Image
-from stock_runs import TinyWeights
+from stock_runs import TinyWeights, definitions_of
 from tiny_hunyuan import tiny_hunyuan_custom
 
 from Wan2GP.engine.stock.hunyuan_identity import on_white, read
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import probe_video
 
+NAMES = definitions_of("hunyuan_custom")
 CALL = {
     "model_type": "hunyuan_custom",
     "prompt": "a red circle moving right",
@@ -50,7 +51,7 @@ def parts(weights) -> Any:
 
 @pytest.fixture
 def engine(weights, tmp_path: Path):
-    with weights.under(tmp_path / "rows", "hunyuan_custom"):
+    with weights.under(tmp_path / "rows", *NAMES):
         yield
 
 
@@ -115,8 +116,9 @@ def by_hand(parts: Any, guidance: float) -> np.ndarray:
     return (frames[0].permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1).numpy()
 
 
-def test_the_definition_makes_its_video_and_makes_it_again(engine):
-    first, again = run(plugin_data=None), run(plugin_data=None)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_definition_makes_its_video_and_makes_it_again(engine, name: str):
+    first, again = (run(model_type=name, plugin_data=None) for _ in range(2))
     info = probe_video(first.files[0])
     assert (info.num_frames, info.width, info.height, float(info.fps)) == (5, 48, 32, 24)
     assert first.frames().std() > 1 and np.array_equal(first.frames(), again.frames())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from engine_runs import Run, picture, run_engine
 from qwen_runs import Tiny, tiny_models
+from stock_runs import definitions_of
 from tiny_qwen import TINY_QWEN
 
 from Wan2GP import wgp
@@ -17,7 +18,7 @@ from Wan2GP.definitions import load_definitions
 from Wan2GP.errors import InvalidInput, ModelUnavailable, Unsupported
 from Wan2GP.media import probe_image, read_image
 
-QWEN = [name for name, row in load_definitions().items() if (row.architecture.engine or "").startswith("qwen_image")]
+QWEN = definitions_of("qwen_image", "qwen_image_edit", "qwen_image_edit_plus")
 EDITS = [name for name in QWEN if "edit" in name]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_runs import picture, run_engine
+from stock_runs import NO_FILES, definitions_of
 from tiny_models import TINY_WAN
 
 from Wan2GP import wgp
@@ -18,11 +19,9 @@ from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.wan.architectures import CONDITIONS
 from Wan2GP.media import probe_video, write_video
 
-WAN = [name for name, row in load_definitions().items() if row.architecture.engine == "wan"]
+WAN = definitions_of("wan")
 #: shapes of a block of 32 pixels too
 SIZE = {"width": 64, "height": 32}
-#: fields of a definition that say where its real weights are
-NO_FILES = {"URLs": [], "URLs2": [], "modules": [], "loras": [], "loras_multipliers": [], "devices": []}
 
 
 @pytest.fixture(scope="module")
