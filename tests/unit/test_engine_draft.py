@@ -30,9 +30,10 @@ def draft(tmp_path: Path) -> Draft:
 
 def request_for(**values):
     values.setdefault("resolution", "64x48")
-    request = parse_request(values, load_definitions()["draft"], Draft.reads, Path("loras"))
+    definitions = load_definitions()
+    request = parse_request(values, definitions["draft"], Draft.reads, Path("loras"))
     Draft.check(request)
-    check_preparing(request, lambda model: None)
+    check_preparing(request, definitions, lambda model: None)
     return request
 
 
