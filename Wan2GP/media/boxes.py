@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from Wan2GP.errors import InvalidMedia
+from Wan2GP.media.xmp import MAX_TEXT_BYTES
 
 XMP_UUID = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
 COMMENT = b"\xa9cmt"
@@ -23,12 +24,15 @@ COMMENT = b"\xa9cmt"
 _QUICKTIME = b"qt  "
 #: a table of contents larger than this is no table of contents
 MAX_MOOV_BYTES = 512 * 1024 * 1024
+#: more boxes at the top than a day of fragments has: all of them are held in memory
+MAX_BOXES = 200_000
 _COPY_BYTES = 1 << 20
 _LARGEST_OFFSET = 2**32 - 1
 #: boxes with absolute offsets of other kinds, or whose samples are found in another way: nothing is put before these
 _OTHER_OFFSETS = frozenset({b"moof", b"meta", b"mfra"})
 _OTHER_OFFSETS_INSIDE = frozenset({b"mvex", b"saio"})
-_TABLES = frozenset({b"trak", b"mdia", b"minf", b"stbl"})
+#: the way from a table of contents to the tables of samples
+_TO_TABLES = (b"trak", b"mdia", b"minf", b"stbl")
 
 #: kind and content of a table of sample offsets -> what they become
 TableChange = Callable[[bytes, bytes], tuple[bytes, bytes]]
@@ -92,7 +96,7 @@ def embedded(source: BinaryIO) -> Iterator[bytes | str]:
     """The XMP packets (bytes) and the comments (text) of an MP4 file. Raises InvalidMedia."""
     comments: list[str] = []
     for place in _places(source):
-        if place.is_xmp and place.size <= MAX_MOOV_BYTES:
+        if place.is_xmp and place.size <= MAX_TEXT_BYTES:
             yield _content(source, place)[16:]
         elif place.kind == b"moov" and place.size <= MAX_MOOV_BYTES:
             comments += _comments(_content(source, place))
@@ -104,14 +108,15 @@ def embedded(source: BinaryIO) -> Iterator[bytes | str]:
 
 def _places(file: BinaryIO) -> Iterator[Place]:
     end = file.seek(0, 2)
-    start = 0
+    start = count = 0
     while start < end:
+        count += 1
         file.seek(start)
         head = file.read(32)
         written, kind = int.from_bytes(head[:4], "big"), head[4:8]
         header = 16 if written == 1 else 8
         size = int.from_bytes(head[8:16], "big") if written == 1 else written or end - start
-        if len(kind) < 4 or size < header or start + size > end:
+        if len(kind) < 4 or size < header or start + size > end or count > MAX_BOXES:
             raise InvalidMedia("it is cut off, or its boxes are damaged")
         yield Place(kind, start, size, header, head[header : header + 16], written == 0)
         start += size
@@ -213,13 +218,13 @@ def _comments(moov: bytes) -> Iterator[str]:
                 yield from (data[8:].decode(errors="replace") for name, data in _children(item) if name == b"data")
 
 
-def _tables(content: bytes, change: TableChange) -> bytes:
-    """The same, with each table of sample offsets changed."""
+def _tables(content: bytes, change: TableChange, way: Sequence[bytes] = _TO_TABLES) -> bytes:
+    """The same, with each table of sample offsets changed; they stand at the end of the way."""
     made = []
     for kind, inner in _children(content):
-        if kind in _TABLES:
-            inner = _tables(inner, change)
-        elif kind in (b"stco", b"co64"):
+        if way and kind == way[0]:
+            inner = _tables(inner, change, way[1:])
+        elif not way and kind in (b"stco", b"co64"):
             kind, inner = change(kind, inner)
         made.append(_box(kind, inner))
     return b"".join(made)
@@ -255,6 +260,8 @@ def _offsets(kind: bytes, content: bytes) -> NDArray[np.int64]:
     return np.frombuffer(content, f">u{width}", count, 8).astype(np.int64)
 
 
-def _holds(content: bytes, wanted: frozenset[bytes]) -> bool:
-    """Whether one of these boxes stands in a table of contents or in its tables of samples."""
-    return any(kind in wanted or (kind in _TABLES and _holds(inner, wanted)) for kind, inner in _children(content))
+def _holds(content: bytes, wanted: frozenset[bytes], way: Sequence[bytes] = _TO_TABLES) -> bool:
+    """Whether one of these boxes stands in a table of contents or on the way to its tables of samples."""
+    return any(
+        kind in wanted or (kind in way[:1] and _holds(inner, wanted, way[1:])) for kind, inner in _children(content)
+    )

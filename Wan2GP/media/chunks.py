@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from Wan2GP.errors import InvalidMedia
+from Wan2GP.media.xmp import MAX_TEXT_BYTES
 
 PNG = b"\x89PNG\r\n\x1a\n"
-#: texts of pictures that are read at most
-MAX_TEXT_BYTES = 64 * 1024 * 1024
 _COMMENT = b"Comment"
 _COPY_BYTES = 1 << 20
 
 _XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10
+_VP8X_BYTES = 10
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -105,6 +105,8 @@ def embed_webp(source: BinaryIO, target: BinaryIO, packet: bytes) -> None:
         source.seek(start)
         if kind == b"VP8X":
             head = bytearray(source.read(size))
+            if size < _VP8X_BYTES:
+                raise InvalidMedia("its header is cut off")
             head[0] |= _XMP_FLAG
             target.write(_chunk(kind, bytes(head)))
             continue
@@ -151,7 +153,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 def _extended_header(kind: bytes, data: bytes) -> bytes:
     """VP8X for a file that has none: its size is read from the first bytes of the picture."""
     flags = _XMP_FLAG
-    if kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a":
+    if kind == b"VP8 " and data[3:6] == b"\x9d\x01\x2a" and len(data) >= 10:
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 6))
     elif kind == b"VP8L" and data[:1] == b"\x2f":
         bits = int.from_bytes(data[1:5], "little")
@@ -159,6 +161,8 @@ def _extended_header(kind: bytes, data: bytes) -> bytes:
         flags |= _ALPHA_FLAG if bits >> 28 & 1 else 0
     else:
         raise InvalidMedia("its first chunk is no picture")
+    if not width or not height:
+        raise InvalidMedia("its picture has no size")
     return bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
 
 
@@ -219,9 +223,13 @@ def _segments(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
         while lead == b"\xff\xff":  # fill bytes
             lead = b"\xff" + source.read(1)
         size = source.read(2)
-        if len(lead) < 2 or lead[0] != 0xFF or len(size) < 2:
+        count = int.from_bytes(size, "big") - 2
+        if len(lead) < 2 or lead[0] != 0xFF or count < 0:
             raise InvalidMedia("its segments are damaged")
-        yield lead[1], source.read(int.from_bytes(size, "big") - 2)
+        data = source.read(count)
+        if len(data) < count:
+            raise InvalidMedia("it is cut off")
+        yield lead[1], data
 
 
 def _segment(marker: int, data: bytes) -> bytes:

@@ -32,14 +32,17 @@ def embed_text(source: str | Path, target: str | Path, text: str, *, tool: str) 
     `text` is JSON (see `xmp.escaped_json`); `tool` names what made the file. An earlier text is replaced. The file is
     on the disk when this returns, and removed when it fails. Memory does not grow with the media.
 
-    Raises InvalidMedia when the file is of another kind or damaged.
+    Raises InvalidMedia when the file is of another kind or damaged, or the text far too long.
     """
     source, target = Path(source), Path(target)
     require_file(source)
     text = xmp.escaped_json(text)
+    packet = xmp.packet(text, tool)
+    if len(packet) > xmp.MAX_TEXT_BYTES:
+        raise InvalidMedia(f"a text of {len(text)} characters is too long to stand in a file")
     try:
         with source.open("rb") as given, target.open("w+b") as made, _naming(source):
-            _embed(given, made, text, tool)
+            _embed(given, made, text, packet, tool)
             made.flush()
             os.fsync(made.fileno())
     except BaseException:
@@ -47,18 +50,18 @@ def embed_text(source: str | Path, target: str | Path, text: str, *, tool: str) 
         raise
 
 
-def _embed(source: BinaryIO, target: BinaryIO, text: str, tool: str) -> None:
+def _embed(source: BinaryIO, target: BinaryIO, text: str, packet: bytes, tool: str) -> None:
     kind = _kind(source.read(_HEAD_BYTES))
     source.seek(0)
     match kind:
         case "mp4":
-            boxes.embed(source, target, text, xmp.packet(text, tool))
+            boxes.embed(source, target, text, packet)
         case "png":
             chunks.embed_png(source, target, text)
         case "webp":
-            chunks.embed_webp(source, target, xmp.packet(text, tool))
+            chunks.embed_webp(source, target, packet)
         case "jpeg":
-            chunks.embed_jpeg(source, target, xmp.extended(tool), xmp.packet(text, tool))
+            chunks.embed_jpeg(source, target, xmp.extended(tool), packet)
         case _:
             raise InvalidMedia("nothing can be written into a file of this kind")
 

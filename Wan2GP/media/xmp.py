@@ -10,7 +10,9 @@ from xml.sax.saxutils import escape, unescape
 
 #: the name space of our one property
 NAMESPACE = "urn:headless-wan2gp:provenance"
-_RECORD = re.compile(r"<hw:record>(.*?)</hw:record>", re.DOTALL)
+#: larger texts are neither written nor read: what a file says of itself must not fill the memory
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+_OPENING, _CLOSING = "<hw:record>", "</hw:record>"
 #: what XML 1.0 cannot hold or would change (2.2, 2.11), and what UTF-8 cannot
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029]")
 _PACKET = """\
@@ -62,5 +64,6 @@ def escaped_json(text: str) -> str:
 
 def text_of(data: bytes) -> str | None:
     """The text of a packet that `packet` made; None when it is another's."""
-    found = _RECORD.search(data.decode("utf-8", errors="replace"))
-    return unescape(found[1]) if found else None
+    _, opening, rest = data.decode("utf-8", errors="replace").partition(_OPENING)
+    text, closing, _ = rest.partition(_CLOSING)
+    return unescape(text) if opening and closing else None

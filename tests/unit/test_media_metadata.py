@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from Wan2GP.media import PacketRange, concat_copy, index_video, mux_audio, probe
 from Wan2GP.media.boxes import XMP_UUID, embed, embedded
 from Wan2GP.media.digest import content_digest
 from Wan2GP.media.metadata import carries_text, embed_text, embedded_texts
+from Wan2GP.media.xmp import MAX_TEXT_BYTES
 
 TEXT = json.dumps({"prompt": "ein Ball & <Würfel> 球 \u2028 \x07", "a]]>b": "\ud800 \ufffe"}, ensure_ascii=False)
 PLAIN = '{"a": 1}'
@@ -341,6 +343,63 @@ def test_damage_is_refused_by_name_and_leaves_nothing(name: str, tmp_path: Path)
         with pytest.raises(InvalidMedia, match=broken.name):
             embed_text(broken, tmp_path / "made", PLAIN, tool=TOOL)
         assert not (tmp_path / "made").exists()
+
+
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+
+
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"WEBP" + b"".join(struct.pack("<4sI", kind, len(content)) + content for kind, content in chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+CRAFTED = {
+    "a segment shorter than its length.jpg": b"\xff\xd8\xff\xe0\0\0" + bytes(1000),
+    "a segment of one byte.jpg": b"\xff\xd8\xff\xe1\0\1" + bytes(70_000),
+    "a segment that is cut off.jpg": b"\xff\xd8\xff\xe1\xff\xff" + bytes(100),
+    "an empty header.webp": riff((b"VP8X", b""), (b"VP8L", bytes(10))),
+    "a short picture.webp": riff((b"VP8 ", b"\0\0\0\x9d\x01\x2a")),
+    "no size.webp": riff((b"VP8 ", b"\0\0\0\x9d\x01\x2a" + bytes(4))),
+    "a million boxes.mp4": full_box(b"ftyp", b"isom") + full_box(b"moov", b"") + full_box(b"free", b"") * 300_000,
+    "a chunk of four gigabytes.png": PNG_HEAD + b"\xff\xff\xff\xffIHDR" + bytes(50),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_what_no_program_writes_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(CRAFTED[name])
+    with pytest.raises(InvalidMedia, match=name):
+        embed_text(path, tmp_path / "made", PLAIN, tool=TOOL)
+    assert not (tmp_path / "made").exists()
+
+
+def test_boxes_inside_boxes_without_end_are_copied_as_they_are(tmp_path: Path) -> None:
+    deep = b""
+    for _ in range(3000):
+        deep = full_box(b"trak", deep)
+    path = tmp_path / "deep.mp4"
+    path.write_bytes(full_box(b"ftyp", b"isom" + bytes(8)) + full_box(b"moov", deep))
+    assert list(embedded_texts(embedded_in(path, tmp_path, PLAIN))) == [PLAIN, PLAIN]
+
+
+def test_a_packet_that_opens_its_text_over_and_over_is_read_in_one_go(tmp_path: Path) -> None:
+    path = tmp_path / "openings.mp4"
+    path.write_bytes(full_box(b"ftyp", b"isom") + full_box(b"uuid", XMP_UUID + b"<hw:record>" * 200_000))
+    started = time.process_time()
+    assert list(embedded_texts(path)) == []
+    assert time.process_time() - started < 5  # trying each opening takes an hour
+
+
+def test_a_text_that_would_fill_the_memory_is_neither_written_nor_read(tmp_path: Path) -> None:
+    source = saved(tmp_path, "a.png")
+    with pytest.raises(InvalidMedia, match="too long"):
+        embed_text(source, tmp_path / "made.png", json.dumps("&" * MAX_TEXT_BYTES), tool=TOOL)
+    assert not (tmp_path / "made.png").exists()
+    huge = tmp_path / "huge.mp4"
+    packet = b"<hw:record>" + b"1" * MAX_TEXT_BYTES + b"</hw:record>"
+    huge.write_bytes(full_box(b"ftyp", b"isom") + full_box(b"uuid", XMP_UUID + packet))
+    assert list(embedded_texts(huge)) == []
 
 
 def test_a_packet_of_another_program_is_no_text_of_ours(tmp_path: Path) -> None:
