@@ -175,14 +175,22 @@ class TaskType:
         """A row's parameters, typed, with the default model filled in. Raises InvalidInput that names the field."""
         parsed = parse_params(self.params, raw, options_class, strict=strict)
         named = parsed.params.model
-        if named and self.forces_model and named != self.default_model:
+        if named and self.forces_model and not self._is_own(named):
             said = f"{self.name} always runs {self.default_model}, not {named}"
             if strict:
                 raise InvalidInput(f"{said}; leave it out, or use the task type wgp", field="model")
             log.warning("%s", said)
-        elif named or not self.default_model:
+        elif not self.default_model or (named and not self.forces_model):
             return parsed
         return Parsed(parsed.params.model_copy(update={"model": self.default_model}), parsed.unknown)
+
+    def _is_own(self, model: str) -> bool:
+        """Whether this is the default model, by whichever of its names."""
+        if model == self.default_model:
+            return True
+        from Wan2GP.definitions import ALIASES  # brings numpy along, which add_task does without
+
+        return ALIASES.get(model) == self.default_model
 
 
 class TaskRegistry:

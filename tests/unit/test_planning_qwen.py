@@ -260,6 +260,14 @@ def test_a_worker_runs_the_types_own_model_and_warns(task_type: str, caplog: pyt
     assert f"{task_type} always runs {kind.default_model}, not flux" in caplog.text
 
 
+def test_the_types_own_model_may_be_called_by_its_older_name(caplog: pytest.LogCaptureFixture) -> None:
+    kind = registry().get("z_image_turbo_i2i")
+    for strict in (True, False):
+        row = {"image": "a.png", "model_name": "z_image_img2img"}
+        assert kind.parse(row, strict=strict).params.model == "z_image"
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("task_type", ["qwen_image_edit", "image_inpaint", "annotated_image_edit", "qwen_image_hires"])
 def test_the_model_of_other_types_is_the_rows(task_type: str) -> None:
     row = {"prompt": "x", "image": "a.png", "mask_url": "b.png", "resolution": "64x64", "model": "flux_dev_kontext"}
