@@ -50,6 +50,9 @@ BOOKKEEPING = frozenset(
         "sub_orchestrator_task_id_ref",
         "params_json_str_override",
         "segment_image_download_dir",
+        # where files go is the worker's to say
+        "output_dir",
+        "custom_output_dir",
         "generation_name",
         "thumbnail_url",
         "created_by",

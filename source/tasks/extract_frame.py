@@ -23,7 +23,6 @@ class ExtractFrameParams(TaskParams):
     """A video, by the task that made it or by its path, and one of its frames."""
 
     not_knobs: ClassVar[frozenset[str]] = frozenset(aliases(GenerationOptions))
-    carried: ClassVar[frozenset[str]] = frozenset({"output_dir"})
 
     input_video_task_id: str | None = Field(None, description="the task whose output is the video; it must be finished")
     input_video_path: VideoRef | None = Field(

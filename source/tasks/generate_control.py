@@ -25,7 +25,6 @@ class MotionParams(TaskParams):
     """The video that is drawn: a file, or the output of another task."""
 
     not_knobs: ClassVar[frozenset[str]] = _FOLLOWING
-    carried: ClassVar[frozenset[str]] = frozenset({"output_dir"})
     #: what of the following is needed, for people
     sources: ClassVar[tuple[str, ...]] = ("input_video_path", "input_video_task_id")
 

@@ -25,7 +25,6 @@ class PostprocessParams(TaskParams):
     """A video, and what is done to it."""
 
     not_knobs: ClassVar[frozenset[str]] = frozenset(aliases(GenerationOptions)) - {*SETTINGS, "seed"}
-    carried: ClassVar[frozenset[str]] = frozenset({"output_dir"})
 
     input_video_path: VideoRef | None = Field(
         None,

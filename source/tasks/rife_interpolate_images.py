@@ -18,7 +18,7 @@ class InterpolateImagesParams(TaskParams):
     """Two pictures and how many frames there are from one to the other."""
 
     not_knobs: ClassVar[frozenset[str]] = frozenset(aliases(GenerationOptions)) - {*SETTINGS, "resolution", "seed"}
-    carried: ClassVar[frozenset[str]] = frozenset({"output_path", "output_dir"})
+    carried: ClassVar[frozenset[str]] = frozenset({"output_path"})
 
     input_image_path1: ImageRef = Field(..., description="the first frame")
     input_image_path2: ImageRef = Field(..., description="the last frame")

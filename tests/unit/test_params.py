@@ -63,6 +63,11 @@ def test_unknown_names_are_reported_and_refused_when_strict() -> None:
         parse_params(GenerateParams, raw, strict=True)
 
 
+def test_where_a_front_end_would_put_files_is_no_parameter() -> None:
+    raw = {"prompt": "x", "output_dir": "outputs/mine", "orchestrator_details": {"custom_output_dir": "/somewhere"}}
+    assert parse_params(GenerateParams, raw, strict=True).unknown == ()
+
+
 def test_an_orchestrators_details_are_its_own_and_a_childs_are_its_parents() -> None:
     raw = travel(frame_overlap_expandet=4)
     assert parse_params(TravelParams, raw).unknown == ("frame_overlap_expandet",)
