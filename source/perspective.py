@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: what the model of the video must take
 NEEDS = ("control_video", "mask", "references")
+#: of video_prompt_type: a control video, its mask, references
+LETTERS = "VMI"
 #: draws the picture where the model of the video needs more than words
 IMAGE_MODEL = "t2v_2_2"
 INTERPOLATOR = "rife"
@@ -38,14 +40,23 @@ def check_perspective(params: PerspectiveSettings, context: TaskContext) -> Mode
     from source.planning.upscale import refuse_post_processing
 
     model = context.model(params.model or "")
-    if not model.takes(*NEEDS):
+    if not _leads(model):
         raise Unsupported(
-            f"{model.name} takes {', '.join(sorted(model.inputs))}; {', '.join(NEEDS)} are needed: use a VACE model",
+            f"{model.name} makes no video of a control video, its mask and a reference; use a VACE model",
             field="model",
         )
     refuse_post_processing(params.options)
     context.model(MODELS[params.perspective_type])
     return model
+
+
+def _leads(model: ModelInfo) -> bool:
+    """Whether it makes videos of a control video, its mask and a reference, and knows their letters."""
+    from Wan2GP.architectures import ARCHITECTURES
+
+    architecture = ARCHITECTURES.get(model.architecture)
+    makes_videos = not (model.image_output or model.text_output)
+    return makes_videos and model.takes(*NEEDS) and (architecture is None or set(LETTERS) <= set(architecture.control))
 
 
 def image_model(name: str | None, video_model: ModelInfo, context: TaskContext) -> str:
@@ -86,7 +97,7 @@ class PerspectiveVideo:
         return cls(params, model, picture, size, length)
 
     def options(self, context: TaskContext) -> GenerationOptions:
-        """The engine's knobs: V a control video, M its mask, I the picture as a reference."""
+        """The engine's knobs; the picture is the reference."""
         from Wan2GP.media import write_video
 
         fps, masked = self.params.fps_helpers, self.params.use_mask_for_first_frame
@@ -102,7 +113,7 @@ class PerspectiveVideo:
             force_fps=f"{fps:g}",
             video_guide=str(guide.path),
             video_mask=str(self._mask(context.scratch / "perspective_mask.mkv")) if masked else None,
-            video_prompt_type="VMI" if masked else "VI",
+            video_prompt_type=LETTERS if masked else LETTERS.replace("M", ""),
             image_refs=[str(self.picture)],
             remove_background_images_ref=0 if background is None else background,
         )

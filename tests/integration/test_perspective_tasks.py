@@ -12,7 +12,9 @@ import pytest
 from perspective_runs import checkpoints_with_pose, rows_with_depth
 from travel_shop import Workshop
 
+from headless.generation import ModelInfo
 from headless.orchestrator import WanOrchestrator
+from headless.testing import FakeOrchestrator
 from source.params.base import parse_params
 from source.params.perspective import PerspectiveParams
 from source.planning.easing import easing
@@ -202,6 +204,20 @@ def test_what_cannot_be_done_is_refused_before_any_child(studio: Studio, name: s
     row = studio.row(name)
     assert REFUSED[name][1] in failed(row)
     assert not studio.shop.store.children(row.id)
+
+
+@pytest.mark.parametrize(("architecture", "stills"), [("qwen_image_edit_20B", True), ("ltxv_13B", False)])
+def test_a_model_that_takes_the_inputs_but_cannot_be_led_is_refused_before_any_child(
+    tmp_path: Path, architecture: str, stills: bool
+) -> None:
+    inputs = frozenset({"text", "control_video", "mask", "references"})
+    model = ModelInfo(name="other", architecture=architecture, inputs=inputs, fps=16, image_output=stills)
+    shop = Workshop(tmp_path, FakeOrchestrator([model]))
+    near = str(write_image(tmp_path / "near.png", RAMP))
+    row = shop.run("different_perspective_orchestrator", ROW | {"input_image_path": near, "model": "other"})
+    assert failed(row) == "model: other makes no video of a control video, its mask and a reference; use a VACE model"
+    assert not shop.store.children(row.id)
+    shop.store.close()
 
 
 def test_a_model_that_is_not_here_is_named_before_any_child(tmp_path: Path) -> None:
