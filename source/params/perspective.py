@@ -75,6 +75,12 @@ class PerspectiveParams(PerspectiveSettings):
     skip_cleanup: bool = Field(False, description="the same")
 
 
+class PoseParams(PerspectiveParams):
+    """The same, by pose."""
+
+    perspective_type: Literal["pose"] = Field("pose", description="the pose of the people leads to the other picture")
+
+
 class FinalGenParams(PerspectiveSettings):
     """The pictures between which the video runs, each by the task that made it or by its path."""
 

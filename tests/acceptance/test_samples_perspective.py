@@ -25,6 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 VIDEOS = {
     "different_perspective_orchestrator": (17, 16),
     "different_perspective_orchestrator.depth": (21, 12),
+    "different_pose": (17, 16),
     "dp_final_gen": (17, 16),
 }
 SAMPLES = frozenset(VIDEOS)
