@@ -1,7 +1,7 @@
 """Write the generated parts of the documentation, or with --check fail when they are out of date.
 
 A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; the pages of docs/tasks/ are generated
-whole.
+whole. Either way it fails when a link of the documentation leads nowhere, or names a file that is not there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HUB = "https://huggingface.co/"
 sys.path.insert(0, str(ROOT))
 
+from links import broken_links  # noqa: E402
 from tables import parameter_table, table  # noqa: E402
 from task_pages import stale_pages  # noqa: E402
 
@@ -25,6 +26,7 @@ from source.params.base import TaskParams  # noqa: E402
 from source.params.schema import parameter_rows, parameter_schema  # noqa: E402
 from source.settings import Settings  # noqa: E402
 from source.task_registry import registry  # noqa: E402
+from Wan2GP.architecture import Architecture  # noqa: E402
 from Wan2GP.definitions import ModelDefinition, load_definitions  # noqa: E402
 
 
@@ -68,18 +70,41 @@ def models() -> str:
             f"`{each.id}`",
             each.name,
             f"`{each.architecture_name}`",
-            "yes" if each.architecture.engine else "not yet",
+            makes(each.architecture),
             ", ".join(sorted(each.architecture.inputs)),
-            f"{each.architecture.frame_step}k + 1, from {each.architecture.min_frames}",
-            str(each.architecture.fps),
+            lengths(each.architecture),
+            str(each.architecture.fps) if has_frames(each.architecture) else "",
             str(each.architecture.pixel_block),
             str(each.architecture.phases),
             str(each.architecture.experts),
         )
         for each in known.values()
     )
-    header = "model, name, architecture, runs in this version, takes, frames, fps, pixel block, phases, experts"
+    header = "model, name, architecture, makes, takes, frames, fps, pixel block, phases, experts"
     return table(header.split(", "), rows)
+
+
+def has_frames(architecture: Architecture) -> bool:
+    return not (architecture.image_output or architecture.text_output)
+
+
+def makes(architecture: Architecture) -> str:
+    if architecture.text_output:
+        return "text"
+    if architecture.image_output:
+        return "images"
+    if architecture.mask_of:
+        return "masks"
+    return "video, images" if architecture.image_too else "video"
+
+
+def lengths(architecture: Architecture) -> str:
+    """Which numbers of frames its videos have."""
+    if not has_frames(architecture):
+        return ""
+    if architecture.frame_step == architecture.min_frames == 1:
+        return "any number"
+    return f"{architecture.frame_step}k + 1, from {architecture.min_frames}"
 
 
 def model_sources() -> str:
@@ -142,8 +167,10 @@ def main() -> int:
     stale += stale_pages(ROOT, write=not check)
     if stale and check:
         print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
-        return 1
-    return 0
+    broken = broken_links(ROOT)
+    if broken:
+        print("\n".join(("these links of the documentation lead nowhere:", *broken)), file=sys.stderr)
+    return 1 if broken or (stale and check) else 0
 
 
 if __name__ == "__main__":
