@@ -1,8 +1,8 @@
-"""Sizes of still images. Pure arithmetic on whole numbers, so that no rounding of a quotient costs a pixel."""
+"""Sizes of still images. Pure arithmetic."""
 
 from __future__ import annotations
 
-from math import isqrt
+from math import isqrt, sqrt
 
 Size = tuple[int, int]
 
@@ -31,9 +31,17 @@ def of_usual_area(size: Size) -> Size:
     of 8 and at least 8.
     """
     width, height = size
+    # On whole numbers: no rounding of a quotient costs a pixel.
     sides = isqrt(USUAL_AREA * width // height), isqrt(USUAL_AREA * height // width)
     wide, high = (max(USUAL_BLOCK, side // USUAL_BLOCK * USUAL_BLOCK) for side in sides)
     return wide, high
+
+
+def of_megapixel(size: Size, block: int) -> Size:
+    """(width, height) of about a megapixel in the aspect of `size`, both the nearest multiples of `block`."""
+    factor = sqrt(USUAL_AREA / (size[0] * size[1]))
+    across, down = (max(1, round(side * factor / block)) * block for side in size)
+    return across, down
 
 
 def size_text(size: Size) -> str:

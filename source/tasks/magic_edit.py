@@ -15,7 +15,7 @@ from headless.options import GenerationOptions, ImageRef
 from source.errors import EngineError, GenerationCancelled, InvalidInput, ShuttingDown, StaleClaim, Transient
 from source.params.generating import GeneratingParams
 from source.params.lora import LoRAConfig
-from source.planning.still_size import of_megapixel
+from source.planning.image_sizes import of_megapixel, size_text
 from source.results import finished
 from source.task_registry import Done, TaskContext, task
 
@@ -68,8 +68,8 @@ def _local(params: MagicEditParams, context: TaskContext) -> Done:
         options = own.merge(LoRAConfig.from_pairs([(IN_SCENE, 1.0)], "in_scene")).to_options(options)
     if options.resolution is None:
         info = probe_image(image)
-        width, height = of_megapixel(info.width, info.height, model.pixel_block)
-        options = options.replace(resolution=f"{width}x{height}")
+        size = of_megapixel((info.width, info.height), model.pixel_block)
+        options = options.replace(resolution=size_text(size))
     return finished(context.generate(model.name, options.replace(prompt=_prompt(params), image_refs=[str(image)])))
 
 
