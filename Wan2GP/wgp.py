@@ -175,7 +175,9 @@ def load_models(model_type: str, override_profile: int = -1, *, report: Report |
     if unavailable is not None:
         raise ModelUnavailable(unavailable)
     release_model()
-    wan_model = offloadobj = _loaded(definition, place, report or _silent)
+    from Wan2GP.engine.loading import load
+
+    wan_model = offloadobj = load(definition, place, report or _silent)
     transformer_type, reload_needed = definition.id, False
     return wan_model, offloadobj
 
@@ -186,19 +188,6 @@ def release_model() -> None:
     model, wan_model, offloadobj, transformer_type = wan_model, None, None, ""
     if model is not None:
         model.release()
-
-
-def _loaded(definition: ModelDefinition, place: Place, report: Report) -> Model:
-    from Wan2GP.engine.loading import free_memory, typed_failure
-
-    assert definition.architecture.engine is not None, "an available model has an engine"
-    try:
-        return family(definition.architecture.engine)(definition, place, report)
-    except (RuntimeError, MemoryError) as error:
-        failure = typed_failure(error)
-    # Outside the handler: the traceback holds the memory of the half-loaded model.
-    free_memory()
-    raise failure
 
 
 def _place() -> Place:
@@ -261,16 +250,21 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
     if values.get("mode", "") not in ("", "generate"):
         raise Unsupported(f"{values['mode']!r} is not there in this version; leave it empty", field="mode")
     definition = definitions()[str(values.get("model_type", ""))]
-    unavailable = definitions().unavailable(definition.id, _checkpoints())
+    unavailable = _unavailable(definition.id)
     if unavailable is not None or definition.architecture.engine is None:
         raise ModelUnavailable(unavailable)
     kind = family(definition.architecture.engine)
     request = parse_request(values, definition, kind.reads, Path(server_config["loras_root"]))
     kind.check(request)
     check_finishing(request)
-    device = server_config["device"].partition(":")[0] or None
-    check_preparing(request, definitions(), lambda name: definitions().unavailable(name, _checkpoints(), device))
+    check_preparing(request, definitions(), _unavailable)
     return request
+
+
+def _unavailable(name: str) -> str | None:
+    """Why a model cannot run here; None when it can. A device that is still to be chosen is left out of account."""
+    device = server_config["device"].partition(":")[0] or None
+    return definitions().unavailable(name, _checkpoints(), device)
 
 
 def _generate(values: Mapping[str, Any]) -> bool:

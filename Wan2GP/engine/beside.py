@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from Wan2GP.definitions import Definitions
-from Wan2GP.engine.families import Model, Place, Report, family
+from Wan2GP.engine.families import Model, Place, Report
 from Wan2GP.errors import ModelUnavailable, OutOfMemory
+from Wan2GP.layout import weight_files
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Loads models beside the resident one, which gives way where the memory does not suffice for both."""
+    """Loads models beside the resident one, which gives way where an accelerator has no room for both at work, or where
+    the other cannot be loaded."""
 
     definitions: Definitions
     place: Place
@@ -43,14 +45,15 @@ class Beside:
             raise ModelUnavailable(reason)
 
     def _loaded(self, name: str) -> Model:
+        from Wan2GP.engine.loading import has_room, load
+
         definition = self.definitions[name]
         self.used.append(definition.id)
-        assert definition.architecture.engine is not None, "an available model has an engine"
-        kind = family(definition.architecture.engine)
+        weights_bytes = sum(file.stat().st_size for file in weight_files(definition, self.place.checkpoints))
+        if self.place.device != "cpu" and not has_room(weights_bytes, self.place.device):
+            self.give_way()
         try:
-            return kind(definition, self.place, self.report)
+            return load(definition, self.place, self.report)
         except OutOfMemory:
-            pass
-        # Outside the handler: the failure holds the memory of the half-loaded model.
-        self.give_way()
-        return kind(definition, self.place, self.report)
+            self.give_way()
+        return load(definition, self.place, self.report)

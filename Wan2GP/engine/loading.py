@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import torch
 
+from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.families import Model, Place, Report, family
 from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
 
 #: share of the free memory that weights may take; the rest is for activations
@@ -28,9 +30,26 @@ def weights_dtype(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.bfloat16
 
 
+def load(definition: ModelDefinition, place: Place, report: Report) -> Model:
+    """The model in memory. Raises ModelUnavailable or OutOfMemory; nothing of a half-loaded one is left."""
+    assert definition.architecture.engine is not None, "an available model has an engine"
+    try:
+        return family(definition.architecture.engine)(definition, place, report)
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        failure = typed_failure(error)
+    # Outside the handler: the traceback holds the memory of the half-loaded model.
+    failure.__traceback__ = failure.__context__ = failure.__cause__ = None
+    free_memory()
+    raise failure
+
+
 def fits(parts: Iterable[torch.nn.Module], device: str) -> bool:
     """Whether the weights fit on the accelerator together, with room left for activations."""
-    weights_bytes = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    return has_room(sum(p.numel() * p.element_size() for part in parts for p in part.parameters()), device)
+
+
+def has_room(weights_bytes: int, device: str) -> bool:
+    """Whether an accelerator has the memory for so many bytes of weights, and for activations."""
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return weights_bytes < free_bytes * _WEIGHTS_SHARE
 
