@@ -14,12 +14,15 @@ from source.comfy.workflow import Workflow, check_input, parse_workflow
 from source.params.base import UNSUPPORTED, Part, TaskParams
 from source.task_registry import Done, TaskContext, task
 
+#: ids are texts in a workflow; front ends also write them as the numbers that they look like
+NodeId = Annotated[str, Field(coerce_numbers_to_str=True)]
+
 
 class MediaInput(Part):
     """A further file for the workflow."""
 
     url: str = Field(..., description="path or URL")
-    node_id: str = Field(..., description="the node that loads it")
+    node_id: NodeId = Field(..., description="the node that loads it")
     input_field: str = Field("image", description="that node's input")
     kind: Literal["image", "video", "audio"] = Field("image", description="what it is")
 
@@ -34,7 +37,7 @@ class ComfyParams(TaskParams):
         ..., description="the workflow in the API format, as an object or as JSON text"
     )
     video_url: VideoRef | None = Field(None, description="video for the workflow: path or URL")
-    video_node_id: str | None = Field(None, description="the node that loads it; needed with video_url")
+    video_node_id: NodeId | None = Field(None, description="the node that loads it; needed with video_url")
     video_input_field: str = Field("video", description="that node's input")
     inputs: list[MediaInput] = Field([], description="further files, each with the node that loads it")
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from source.comfy.running import distinct_names
 from source.comfy.workflow import SavedFile, failure, refusal, saved_files, titled, with_input
+from source.task_registry import registry
+from source.tasks.comfy import ComfyParams
 
 FLOW = {
     "3": {"class_type": "KSampler", "inputs": {"seed": 7, "model": ["4", 0]}, "_meta": {"title": "Paint"}},
@@ -82,3 +86,15 @@ def test_a_refusal_names_every_node_and_input() -> None:
         "node 4 (LoadModel): Exception: odd"
     )
     assert refusal(FLOW, {}) == "no reason was given"
+
+
+@pytest.mark.parametrize("node_id", ["12", 12])
+def test_a_node_may_be_named_by_text_or_number(node_id: str | int) -> None:
+    row = {
+        "workflow": {"12": {"class_type": "LoadVideo", "inputs": {"file": ""}}},
+        "video_url": "a.mp4", "video_node_id": node_id, "video_input_field": "file",
+        "inputs": [{"url": "b.png", "node_id": node_id}],
+    }  # fmt: skip
+    params = registry().get("comfy").parse(row, strict=True).params
+    assert isinstance(params, ComfyParams)
+    assert [each.node_id for _, each in params.media] == ["12", "12"]
