@@ -21,7 +21,7 @@ from Wan2GP.mask_prompts import parse_mask_prompts
 
 Model = TypeVar("Model", bound=BaseModel)
 
-MAX_SIDE = 4096
+MIN_SIDE, MAX_SIDE = 16, 4096
 MAX_PIXELS = 4096 * 2304
 
 
@@ -32,18 +32,29 @@ class Media:
     kind: str  # image | video | audio
 
 
-def _size_text(value: Any) -> Any:
-    """Accept 832x480, "832X480" and [832, 480]; answer "832x480"."""
+def size_of(value: Any) -> tuple[int, int] | None:
+    """(width, height) of 832x480, "832X480" and [832, 480], however large; None for what is no text and no pair.
+
+    Raises ValueError for a text that is no size.
+    """
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = f"{value[0]}x{value[1]}"
     if not isinstance(value, str):
-        return value
+        return None
     match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*", value)
     if not match:
         raise ValueError(f"{value!r} is not a size; write WIDTHxHEIGHT, for example 832x480")
-    width, height = int(match[1]), int(match[2])
-    if min(width, height) < 16:
-        raise ValueError(f"{width}x{height} is too small; both sides must be at least 16 pixels")
+    return int(match[1]), int(match[2])
+
+
+def _size_text(value: Any) -> Any:
+    """A size within the limits as "832x480"."""
+    size = size_of(value)
+    if size is None:
+        return value
+    width, height = size
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"{width}x{height} is too small; both sides must be at least {MIN_SIDE} pixels")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ValueError(
             f"{width}x{height} is too large; at most {MAX_SIDE} pixels a side and {MAX_PIXELS:,} in all, "

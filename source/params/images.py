@@ -7,13 +7,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, model_validator
 
-from headless.options import GenerationOptions, ImageRef
+from headless.options import GenerationOptions, ImageRef, size_of
 from source.errors import InvalidInput
-from source.params.base import Given
 from source.params.generating import GenerateParams, GeneratingParams
 
 #: an address or path of a picture
 Picture = Annotated[ImageRef, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096)]
+#: front ends write an empty text for a picture that was not chosen
+MaybePicture = Annotated[Picture | None, BeforeValidator(lambda value: value if value != "" else None)]
 Strength = Annotated[float, Field(ge=0, le=10)]
 
 #: sizes of qwen_image_hires by their aspect
@@ -31,6 +32,11 @@ ASPECTS = {
 class QwenParams(GeneratingParams):
     """What all image tasks of Qwen-Image take. The task type's LoRAs stand before the row's own."""
 
+    resolution: Annotated[str, BeforeValidator(lambda value: _any_size(value))] | None = Field(
+        None,
+        description="WIDTHxHEIGHT in pixels; scaled down to the type's limit, then floored to the model's pixel block",
+        validation_alias=AliasChoices("resolution", "parsed_resolution_wh"),
+    )
     lightning_lora_strength: Strength | None = Field(
         None, description="strength of the acceleration LoRA in both passes; 0 leaves it out"
     )
@@ -38,6 +44,11 @@ class QwenParams(GeneratingParams):
     lightning_lora_strength_phase_2: Strength | None = Field(
         None, description="its strength in the second pass, which there is with hires_scale above 1"
     )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) that the row asks for, before any limit."""
+        return size_of(self.resolution)
 
 
 class QwenTextParams(QwenParams, GenerateParams):
@@ -52,11 +63,6 @@ class QwenHiresParams(QwenTextParams):
         description=f"size of the first pass: WIDTHxHEIGHT, or an aspect ({', '.join(ASPECTS)})",
         validation_alias=AliasChoices("resolution", "aspect_ratio", "parsed_resolution_wh"),
     )
-
-    def resolved(self, given: Mapping[str, Given]) -> Self:
-        """The size has become a knob."""
-        done = super().resolved(given)
-        return done.model_copy(update={"options": done.options.replace(resolution=self.resolution)})
 
 
 class QwenEditParams(QwenParams):
@@ -91,8 +97,8 @@ class QwenStyleParams(QwenParams):
 
     not_knobs: ClassVar[frozenset[str]] = frozenset({"image_guide"})
 
-    style_reference_image: Picture | None = Field(None, description="the image whose style is kept")
-    subject_reference_image: Picture | None = Field(None, description="the image whose subject or scene is kept")
+    style_reference_image: MaybePicture = Field(None, description="the image whose style is kept")
+    subject_reference_image: MaybePicture = Field(None, description="the image whose subject or scene is kept")
     style_reference_strength: Strength = Field(0.0, description="how much of the style is kept; 0 nothing")
     subject_strength: Strength = Field(0.0, description="how much of the subject is kept; 0 nothing")
     scene_reference_strength: Strength = Field(0.0, description="how much of the scene is kept; 0 nothing")
@@ -153,6 +159,12 @@ class RedrawParams(GeneratingParams):
                 return self.options.resolution
             text = str(error).removeprefix("resolution: ")
             raise InvalidInput(f'{text}; or write "auto"', field="image_size") from None
+
+
+def _any_size(value: Any) -> Any:
+    """A size as "WIDTHxHEIGHT", however large. Raises ValueError."""
+    size = size_of(value)
+    return f"{size[0]}x{size[1]}" if size else value
 
 
 def _aspect_or_size(value: Any) -> Any:

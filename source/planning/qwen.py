@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from headless.options import GenerationOptions
+from headless.options import MIN_SIDE, GenerationOptions
+from source.errors import InvalidInput
 from source.params.images import QwenParams, QwenStyleParams
 from source.params.lora import LoRAConfig, multiplier_text
 from source.planning.image_sizes import Size, capped, size_text
@@ -57,8 +58,8 @@ class QwenTask:
     further: tuple[HubFile, ...] = ()
     #: the longer side of the first pass at most; None: no limit
     most: int | None = USUAL_SIDE
-    #: None: that of the picture which is changed
-    resolution: str | None = None
+    #: where the row gives none; None: that of the picture which is changed
+    size: Size | None = None
     #: sides of the result by those of the first pass
     hires_scale: float | None = None
     #: the role in which the prompt is read
@@ -102,7 +103,7 @@ QWEN_TASKS = {
         guidance=3.5,
         lightning=LIGHTNING_4,
         strengths=(1.0, 1.0),
-        resolution="1024x1024",
+        size=(1024, 1024),
         role="You are a professional image generator: you compose detailed, coherent pictures of what is described.",
     ),
     "qwen_image_2512": QwenTask(
@@ -113,7 +114,7 @@ QWEN_TASKS = {
         lightning=LIGHTNING_2512,
         strengths=(1.0, 1.0),
         most=2512,
-        resolution="1024x1024",
+        size=(1024, 1024),
         role="You are an expert in rendering text in pictures: every word that is asked for stands there, legible and "
         "spelled right.",
     ),
@@ -180,9 +181,11 @@ def planned(
     """A row's options with what its task type adds: where the row says nothing, or, for the limit of its size, anyway.
 
     `shown` is the (width, height) of the picture which is changed: the result's, unless the row has a `resolution`.
-    `prompt`, `role` and `loras` are what the row's other parameters make of it.
+    `prompt`, `role` and `loras` are what the row's other parameters make of it. Raises InvalidInput for a size that no
+    model makes.
     """
     options = params.options
+    size = _limited(row, params.size, shown)
     scale = options.hires_scale or row.hires_scale
     usual = {
         "num_inference_steps": row.steps,
@@ -191,15 +194,27 @@ def planned(
         "system_prompt": role or row.role,
         "image_mode": 1,
         "hires_scale": scale,
-        "resolution": size_text(capped(shown, USUAL_SIDE)) if shown else row.resolution,
+        "resolution": size_text(size) if size else None,
     }
     given = {name: value for name, value in usual.items() if value is not None} | options.to_engine()
     merged = options.parse(given | {"video_length": 1, "prompt": prompt or options.prompt or " "})
-    if merged.size and row.most:
-        merged = merged.replace(resolution=size_text(capped(merged.size, row.most)))
     further = ((file, (1.0, 1.0)) for file in row.further)
     own = [(row.lightning, strengths_of(row, params)), *further, *loras]
     return with_loras(merged, own, passes=2 if scale and scale > 1 else 1)
+
+
+def _limited(row: QwenTask, asked: Size | None, shown: Size | None) -> Size | None:
+    size = asked or shown or row.size
+    if size is None:
+        return None
+    limited = capped(size, row.most) if row.most else size
+    if not asked and min(limited) < MIN_SIDE:
+        raise InvalidInput(
+            f"is missing, and the image's own size ({size_text(size)}, scaled to {size_text(limited)}) is too small: "
+            f"both sides must be at least {MIN_SIDE} pixels; give one",
+            field="resolution",
+        )
+    return limited
 
 
 def strengths_of(row: QwenTask, params: QwenParams) -> Strengths:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from headless.options import MAX_SIDE, MIN_SIDE
+from source.errors import InvalidInput
 from source.params.generating import GenerateParams
 from source.params.images import RedrawParams
-from source.planning.image_sizes import of_usual_area, size_text
+from source.planning.image_sizes import Size, of_usual_area, size_text
 from source.results import finished
 from source.task_registry import Done, TaskContext, task
 
@@ -27,6 +29,18 @@ def z_image_turbo(params: GenerateParams, context: TaskContext) -> Done:
     return finished(context.generate(MODEL, options.parse(usual | _STILL | options.to_engine() | {"video_length": 1})))
 
 
+def _size_of(image: Size) -> str:
+    """The size of the result of an image of that size. Raises InvalidInput for a strip that no model draws."""
+    size = of_usual_area(image)
+    if min(size) < MIN_SIDE or max(size) > MAX_SIDE:
+        raise InvalidInput(
+            f"is missing, and the image's own shape ({size_text(image)}) would make {size_text(size)}: sides must be "
+            f"{MIN_SIDE} to {MAX_SIDE} pixels; give one",
+            field="image_size",
+        )
+    return size_text(size)
+
+
 @task("z_image_turbo_i2i", output=_OUTPUT, default_model=MODEL, forces_model=True)
 def z_image_turbo_i2i(params: RedrawParams, context: TaskContext) -> Done:
     """A given image drawn anew, more or less like it (Z-Image Turbo)."""
@@ -39,7 +53,7 @@ def z_image_turbo_i2i(params: RedrawParams, context: TaskContext) -> Done:
     forced = {
         "image_start": str(image),
         "prompt": options.prompt or " ",
-        "resolution": params.size_text or size_text(of_usual_area((seen.width, seen.height))),
+        "resolution": params.size_text or _size_of((seen.width, seen.height)),
         "video_length": 1,
     }
     idle = options.resolution if options.resolution != forced["resolution"] else None

@@ -270,6 +270,8 @@ def test_a_style_and_a_subject_of_one_picture_show_it_once(floor: Floor, tmp_pat
     photo = picture(tmp_path / "a.png")
     call = called(floor, "qwen_image_style", style_reference_image=photo, subject_reference_image=photo, prompt="x")
     assert (call["image_guide"], "image_refs" in call) == (photo, False)
+    call = called(floor, "qwen_image_style", style_reference_image="", subject_reference_image=photo, prompt="x")
+    assert call["image_guide"] == photo
 
 
 def test_references_of_the_row_are_shown_beside_the_picture(floor: Floor, tmp_path: Path) -> None:
@@ -317,6 +319,20 @@ def test_a_picture_that_is_not_there_fails_the_task(
     assert (failed.status, failed.error_class) == (Status.FAILED, "bad_input")
     assert (failed.error_message or "").startswith(f"{field}: ")
     assert floor.engine.calls == []
+
+
+@pytest.mark.parametrize(
+    ("task_type", "field"), [("qwen_image_edit", "resolution"), ("z_image_turbo_i2i", "image_size")]
+)
+def test_a_picture_whose_own_shape_no_model_draws_needs_a_size(
+    floor: Floor, tmp_path: Path, task_type: str, field: str
+) -> None:
+    strip = picture(tmp_path / "strip.png", (2000, 20))
+    failed = run(floor, task_type, image=strip)
+    assert (failed.status, failed.error_class) == (Status.FAILED, "bad_input")
+    assert (failed.error_message or "").startswith(f"{field}: is missing, and the image's own s")
+    assert "2000x20" in (failed.error_message or "")
+    assert called(floor, task_type, image=strip, **{field: "96x64"})["resolution"] == "96x64"
 
 
 def test_a_picture_is_fetched_from_a_site_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

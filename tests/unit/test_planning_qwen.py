@@ -138,6 +138,8 @@ def test_a_prompt_that_is_missing_is_a_space() -> None:
         ("qwen_image_2512", "2512x2512", "2512x2512"),
         ("qwen_image_2512", "4096x2048", "2512x1256"),
         ("qwen_image_hires", "2048x2048", "2048x2048"),
+        ("qwen_image_edit", "4032x3024", "1200x900"),
+        ("qwen_image", "50000x30010", "1200x720"),
         ("qwen_image", None, "1024x1024"),
         ("qwen_image_2512", None, "1024x1024"),
         ("qwen_image_edit", None, "1200x800"),
@@ -228,6 +230,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen_image_hires", {"prompt": "x", "resolution": "5:4"}, "resolution"),
     ("qwen_image_hires", {"prompt": "x", "aspect_ratio": "5:4"}, "aspect_ratio"),
     ("qwen_image_hires", {"resolution": "1:1"}, "prompt"),
+    ("qwen_image_hires", {"prompt": "x", "resolution": "5000x5000"}, "resolution"),
+    ("qwen_image_edit", {"image": "a.png", "parsed_resolution_wh": "large"}, "parsed_resolution_wh"),
+    ("qwen_image_edit", {"image": "a.png", "resolution": 1200}, "resolution"),
     ("qwen_image", {}, "prompt"),
     ("qwen_image_2512", {"prompt": " "}, "prompt"),
     ("qwen_image", {"prompt": "x", "model": "qwen_image_20B"}, "model"),
@@ -278,4 +283,4 @@ def test_the_model_of_other_types_is_the_rows(task_type: str) -> None:
 @pytest.mark.parametrize("name", ["resolution", "aspect_ratio"])
 def test_an_aspect_stands_for_a_size(name: str, aspect: str, size: str) -> None:
     parsed = registry().get("qwen_image_hires").parse({"prompt": "x", name: aspect}, strict=True).params
-    assert parsed.options.resolution == size
+    assert planned(QWEN_TASKS["qwen_image_hires"], parsed).resolution == size
