@@ -36,11 +36,21 @@ JSON_LINES = ".jsonl"
 TRAIL = "source.trail"
 
 _SECRET_NAMES = (
-    r"(?:access_?|refresh_?|auth_?|id_?|session_?)?token|api_?key|anon_?key|service_?(?:role_?)?key|secret\w*|"
-    r"passw(?:or)?d|authorization|signature|sig|x-amz-[\w-]+"
+    r"(?:access_?|refresh_?|auth_?|id_?|session_?)?token|api[_-]?key|anon_?key|service_?(?:role_?)?key|secret\w*|"
+    r"(?:aws)?access[_-]?key(?:[_-]?id)?|private[_-]?key|"
+    r"passw(?:or)?d|authorization|cookie|signature|sig|x-(?:amz|goog)-[\w-]+"
 )
-_SECRET_NAME = re.compile(rf"(?:\w*[_-])?(?:{_SECRET_NAMES})", re.IGNORECASE)
+#: after underscores and hyphens, or as the last word of a name in camel case
+_SECRET_NAME = re.compile(
+    rf"(?:[\w-]*[_-])?(?:{_SECRET_NAMES})|(?-i:[a-z]\w*(?:Token|ApiKey|AccessKey|Password|Secret))", re.IGNORECASE
+)
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(
+            r"\b(Authorization[\"']?\s*[:=]\s*[\"']?(?:Basic|Token|Key|ApiKey|Digest)\s+)[^\"'\n]+", re.IGNORECASE
+        ),
+        rf"\1{REDACTED}",
+    ),
     (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\beyJ[\w-]{5,1000}\.[\w-]{5,}\.[\w-]*"), REDACTED),
     (re.compile(r"\b(?:sk|hf|ghp|r8|sb_secret|sb_publishable)[-_][A-Za-z0-9_-]{16,}"), REDACTED),

@@ -13,7 +13,7 @@ from headless.generation import GenerationResult
 from source.errors import InvalidInput
 from source.loras.references import SUFFIXES, RemoteLoRA
 from source.media.download import url_scheme
-from source.provenance.portable import Meaning, is_absolute, portable
+from source.provenance.portable import MAX_PATH, Meaning, is_place, portable, several
 from source.provenance.record import FileNote, GenerationNote, WeightNote
 from source.provenance.weights import Digests
 from source.storage import LocalStorage
@@ -23,8 +23,6 @@ from Wan2GP.media.digest import FileDigests
 
 log = logging.getLogger(__name__)
 
-#: a longer text is no name of a file
-_MAX_PATH = 4096
 #: addresses that a worker remembers
 _MAX_SEEN = 4096
 
@@ -109,11 +107,11 @@ class Ingredients:
             return self._files[text]
         if text in self._loras:
             return _printable(self._loras[text].name)
-        if not text or len(text) > _MAX_PATH or "\n" in text or "\0" in text:
-            return None
-        if url_scheme(text) is not None:
-            return self._of_url(text)
-        return self._of_path(text) or self._of_list(text)
+        known = self._existing(text) is not None  # its name may hold a comma
+        return (None if known else self._of_several(text)) or self._of_one(text)
+
+    def _of_one(self, text: str) -> Meaning:
+        return self._of_url(text) if url_scheme(text) is not None else self._of_path(text)
 
     def _of_url(self, text: str) -> Meaning:
         name = _name_of(text)
@@ -131,27 +129,35 @@ class Ingredients:
         return self.seen.get(reference, FileNote(name=name))
 
     def _of_path(self, text: str) -> Meaning:
-        absolute = is_absolute(text)
+        place = is_place(text)
         name = _name_of(text)
         if Path(name).suffix.lower() in SUFFIXES:
-            return name if absolute else None
-        if not absolute and not Path(name).suffix:
+            return name if place else None
+        if not place and not Path(name).suffix:
             return None
         path = self._existing(text)
         if path is not None and self.storage.is_scratch(path):
             return FileNote(name=name)  # made on the way
         if path is not None:
             return self._note(name, path)
-        return self._unseen(name, text) if absolute else None
+        return self._unseen(name, text) if place else None
 
-    def _of_list(self, text: str) -> Meaning:
-        """Several files, separated by commas."""
-        parts = [part for part in text.split(",") if part.strip()] if "," in text else []
+    def _of_several(self, text: str) -> Meaning:
+        """Several files, or several LoRAs; None where each of them may stay as it is."""
+        parts = several(text)
         found = [self.meaning(part) for part in parts]
-        files = [each for each in found if isinstance(each, FileNote)]
-        return files if files and len(files) == len(found) else None
+        if not any(found):
+            return None
+        names = [_name_of(part) for part in parts]
+        if any(isinstance(each, str) for each in found):
+            return ",".join(each if isinstance(each, str) else name for each, name in zip(found, names, strict=True))
+        return [
+            each if isinstance(each, FileNote) else FileNote(name=name) for each, name in zip(found, names, strict=True)
+        ]
 
     def _existing(self, text: str) -> Path | None:
+        if not text or len(text) > MAX_PATH:
+            return None
         try:
             path = Path(text).expanduser()
             if path.is_file():
@@ -199,9 +205,16 @@ def _name_of(reference: str) -> str:
             path = unquote(urlsplit(reference).path) if scheme not in ("data", "blob", "javascript") else scheme
         except ValueError:
             path = ""
-        return _printable(PurePosixPath(path).name) or "download"
-    windows = "\\" in reference and "/" not in reference
-    return _printable((PureWindowsPath if windows else PurePosixPath)(reference.strip()).name) or "file"
+        return _bare(PurePosixPath(path).name) or "download"
+    windows = "\\" in reference and ("/" not in reference or bool(PureWindowsPath(reference).drive))
+    return _bare((PureWindowsPath if windows else PurePosixPath)(reference.strip()).name) or "file"
+
+
+def _bare(name: str) -> str:
+    """A name that is no place itself (`~`, or `data:x` after a slash), as UTF-8 can hold it."""
+    while is_place(name):
+        name = name[1:]
+    return _printable(name)
 
 
 def _printable(name: str) -> str:

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from source.errors import InvalidInput
 from source.logs import redact_values
 from source.media.download import url_scheme
-from source.params.base import BOOKKEEPING
+from source.params.base import BOOKKEEPING, check_plain
 from source.provenance.record import FileNote
 
 #: what a text stands for: files, the name of a LoRA, or (None) itself
@@ -19,6 +20,12 @@ Meaning = list[FileNote] | FileNote | str | None
 
 #: names of parameters whose values are words, whatever they look like
 _WORDS = re.compile(r"prompt|caption|instruction|text_(before|after)|^text$", re.IGNORECASE)
+#: but those of the places of such
+_PLACES = re.compile(r"(url|uri|path|file|folder|dir)s?$", re.IGNORECASE)
+#: between the files of a text that names several
+_SEPARATORS = re.compile(r"[,;\n]")
+#: a longer text is no name of a file
+MAX_PATH = 4096
 #: stands, as the one key of an object, where a text of JSON stood that names files
 _JSON_TEXT = "json_text"
 #: of a row alone: what a replay brings and what the row's own run does not need again
@@ -53,22 +60,31 @@ def _portable(value: Any, meaning: Callable[[str], Meaning]) -> Any:
 
 
 def _json_in(text: str) -> Any:
-    """What a text of JSON (a workflow of ComfyUI) holds; None for any other text."""
+    """What a text of JSON (a workflow of ComfyUI) holds; None for any other text, and for what no parameter holds."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        found = json.loads(text)
+        check_plain({"": found})
+        return found
+    except (ValueError, RecursionError, InvalidInput):
         return None
 
 
 def _text_of_json(text: str, inner: Any, meaning: Callable[[str], Meaning]) -> Any:
-    made = _portable(inner, meaning)
+    made = redact_values(_portable(inner, meaning))
     return text if made == inner else {_JSON_TEXT: made}
 
 
 def _inner(name: str, item: Any, meaning: Callable[[str], Meaning]) -> Any:
-    return item if _WORDS.search(name) and not isinstance(item, Mapping) else _portable(item, meaning)
+    return _words(item, meaning) if _WORDS.search(name) and not _PLACES.search(name) else _portable(item, meaning)
+
+
+def _words(item: Any, meaning: Callable[[str], Meaning]) -> Any:
+    """Words stay, whatever they look like; what is more than words among them does not."""
+    if isinstance(item, list | tuple):
+        return [_words(each, meaning) for each in item]
+    return item if isinstance(item, str) and _json_in(item) is None else _portable(item, meaning)
 
 
 def _key(name: Any, meaning: Callable[[str], Meaning]) -> str:
@@ -76,6 +92,8 @@ def _key(name: Any, meaning: Callable[[str], Meaning]) -> str:
     found = meaning(str(name))
     if isinstance(found, FileNote):
         return found.name
+    if isinstance(found, list):
+        return ",".join(each.name for each in found)
     return found if isinstance(found, str) else str(name)
 
 
@@ -114,16 +132,39 @@ def places_in(params: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
 
     def meaning(text: str) -> Meaning:
-        if url_scheme(text) is not None or is_absolute(text):
-            found.append(text)
+        text = text.strip()
+        found.extend([text] if is_place(text) else filter(is_place, several(text)))
         return None
 
     _portable(params, meaning)
     return found
 
 
-def is_absolute(text: str) -> bool:
-    """Whether a text is an absolute path, here or on another kind of machine."""
+def several(text: str) -> list[str]:
+    """The files that a text names, two at least: there is an address among them, or they all look like files.
+
+    An address may hold separators itself: what follows it is a file only if it is a place too.
+    """
+    parts = [part.strip() for part in _SEPARATORS.split(text) if part.strip()]
+    if url_scheme(text) is not None:
+        named = all(map(is_place, parts))
+    else:
+        named = any(url_scheme(part) is not None for part in parts) or all(map(_looks_like_file, parts))
+    return parts if named and len(parts) > 1 else []
+
+
+def _looks_like_file(text: str) -> bool:
+    return is_place(text) or bool(PurePosixPath(text).suffix)
+
+
+def is_place(text: str) -> bool:
+    """Whether a text is an address, or an absolute path here or on another kind of machine."""
+    if url_scheme(text) is not None:
+        return True
+    return len(text) <= MAX_PATH and not {"\n", "\0"} & set(text) and _is_absolute(text)
+
+
+def _is_absolute(text: str) -> bool:
     return text.startswith(("/", "~", "\\\\")) or PureWindowsPath(text).is_absolute()
 
 

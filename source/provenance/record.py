@@ -22,6 +22,8 @@ from Wan2GP.media.metadata import embedded_texts
 
 FORMAT: Literal["headless-wan2gp/provenance"] = "headless-wan2gp/provenance"
 VERSION = 1
+#: levels of JSON: parameters (`source.params.base.MAX_DEPTH`), what a text of JSON among them holds, and what is around
+MAX_DEPTH = 200
 DISTRIBUTION = "headless-wan2gp"
 #: the libraries whose versions decide what comes out
 _LIBRARIES = (DISTRIBUTION, "torch", "diffusers", "transformers")
@@ -145,6 +147,8 @@ def _ours(text: str) -> dict[str, Any] | None:
 
 
 def _parsed(values: Mapping[str, Any], path: Path) -> Provenance:
+    if _deeper(values, MAX_DEPTH):
+        raise InvalidInput(f"the metadata of {path.name} are nested more than {MAX_DEPTH} deep, as none of ours are")
     if values.get("version") != VERSION:
         raise InvalidInput(
             f"{path.name} has metadata of version {values.get('version')!r}, and this version of the project reads "
@@ -156,6 +160,16 @@ def _parsed(values: Mapping[str, Any], path: Path) -> Provenance:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise InvalidInput(f"the metadata of {path.name} are damaged: {where}: {problem['msg']}") from None
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether JSON is nested deeper than so many levels."""
+    level = [value]
+    while level and depth:
+        inner = (each.values() if isinstance(each, Mapping) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, Mapping | list)]
+        depth -= 1
+    return bool(level)
 
 
 def _made_by(values: Mapping[str, Any]) -> str:

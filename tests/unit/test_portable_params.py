@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from source.params.base import CONTAINERS
@@ -55,6 +55,66 @@ def test_files_give_way_to_their_names_and_digests(
     assert portable({"a": "https://example.com/cat.png"}, made_of.meaning)["a"]["sha256"] == "1" * 64
     made_of.learn([FileNote(name="cat.png", sha256="2" * 64)])
     assert portable({"a": "https://example.com/cat.png"}, made_of.meaning) == {"a": unseen}
+
+
+NOBODY = {"name": "x.png", "sha256": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("image_refs", "/home/me/x.png, C:\\Users\\me\\x.png", [NOBODY] * 2),
+        ("image_refs", "https://a.example/x.png?sig=1,https://b.example/x.png?sig=2", [NOBODY] * 2),
+        ("image_refs", "not here.png;/home/me/x.png", [{"name": "not here.png", "sha256": None}, NOBODY]),
+        ("image_refs", "/home/me/x.png\nhttps://a.example/x.png", [NOBODY] * 2),
+        ("image_start", "https://a.example/x.png?size=1,2&sig=0", NOBODY),
+        ("image_start", "https://a.example/x.png?token=" + "A" * 5000, NOBODY),
+        ("image_start", "C:/Users/me\\pictures\\x.png", NOBODY),
+        ("image_start", "data:image/png;base64," + "A" * 5000, {"name": "data", "sha256": None}),
+        ("activated_loras", "/home/me/a.safetensors,/home/me/b.safetensors,c.safetensors",
+         "a.safetensors,b.safetensors,c.safetensors"),
+        ("prompts", [{"image": "/home/me/x.png", "text": "/imagine"}], [{"image": NOBODY, "text": "/imagine"}]),
+        ("prompt_image_url", "https://a.example/x.png?sig=1", NOBODY),
+        ("caption_file", "/home/me/x.png", NOBODY),
+    ],
+)  # fmt: skip
+def test_no_way_of_naming_a_file_tells_where_it_lies(
+    name: str, value: Any, expected: Any, made_of: Ingredients
+) -> None:
+    assert portable({name: value}, made_of.meaning) == {name: expected}
+    assert places_in({name: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["api_key", "apikey", "X-API-Key", "x-my-api-key", "hf_token", "replicateApiToken", "hfToken", "Authorization",
+     "Cookie", "aws_access_key_id", "accessKeyId", "private_key", "client_secret", "X-Goog-Credential"],
+)  # fmt: skip
+def test_secrets_go_by_their_names_inside_a_text_of_json_too(name: str, made_of: Ingredients) -> None:
+    values = {"1": {"inputs": {name: "open sesame", "seed": 3}}}
+    made = portable({"workflow": json.dumps(values), "prompt": json.dumps(values), "extra": values}, made_of.meaning)
+    assert "sesame" not in json.dumps(made)
+    assert json.loads(localised(made, {}, {})["workflow"])["1"]["inputs"]["seed"] == 3
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "tokens", "token_count", "keys", "seed_key_"])
+def test_what_only_sounds_like_a_secret_stays(name: str, made_of: Ingredients) -> None:
+    assert portable({name: "seven"}, made_of.meaning) == {name: "seven"}
+
+
+def test_a_text_of_json_that_is_nested_without_end_stays_a_text(made_of: Ingredients) -> None:
+    for text in ("[" * 400 + "]" * 400, "[" * 200_000, '{"a":' * 400 + "1" + "}" * 400):
+        assert portable({"workflow": text}, made_of.meaning) == {"workflow": text}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.lists(st.sampled_from([*"/~,;:. \n\\ab", "C:", "https://a.b/", "c.png", "d.safetensors"]), max_size=14).map(
+        "".join
+    )
+)
+def test_what_a_record_holds_never_names_a_place(text: str, made_of: Ingredients) -> None:
+    assert places_in(portable({"a": text}, made_of.meaning)) == []
 
 
 def test_words_and_settings_are_left_alone(made_of: Ingredients, cat: Path) -> None:
