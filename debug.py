@@ -12,6 +12,7 @@ from rich.console import Console
 
 from source.command_line import CommandParser
 from source.diagnostics.commands import add_commands, answer
+from source.diagnostics.rendering import printable
 from source.diagnostics.views import open_existing
 from source.errors import StoreError, TaskNotFound, WanError
 from source.settings import load_settings
@@ -39,7 +40,7 @@ def main() -> int:
         with closing(open_existing(settings.db_file)) as store:
             view, readable = answer(store, settings, given)
     except WanError as error:
-        print(f"debug.py: {error}", file=sys.stderr)
+        print(f"debug.py: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, StoreError) and not isinstance(error, TaskNotFound) else 1
     except OSError as error:
         print(f"debug.py: {error}", file=sys.stderr)

@@ -28,6 +28,11 @@ STATUS_WIDTH = max(map(len, STYLES))
 MAX_PARAMS_LINES = 40
 
 
+def printable(text: str) -> str:
+    """A text that came from anywhere, without what steers a terminal or cannot be written to it. Lines stay."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
 def rendered_task(view: View, outputs: Sequence[str] = ()) -> RenderableType:
     """Overview, failure, timeline, children and parameters of one task; `outputs`: its files where it has several."""
     return Group(*_parts(view, outputs))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from source.diagnostics.rendering import printable
 from source.errors import InvalidInput
 from source.settings import Settings
 from source.store.base import TaskStore
+from source.store.sqlite_rows import plain
 
 
 def replay(
@@ -26,12 +29,12 @@ def replay(
     task_id = None if dry_run else store.add(plan.task)
     return {
         "id": task_id,
-        "replays": record.root.id,
+        "replays": printable(record.root.id),
         "task_type": plan.task.task_type,
-        "params": plan.task.params,
+        "params": json.loads(plain(json.dumps(plan.task.params, ensure_ascii=False))),
         "dependant_on": list(plan.task.dependant_on),
-        "inputs": dict(plan.inputs),
-        "warnings": list(plan.warnings),
+        "inputs": {printable(name): path for name, path in plan.inputs.items()},
+        "warnings": list(map(printable, plan.warnings)),
     }
 
 
@@ -51,4 +54,4 @@ def rendered_replay(view: dict[str, Any]) -> str:
     lines = [f"{done}: {view['task_type']}, as task {view['replays']} was"]
     lines += [f"  {name}: {path}" for name, path in view["inputs"].items()]
     lines += [f"  note: {warning}" for warning in view["warnings"]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -147,6 +147,8 @@ def plan_replay(
     if missing:
         raise InvalidInput("it cannot be replayed as it was:\n  " + "\n  ".join(missing))
     params = localised(record.root.params, paths, loras)
+    if not isinstance(params, Mapping):
+        raise InvalidInput("its metadata have no parameters; they were changed")
     pinned = _with_seeds(params, record)
     registry().get(record.root.type).parse(pinned)
     task = NewTask(
@@ -193,7 +195,7 @@ def _missing_outputs(
     for note in needed:
         try:
             row = store.get(note.task)
-        except TaskNotFound:
+        except (TaskNotFound, UnicodeEncodeError):
             yield f"it depends on task {note.task}, which this database does not have"
             continue
         if row.status is not Status.COMPLETE:

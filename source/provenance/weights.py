@@ -51,7 +51,11 @@ class WeightDigests:
         while (asked := self._next()) is not None:
             files, answer = asked
             before = len(self._digests.known())
-            found = self._read(files)
+            try:
+                found = self._read(files)
+            except Exception:
+                log.exception("the digests of some weights are not known")
+                found = {}  # a task waits for an answer
             if len(self._digests.known()) > before:
                 self._keep()
             answer.set_result(found)
@@ -91,7 +95,7 @@ def known_digest(checkpoints: Path, path: Path) -> str | None:
     """What is written down of a file that has not changed since; None when nothing is. The file is not read."""
     try:
         return _entries(checkpoints / BOOK).get(state_of(path))
-    except OSError:
+    except (OSError, ValueError):  # the name may come from anywhere
         return None
 
 
@@ -107,7 +111,7 @@ def _same(path: str, size: int) -> bool:
     """Whether a file is there, and of this size: entries of others are dropped."""
     try:
         return Path(path).stat().st_size == size
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -115,6 +119,6 @@ def _entries(book: Path) -> dict[tuple[str, int, int], str]:
     """What is written down; nothing when that is missing or damaged."""
     try:
         written = json.loads(book.read_text(encoding="utf-8"))
-        return {(path, size, changed): digest for path, (size, changed, digest) in written.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return {(path, size, changed): str(digest) for path, (size, changed, digest) in written.items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}

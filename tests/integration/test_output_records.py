@@ -221,3 +221,26 @@ def test_a_folder_that_is_not_there_keeps_nothing(tmp_path: Path) -> None:
         raise PermissionError("no")
 
     assert digests.begin(unreadable).result(10) == {}
+
+
+@pytest.mark.parametrize("failure", [KeyError("no such model"), ValueError("embedded null byte"), RuntimeError("no")])
+def test_whatever_goes_wrong_with_some_files_the_next_ones_are_read(failure: Exception, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"one")
+    digests = WeightDigests(tmp_path)
+
+    def failing() -> tuple[Path, ...]:
+        raise failure
+
+    answers = [digests.begin(failing), digests.begin(lambda: (file,))]
+    assert [answer.result(10) for answer in answers] == [{}, {file: file_digest(file)}]
+
+
+def test_a_book_of_digests_that_somebody_made_up_is_read_around(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"one")
+    for book in ({"\0": [1, 2, "x"]}, {"a": [[], {}, None]}, {"a": 3}, [1]):
+        (tmp_path / BOOK).write_text(json.dumps(book))
+        assert WeightDigests(tmp_path).begin(lambda: (file,)).result(10) == {file: file_digest(file)}
+    (tmp_path / BOOK).write_text("[" * 100_000)
+    assert WeightDigests(tmp_path).begin(lambda: (file,)).result(10) == {file: file_digest(file)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,6 +251,69 @@ def test_changed_metadata_lead_nowhere(
     text = {"format": FORMAT, "version": 1, "task": task, "root": task | {"params": FAKE_CLIP | params}}
     embed_text(plain, tmp_path / "changed.png", json.dumps(text), tool="hand")
     assert said in order.refusal(tmp_path / "changed.png")
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "a file instead of parameters": ({"root": {"params": {"name": "a", "sha256": None}}}, "a:"),
+    "a text instead of parameters": ({"root": {"params": {"json_text": {"prompt": "a"}}}}, "no parameters"),
+    "nested without end": ({"root": {"params": FAKE_CLIP | {"x": nested(600)}}}, "nested more than"),
+    "an address behind a file": ({"root": {"params": FAKE_CLIP | {"image_start": "a.png,http://x.example"}}}, "name a"),
+    "a file behind a file": ({"root": {"params": FAKE_CLIP | {"image_refs": "a.png, /etc/b.png"}}}, "name a place"),
+    "a place among words": ({"root": {"params": FAKE_CLIP | {"prompts": [{"image": "/etc/passwd"}]}}}, "name a place"),
+    "a type that there is not": ({"root": {"type": "rm -rf"}}, "rm -rf"),
+    "a seed without end": ({"task": {"generations": [{"model": "m", "seed": 10**400}]}}, "seed"),
+    "a level that is none": ({"root": {"params": FAKE_CLIP | {"orchestrator_details": "x"}}}, "orchestrator_details"),
+    "a row that UTF-8 cannot hold": ({"root": {"dependant_on": [{"task": "\ud800", "name": ""}]}}, "depends on task"),
+    "a file that no disk can hold": (
+        {"root": {"params": FAKE_CLIP | {"image_start": {"name": "\0", "sha256": "0" * 64}}}}, "is not here"
+    ),
+}  # fmt: skip
+
+
+def hand_written(folder: Path, changes: Mapping[str, Any]) -> Path:
+    """A picture whose metadata were made up."""
+    plain = write_image(folder / "plain.png", np.zeros((8, 8, 3), np.uint8))
+    task = {"id": "a", "type": "t2v"}
+    values: dict[str, Any] = {"format": FORMAT, "version": 1, "task": task, "root": task | {"params": FAKE_CLIP}}
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) and name in values else value
+    embed_text(plain, folder / "changed.png", json.dumps(values), tool="hand")
+    return folder / "changed.png"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_metadata_that_somebody_made_up_are_refused_in_words(
+    name: str, quick: ReplayShop, order: Command, tmp_path: Path
+) -> None:
+    changes, said = HOSTILE[name]
+    refusal = order.refusal(hand_written(tmp_path, changes))
+    assert said in refusal
+    assert "Traceback" not in refusal
+
+
+def test_made_up_texts_are_shown_without_harm(quick: ReplayShop, order: Command, tmp_path: Path) -> None:
+    weights = [
+        {"model": "m", "name": name, "sha256": "0" * 64} for name in ("a\0b", "/etc/passwd", "../../x", "\ud800")
+    ]
+    file = hand_written(tmp_path, {"root": {"id": "\x1b[2J\ud800\u202eevil\n"}, "weights": weights,
+                                   "versions": {"torch\x1b[31m": "1\x1b[0m"}})  # fmt: skip
+    code, out, err = order("replay", file, "--dry-run")
+    assert (code, err) == (0, "")
+    assert not {"\x1b", "\u202e"} & set(out)
+    out.encode()
+    assert order.replay(file, "--dry-run")["task_type"] == "t2v"
+    odd = {"tool_type": "\ud800", "image_start": {"name": "\x1b[2J", "sha256": "0" * 64}}
+    assert "\x1b" not in order.refusal(hand_written(tmp_path, {"root": {"params": FAKE_CLIP | odd}}))
+    del odd["image_start"]
+    view = order.replay(hand_written(tmp_path, {"root": {"params": FAKE_CLIP | odd}}))
+    assert quick.store.get(view["id"]).params == view["params"]
 
 
 def test_other_versions_and_weights_are_said(quick: ReplayShop, order: Command, tmp_path: Path) -> None:
