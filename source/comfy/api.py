@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,10 @@ class ComfyApi:
         """Its devices and their memory."""
         return self._json("GET", "/system_stats", timeout=LOOK_S)
 
-    def upload(self, path: Path, name: str) -> str:
-        """Put a file into its folder of inputs. Returns the name by which nodes load it."""
+    def upload(self, path: Path, name: str, check: Callable[[], None]) -> str:
+        """Put a file into its folder of inputs. Returns the name by which nodes load it; `check` may raise to stop."""
         with path.open("rb") as file:
-            form = Form({"overwrite": "true", "type": "input"}, "image", name, file)
+            form = Form({"overwrite": "true", "type": "input"}, "image", name, file, check)
             response = self._ask("POST", "/upload/image", data=form, headers={"Content-Type": form.content_type})
         if response.status_code == 413:
             raise InvalidMedia(

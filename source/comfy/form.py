@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 CHUNK_BYTES = 1024 * 1024
 
 
 class Form:
-    """The body of one request: `fields`, then one file. It is sent once."""
+    """The body of one request: `fields`, then one file. It is sent once. `check` may raise, before each piece."""
 
-    def __init__(self, fields: Mapping[str, str], field: str, filename: str, file: BinaryIO) -> None:
+    def __init__(
+        self, fields: Mapping[str, str], field: str, filename: str, file: BinaryIO, check: Callable[[], None]
+    ) -> None:
         boundary = uuid.uuid4().hex
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -28,6 +30,7 @@ class Form:
         self._head = "".join(parts).encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
         self._file = file
+        self._check = check
         self._size = os.fstat(file.fileno()).st_size
 
     def __len__(self) -> int:
@@ -37,6 +40,7 @@ class Form:
         yield self._head
         left = self._size
         while left and (chunk := self._file.read(min(CHUNK_BYTES, left))):
+            self._check()
             left -= len(chunk)
             yield chunk
         yield self._tail

@@ -104,7 +104,7 @@ class _Run:
         self._forget_earlier_claims()
         for each in inputs:
             self._context.report("uploading", text=each.path.name)
-            name = self._api.upload(each.path, upload_name(each.path))
+            name = self._api.upload(each.path, upload_name(each.path), self._look_for_a_stop)
             workflow = with_input(workflow, each.node_id, each.input_field, name)
         client_id = f"{self._context.task.id}:{self._context.task.claim_number}"
         with Events(self._api.url, client_id) as events:
@@ -117,6 +117,10 @@ class _Run:
                 raise
         files = self._downloaded(self._saved(workflow, entry))
         return Made(files, prompt_id, (f"left out: {left_out}",) if left_out else ())
+
+    def _look_for_a_stop(self) -> None:
+        """Raises GenerationCancelled when the task should stop."""
+        self._context.wait(0)
 
     def _submitted(self, workflow: Workflow, client_id: str) -> tuple[str, str | None]:
         """The prompt's id, and what is said against a part of the workflow that is left out."""
@@ -193,7 +197,7 @@ class _Run:
                 timeout_s=settings.download_timeout_s,
                 max_bytes=left,
                 max_text=f"what is left of {settings.max_download_mb} MB (setting max_download_mb)",
-                check=lambda: self._context.wait(0),
+                check=self._look_for_a_stop,
             )
             files.append(self._api.download(each, folder / name, rules))
             left -= files[-1].stat().st_size
