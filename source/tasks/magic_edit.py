@@ -70,7 +70,8 @@ def _local(params: MagicEditParams, context: TaskContext) -> Done:
         info = probe_image(image)
         size = of_megapixel((info.width, info.height), model.pixel_block)
         options = options.replace(resolution=size_text(size))
-    return finished(context.generate(model.name, options.replace(prompt=_prompt(params), image_refs=[str(image)])))
+    shown = [str(image), *(options.image_refs or [])]
+    return finished(context.generate(model.name, options.replace(prompt=_prompt(params), image_refs=shown)))
 
 
 def _prompt(params: MagicEditParams) -> str:

@@ -374,3 +374,15 @@ def test_the_workers_own_model_gets_the_image_at_its_shape_and_the_lora(
     assert (made.format, made.width, made.height) == ("png", 1024, 1024)
     assert site.requests == []
     floor.close()
+
+
+def test_references_of_the_row_are_shown_to_the_workers_own_model_beside_the_image(
+    tmp_path: Path, site: ReplicateSite, samples: Path
+) -> None:
+    engine = FakeOrchestrator([KONTEXT])
+    floor = new_floor(tmp_path, site, engine)
+    image, reference = str(samples / "astronaut.jpg"), str(samples / "chelsea.jpg")
+    row = edit(floor, image_url=image, image_refs=[reference], engine="local", resolution="64x64")
+    assert row.status is Status.COMPLETE, row.error_message
+    assert engine.calls[0]["image_refs"] == [image, reference]
+    floor.close()
