@@ -256,7 +256,7 @@ def _parsed(values: Mapping[str, Any]) -> GenerationRequest:
     kind = family(definition.architecture.engine)
     request = parse_request(values, definition, kind.reads, Path(server_config["loras_root"]))
     kind.check(request)
-    check_finishing(request)
+    check_finishing(request, kind.reads)
     check_preparing(request, definitions(), _unavailable)
     return request
 

@@ -14,6 +14,8 @@ from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import Cancel, Model, Report
 from Wan2GP.engine.grain import Grain
 from Wan2GP.engine.interpolation.between import Steps
+from Wan2GP.engine.measures import enlarged_size
+from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.errors import EngineError
 from Wan2GP.media import resize
@@ -23,9 +25,13 @@ from Wan2GP.post_processing import PostProcessing
 INTERPOLATOR = "rife"
 
 
-def check_finishing(request: GenerationRequest) -> None:
-    """Raises Unsupported or InvalidInput for post-processing that cannot be done."""
-    PostProcessing.of(request.settings).size(request.size)
+def check_finishing(request: GenerationRequest, reads: frozenset[str]) -> None:
+    """Raises Unsupported or InvalidInput for post-processing that cannot be done to what the model makes.
+
+    `reads` names the parameters that its family uses: one that makes a second pass hands on larger stills.
+    """
+    scale = Numbers(request.settings).real("hires_scale", 1) if "hires_scale" in reads and request.image_output else 1
+    PostProcessing.of(request.settings).size(enlarged_size(request.size, scale, request.definition))
 
 
 @contextmanager
@@ -64,10 +70,10 @@ class Finishing:
         self, made: Iterable[Frame], request: GenerationRequest, report: Report, cancel: Cancel
     ) -> Iterator[Frame]:
         """The frames of a run, finished, (H, W, 3) uint8. Raises EngineError when the model made another number."""
-        size = self.wanted.size(request.size)
         grain = Grain(self.wanted.grain, self.wanted.grain_saturation, request.seed)
         for number, frame in enumerate(self._stepped(made, request, report, cancel)):
             cancel.raise_if_requested()
+            size = self.wanted.size((frame.shape[1], frame.shape[0]))
             yield grain.on(resize(frame, size), number)
 
     def _stepped(

@@ -22,6 +22,13 @@ def size_of(resolution: Any, definition: ModelDefinition, image_output: bool) ->
     return snap_size(int(width), int(height), block if image_output else math.lcm(block, 2))
 
 
+def enlarged_size(size: tuple[int, int], scale: float, definition: ModelDefinition) -> tuple[int, int]:
+    """(width, height) of a still's second pass: the first one's times the scale, floored to the model's pixel block."""
+    block = definition.architecture.pixel_block
+    width, height = (int(side * scale) // block * block for side in size)
+    return width, height
+
+
 def length_of(asked_frames: int, definition: ModelDefinition) -> tuple[int, tuple[str, ...]]:
     """The length frame_step * k + 1 that stands for the one asked for (20 -> 21, 82 -> 81), and at least what the model
     can do; with a note when it changes."""

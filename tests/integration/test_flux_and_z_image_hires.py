@@ -17,7 +17,7 @@ from tiny_qwen import lora_file
 from Wan2GP import wgp
 from Wan2GP.engine.stock.hires import enlarged, first_level, hires_of, noised
 from Wan2GP.engine.stock.tokens import packed, unpacked
-from Wan2GP.errors import Unsupported
+from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import read_image
 
 BUILDERS = {"flux": tiny_flux, "flux_dev_kontext": tiny_kontext, "z_image": tiny_z_image}
@@ -120,6 +120,22 @@ def test_a_batch_in_two_passes_is_each_still_of_its_own(engine):
     batch = [read_image(file) for file in run.files]
     alone = [read_image(run_engine(**call("z_image", **TWICE, seed=seed)).files[0]) for seed in (5, 6)]
     assert np.array_equal(batch, alone) and not np.array_equal(*alone)
+
+
+@pytest.mark.parametrize(
+    ("done", "factor"), [({"film_grain_intensity": 0.5}, 1), ({"spatial_upsampling": "lanczos2"}, 2)]
+)
+def test_what_is_done_to_frames_is_done_to_those_of_the_second_pass(engine, done: dict[str, Any], factor: int):
+    plain, finished = (read_image(run_engine(**call("z_image", **TWICE, **each)).files[0]) for each in ({}, done))
+    assert finished.shape[:2] == (plain.shape[0] * factor, plain.shape[1] * factor)
+    assert not np.array_equal(plain, finished)
+
+
+def test_a_result_that_both_make_too_large_is_refused_at_once(engine):
+    values = {"resolution": "1024x1024", "hires_scale": 4}
+    wgp.check_generation(**call("z_image") | values)
+    with pytest.raises(InvalidInput, match="spatial_upsampling: would make 16384x16384 of 4096x4096"):
+        wgp.check_generation(**call("z_image") | values, spatial_upsampling="lanczos4")
 
 
 def test_loras_of_a_batch_begin_anew_with_each_still_and_have_their_second_multiplier_in_the_second_pass(

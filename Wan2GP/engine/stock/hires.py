@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from Wan2GP.engine.measures import enlarged_size
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.errors import InvalidInput
@@ -58,8 +59,7 @@ def hires_of(request: GenerationRequest) -> Hires | None:
     method = str(request.settings["hires_upscale_method"])
     if method not in METHODS:
         raise InvalidInput(f"must be one of {', '.join(METHODS)}, not {method!r}", field="hires_upscale_method")
-    block = request.definition.architecture.pixel_block
-    width, height = (int(side * scale) // block * block for side in request.size)
+    width, height = enlarged_size(request.size, scale, request.definition)
     if max(width, height) > MOST_SIDE:
         raise InvalidInput(
             f"{scale:g} makes {width}x{height} of {request.width}x{request.height}; at most {MOST_SIDE} pixels a side",
