@@ -179,8 +179,9 @@ def parse_request(
     shared = {} if definition.architecture.windows else {"sliding_window_overlap": 1}
     shared_by_svi = {"sliding_window_overlap": SVI_OVERLAP, "svi2pro": 1} if svi else {}
     settings = _defaults() | shared | definition.settings | shared_by_svi | loras.settings | given_values
-    numbers = Numbers(settings)
-    _refuse_inpainting(numbers, reads)
+    # Levels that the family does not run do not count its steps either.
+    numbers = Numbers(settings if "sigmas" in reads else settings | {"sigmas": ()})
+    _refuse_inpainting(numbers, settings, reads)
     _refuse_the_last_video(settings)
     image_output = numbers.whole("image_mode", 0, 2) > 0 or definition.architecture.image_output
     idle = ignored(wanted, definition, reads if image_output else reads - {"batch_size"})
@@ -358,9 +359,13 @@ def _overlap_changed(request: GenerationRequest, given_values: Mapping[str, Any]
     return (f"{name} changed from {wanted} to {used}, the nearest that {request.definition.id} can do",)
 
 
-def _refuse_inpainting(numbers: Numbers, reads: frozenset[str]) -> None:
-    if numbers.whole("image_mode", 0, 2) == 2 and "image_mask" not in reads:
+def _refuse_inpainting(numbers: Numbers, settings: Mapping[str, Any], reads: frozenset[str]) -> None:
+    if numbers.whole("image_mode", 0, 2) < 2:
+        return
+    if "image_mask" not in reads:
         raise Unsupported("2, image inpainting, is not there in this version; use 0 or 1", field="image_mode")
+    if settings["image_mask"] is None:
+        raise InvalidInput("is missing: image_mode 2 draws the white of a mask", field="image_mask")
 
 
 def _refuse_the_last_video(settings: Mapping[str, Any]) -> None:

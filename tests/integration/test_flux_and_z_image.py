@@ -133,6 +133,12 @@ def test_the_steps_that_are_reported_are_those_that_are_run(engine, name: str, g
     assert told == [(step, 6) for step in range(7)]
 
 
+def test_noise_levels_that_these_models_do_not_run_do_not_count_their_steps(engine):
+    run = run_engine(model_type="flux", **CALL, sigmas=[1.0, 0.5])
+    assert [data[0] for data in run.data("progress") if data[1] == "denoising"][-1] == (4, 4)
+    assert any("sigmas" in note and "ignored" in note for note in run.data("info"))
+
+
 def test_a_cancelled_run_leaves_no_file_and_harms_no_later_one(engine, tmp_path: Path):
     before = still("flux")
 
@@ -192,12 +198,38 @@ def test_all_namings_of_a_lora_mean_the_same(weights, tmp_path: Path):
     assert all(np.array_equal(made[0], each) for each in made[1:])
 
 
+@pytest.mark.parametrize("ending", ["cancel", "failure"])
+def test_a_run_that_does_not_end_gives_the_weights_back_too(weights, tmp_path: Path, ending: str):
+    file = lora(tmp_path / "rows" / "loras" / "flux", weights.of("flux"), "diffusers")
+
+    def end(command: str, data: Any, state: dict[str, Any]) -> None:
+        if command == "progress" and data[1] == "denoising" and data[0][0] == 2:
+            if ending == "failure":
+                raise RuntimeError("CUDA out of memory")
+            wgp.abort_generation(state)
+
+    with weights.under(tmp_path / "rows", "flux"):
+        model: Any = wgp.load_models("flux")[0]
+        layer = model._pipeline.transformer.get_submodule(LAYER)
+        own = layer.weight.clone()
+        run = run_engine(end, model_type="flux", **CALL, activated_loras=[file.name], batch_size=2)
+        assert run.files == [] and run.returned == (ending == "cancel")
+        assert torch.equal(layer.weight, own)
+
+
 @pytest.mark.parametrize(
     ("name", "values", "error", "field"),
     [
         ("flux", {"image_mask": GIVEN}, InvalidInput, "image_mask"),
         ("flux", {"image_guide": GIVEN, "denoising_strength": 0.1}, InvalidInput, "denoising_strength"),
         ("flux", {"image_start": GIVEN}, Unsupported, "image_start"),
+        ("flux", {"image_guide": GIVEN, "image_mode": 2}, InvalidInput, "image_mask"),
+        (
+            "flux",
+            {"image_guide": GIVEN, "image_mask": GIVEN, "video_prompt_type": "NA"},
+            Unsupported,
+            "video_prompt_type",
+        ),
         ("flux_dev_kontext", {"image_refs": [GIVEN, GIVEN]}, Unsupported, "image_refs"),
         ("z_image", {"image_guide": GIVEN}, Unsupported, "image_guide"),
     ],

@@ -260,6 +260,7 @@ def test_a_second_pass_without_its_network_is_refused(engine):
     (error,) = made.data("error")
     assert isinstance(error, ModelUnavailable) and "latent_upsampler" in str(error)
     assert not made.returned and made.files == []
+    assert "denoising" not in {data[1] for data in made.data("progress")}, "the first pass was for nothing"
 
 
 def test_a_long_video_is_made_in_windows(engine, diffusers_own):

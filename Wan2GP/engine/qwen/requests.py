@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from Wan2GP.engine.control.media import PROCESSING
 from Wan2GP.engine.language.vision_pictures import PatchRule
-from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.qwen.pictures import given_pictures
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.stock.hires import Hires, hires_of
@@ -60,7 +59,8 @@ def check_common(request: GenerationRequest) -> None:
             "these models draw nothing outside of a picture; give a larger picture with a mask of what is to be drawn",
             field="video_guide_outpainting",
         )
-    _check_mask(request)
+    if request.image_mask is not None:
+        check_redrawn(request, request.image_guide)
     plan_of(request).multipliers(request)
 
 
@@ -106,10 +106,3 @@ def _check_letters(request: GenerationRequest) -> None:
                 f"{request.definition.id} does not know the letter {letter}; it knows {', '.join(sorted(_LETTERS))}",
                 field="video_prompt_type",
             )
-
-
-def _check_mask(request: GenerationRequest) -> None:
-    if request.image_mask is not None:
-        check_redrawn(request, request.image_guide)
-    elif Numbers(request.settings).whole("image_mode", 0, 2) == 2:
-        raise InvalidInput("is missing: image_mode 2 draws the white of a mask", field="image_mask")

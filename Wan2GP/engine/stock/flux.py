@@ -49,8 +49,14 @@ class Flux(_Packed):
 
     @classmethod
     def check(cls, request: GenerationRequest) -> None:
-        """Raises InvalidInput for a mask without an image, or a strength that leaves no step."""
+        """Raises InvalidInput for a mask without an image, or a strength that leaves no step; Unsupported for a mask
+        that shall be turned around."""
         check_redrawn(request, request.image_guide)
+        if request.image_mask is not None and "N" in request.video_prompt_type:
+            raise Unsupported(
+                f"{request.definition.id} draws the white of a mask; leave N out, and give the mask turned around",
+                field="video_prompt_type",
+            )
         super().check(request)
 
     def call(self, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:

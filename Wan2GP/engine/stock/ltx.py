@@ -17,7 +17,7 @@ from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.stock.ltx_levels import begun_steps, check_levels, first_size, levels_of, refining_levels
 from Wan2GP.engine.stock.ltx_pictures import check_pictures, given_of
-from Wan2GP.engine.stock.ltx_upsampling import upsampled
+from Wan2GP.engine.stock.ltx_upsampling import require_upsampler, upsampled
 from Wan2GP.engine.stock.running import Stepping, as_frames, as_picture, running, seeded
 from Wan2GP.engine.stock.video import READS, Part, Steps, Video
 from Wan2GP.engine.wan.media import spans_of
@@ -108,6 +108,7 @@ class LTX(Video):
         arguments = self._arguments(part)
         if not refining_levels(request):
             return self._decoded(self._first(part, request.size, arguments, steps(0), "np"))
+        require_upsampler(request.definition, self._place)
         width, height = first_size(request)
         small = self._first(part, (width, height), arguments, steps(0), "latent")
         large = upsampled(small, self._pipeline.vae, request.definition, self._place)

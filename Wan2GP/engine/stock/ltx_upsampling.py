@@ -25,7 +25,8 @@ def upsampled(latents: torch.Tensor, vae: Any, definition: ModelDefinition, plac
     not there, with the command that fetches them.
     """
     refining = definition.model.get("refining", {})
-    network_ = _load(definition, place)
+    folder = require_upsampler(definition, place)
+    network_ = network(LTXLatentUpsamplerModel, folder, weights_dtype(place.device)).to(place.device)
     pipeline = LTXLatentUpsamplePipeline(vae=vae, latent_upsampler=network_)
     pipeline.set_progress_bar_config(disable=True)
     height, width = latents.shape[-2:]
@@ -42,7 +43,8 @@ def upsampled(latents: torch.Tensor, vae: Any, definition: ModelDefinition, plac
     return larger
 
 
-def _load(definition: ModelDefinition, place: Place) -> Any:
+def require_upsampler(definition: ModelDefinition, place: Place) -> Path:
+    """The folder of its weights. Raises ModelUnavailable, with the command that fetches them, when they are missing."""
     layout = where(definition, place.checkpoints)
     folder: Path | None = layout.upsampler if layout else None
     if folder is None:
@@ -52,4 +54,4 @@ def _load(definition: ModelDefinition, place: Place) -> Any:
             f"the second pass of {definition.id} needs {folder / 'latent_upsampler'}. "
             f"{how_to_fetch(definition, place.checkpoints / definition.weights_of)}"
         )
-    return network(LTXLatentUpsamplerModel, folder / "latent_upsampler", weights_dtype(place.device)).to(place.device)
+    return folder / "latent_upsampler"
