@@ -9,6 +9,7 @@ from pathlib import Path
 from tables import parameter_table, table
 
 from headless.options import GenerationOptions, aliases
+from source.parameter_help import own_rows
 from source.params.base import TaskParams, knob_table
 from source.params.schema import parameter_rows
 from source.task_registry import TaskType, registry
@@ -93,7 +94,7 @@ def _what(kind: TaskType) -> str:
 def _parameters(kind: TaskType) -> str:
     needed = ", ".join(f"`{name}`" for name in kind.params.needed_knobs)
     besides = f"Of the engine's options it needs {needed}.\n\n" if needed else ""
-    rows = [row for row in parameter_rows(kind.schema()) if row.field in kind.params.model_fields]
+    rows = own_rows(kind, parameter_rows(kind.schema()))
     return f"## Parameters\n\n{besides}{parameter_table(rows)}\n"
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from source.params.base import TaskParams
+from source.params.generating import GeneratingParams
 from source.params.schema import ParameterRow, parameter_rows
 from source.task_registry import TaskType, registry
 
 #: columns where there is no terminal to ask
 WIDTH = 160
+#: what all types that generate have: it stands behind what a type has for itself
+_SHARED = frozenset(GeneratingParams.model_fields) - frozenset(TaskParams.model_fields)
 
 
 def print_help(task_type: str) -> None:
@@ -22,13 +28,19 @@ def print_help(task_type: str) -> None:
 def rendered_help(kind: TaskType) -> RenderableType:
     """What the type does, its own parameters, then the engine's."""
     rows = list(parameter_rows(kind.schema()))
-    own = [row for row in rows if row.field in kind.params.model_fields]
+    own = own_rows(kind, rows)
     engine = [row for row in rows if row not in own]
     model = Text(_model(kind))
     levels = Text("The same names may stand in orchestrator_details (weaker) or individual_segment_params (stronger).")
     return Group(
         Text(f"{kind.name}: {kind.help}"), model, levels, _table("Its own", own), _table("The engine's", engine)
     )
+
+
+def own_rows(kind: TaskType, rows: Iterable[ParameterRow]) -> list[ParameterRow]:
+    """Those that are not the engine's, and among them last what it shares with all types that generate."""
+    own = [row for row in rows if row.field in kind.params.model_fields]
+    return sorted(own, key=lambda row: row.field in _SHARED)
 
 
 def _model(kind: TaskType) -> str:
