@@ -10,15 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, Florence2ForConditionalGeneration, GenerationConfig
+from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
-from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.folder_models import load_from_folder, read_folder
-from Wan2GP.engine.language.answers import EachToken
-from Wan2GP.engine.loading import free_memory, weights_dtype
+from Wan2GP.engine.families import Cancel, Report
+from Wan2GP.engine.language.answers import EachToken, TextModel
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported
+from Wan2GP.errors import EmptyAnswer, InvalidInput
 
 #: longest caption, in tokens
 MAX_NEW_TOKENS = 256
@@ -33,30 +30,16 @@ DEVIATION = (0.229, 0.224, 0.225)
 _TASK = "Describe with a paragraph what is shown in the image."
 
 
-class Captioner:
+class Captioner(TextModel):
     """Describes pictures (`image_refs`), one paragraph each, in the order in which they were given."""
 
     reads = frozenset({"image_refs"})
-    remarks: tuple[str, ...] = ()
+    network = Florence2ForConditionalGeneration
 
-    def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
-        """Load: bfloat16 on an accelerator, float32 on a CPU. Raises ModelUnavailable."""
-        self._interrupt = False
-        self.notes: tuple[str, ...] = ()
-        self._name, self._device = definition.id, place.device
-        report("loading", 0, 1)
-        self._tokenizer: Any = read_folder(
-            definition, place, lambda folder: AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        )
-        dtype = weights_dtype(place.device)
-        self._model: Any = load_from_folder(Florence2ForConditionalGeneration, definition, place, dtype)
-        report("loading", 1, 1)
-
-    @staticmethod
-    def check(request: GenerationRequest) -> None:
+    @classmethod
+    def check(cls, request: GenerationRequest) -> None:
         """Raises InvalidInput for no picture, or too many."""
-        if request.image_output:
-            raise Unsupported(f"{request.definition.id} writes text, no stills", field="image_mode")
+        super().check(request)
         if not 1 <= len(request.references) <= MAX_PICTURES:
             raise InvalidInput(f"takes 1 to {MAX_PICTURES} pictures, not {len(request.references)}", field="image_refs")
 
@@ -85,11 +68,6 @@ class Captioner:
         if not answer:
             raise EmptyAnswer(f"{self._name} gave an empty caption")
         return answer
-
-    def release(self) -> None:
-        """Let go of the network."""
-        self._model = self._tokenizer = None
-        free_memory()
 
     def _settings(self) -> GenerationConfig:
         """The weights' own (beams, repetition), without chance."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.folder_models import load_from_folder, read_folder
-from Wan2GP.engine.language.answers import EachToken, greedy
+from Wan2GP.engine.families import Cancel, Report
+from Wan2GP.engine.language.answers import EachToken, TextModel, greedy
 from Wan2GP.engine.language.chat_marks import without_marks
-from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import GenerationRequest
-from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported
+from Wan2GP.errors import EmptyAnswer, InvalidInput
 
 #: longest answer, in tokens
 MAX_NEW_TOKENS = 256
@@ -26,29 +23,16 @@ _PART = "<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"
 _ANSWER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
-class Language:
+class Language(TextModel):
     """Answers a prompt, in the role that `system_prompt` describes."""
 
     reads = frozenset({"prompt", "system_prompt"})
-    remarks: tuple[str, ...] = ()
+    network = LlamaForCausalLM
 
-    def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
-        """Load: bfloat16 on an accelerator, float32 on a CPU. Raises ModelUnavailable."""
-        self._interrupt = False
-        self.notes: tuple[str, ...] = ()
-        self._name, self._device = definition.id, place.device
-        report("loading", 0, 1)
-        self._tokenizer: Any = read_folder(
-            definition, place, lambda folder: AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        )
-        self._model: Any = load_from_folder(LlamaForCausalLM, definition, place, weights_dtype(place.device))
-        report("loading", 1, 1)
-
-    @staticmethod
-    def check(request: GenerationRequest) -> None:
+    @classmethod
+    def check(cls, request: GenerationRequest) -> None:
         """Raises InvalidInput for no prompt."""
-        if request.image_output:
-            raise Unsupported(f"{request.definition.id} writes text, no stills", field="image_mode")
+        super().check(request)
         if not without_marks(request.prompt):
             raise InvalidInput("is missing; say what the model shall write", field="prompt")
 
@@ -71,11 +55,6 @@ class Language:
         if not answer:
             raise EmptyAnswer(f"{self._name} gave an empty answer")
         return answer
-
-    def release(self) -> None:
-        """Let go of the network."""
-        self._model = self._tokenizer = None
-        free_memory()
 
     @property
     def _padding(self) -> int | None:

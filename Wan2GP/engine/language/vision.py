@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Cancel, Place, Report
-from Wan2GP.engine.folder_models import load_from_folder, read_folder
-from Wan2GP.engine.language.answers import EachToken, greedy
+from Wan2GP.engine.language.answers import EachToken, TextModel, greedy
 from Wan2GP.engine.language.chat_marks import PICTURE, with_places, without_marks
 from Wan2GP.engine.language.vision_pictures import PatchRule
-from Wan2GP.engine.loading import free_memory, weights_dtype
 from Wan2GP.engine.request import Frame, GenerationRequest
-from Wan2GP.errors import EmptyAnswer, InvalidInput, Unsupported
+from Wan2GP.errors import EmptyAnswer, InvalidInput
 
 #: longest answer, in tokens
 MAX_NEW_TOKENS = 256
@@ -29,33 +27,23 @@ _CHAT = (
 )
 
 
-class VisionLanguage:
+class VisionLanguage(TextModel):
     """Answers a prompt about pictures (`image_refs`), in the order in which they were given, in the role that
     `system_prompt` describes."""
 
     reads = frozenset({"prompt", "system_prompt", "image_refs"})
-    remarks: tuple[str, ...] = ()
+    network = Qwen2_5_VLForConditionalGeneration
 
     def __init__(self, definition: ModelDefinition, place: Place, report: Report) -> None:
-        """Load: bfloat16 on an accelerator, float32 on a CPU. Raises ModelUnavailable."""
-        self._interrupt = False
-        self.notes: tuple[str, ...] = ()
-        self._name, self._device = definition.id, place.device
-        report("loading", 0, 1)
-        self._tokenizer: Any = read_folder(
-            definition, place, lambda folder: AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        )
-        dtype = weights_dtype(place.device)
-        self._model: Any = load_from_folder(Qwen2_5_VLForConditionalGeneration, definition, place, dtype)
+        """Load, as every model that answers; how it cuts pictures stands in its configuration."""
+        super().__init__(definition, place, report)
         vision = self._model.config.vision_config
         self._rule = PatchRule(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-        report("loading", 1, 1)
 
-    @staticmethod
-    def check(request: GenerationRequest) -> None:
+    @classmethod
+    def check(cls, request: GenerationRequest) -> None:
         """Raises InvalidInput for no prompt, too many pictures, or pictures of a shape that cannot be read."""
-        if request.image_output:
-            raise Unsupported(f"{request.definition.id} writes text, no stills", field="image_mode")
+        super().check(request)
         if not without_marks(request.prompt):
             raise InvalidInput("is missing; say what the model shall write", field="prompt")
         if len(request.references) > MAX_PICTURES:
@@ -81,11 +69,6 @@ class VisionLanguage:
         if not answer:
             raise EmptyAnswer(f"{self._name} gave an empty answer")
         return answer
-
-    def release(self) -> None:
-        """Let go of the network."""
-        self._model = self._tokenizer = None
-        free_memory()
 
     def _inputs(self, prompt: str, pictures: tuple[Frame, ...], system: str) -> dict[str, torch.Tensor]:
         """Token ids, in which each picture has as many places as it has tokens, and the pictures' patches."""
