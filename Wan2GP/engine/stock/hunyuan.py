@@ -13,7 +13,7 @@ from Wan2GP.engine.families import Place
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.stock.running import as_frames, as_picture, running, seeded
 from Wan2GP.engine.stock.still import scale
-from Wan2GP.engine.stock.video import READS, Part, Steps, Video
+from Wan2GP.engine.stock.video import READS, READS_OF_WINDOWS, Part, Steps, Video
 from Wan2GP.engine.wan.window import Frames
 from Wan2GP.errors import InvalidInput, ModelUnavailable
 from Wan2GP.media import resize
@@ -75,15 +75,7 @@ class Hunyuan(Video):
 class HunyuanImage(Hunyuan):
     """HunyuanVideo that begins with an image, or goes on from the last frame of a video."""
 
-    reads = Hunyuan.reads | {
-        "image_start",
-        "video_source",
-        "keep_frames_video_source",
-        "sliding_window_size",
-        "sliding_window_overlap",
-        "sliding_window_color_correction_strength",
-        "multi_prompts_gen_type",
-    }
+    reads = Hunyuan.reads | READS_OF_WINDOWS | {"image_start"}
 
     @staticmethod
     def pipeline_class() -> type[DiffusionPipeline]:

@@ -19,7 +19,7 @@ from Wan2GP.engine.stock.ltx_levels import begun_steps, check_levels, first_size
 from Wan2GP.engine.stock.ltx_pictures import check_pictures, given_of
 from Wan2GP.engine.stock.ltx_upsampling import require_upsampler, upsampled
 from Wan2GP.engine.stock.running import Stepping, as_frames, as_picture, running, seeded
-from Wan2GP.engine.stock.video import READS, Part, Steps, Video
+from Wan2GP.engine.stock.video import READS, READS_OF_WINDOWS, Part, Steps, Video
 from Wan2GP.engine.wan.media import spans_of
 from Wan2GP.engine.wan.window import Frames
 from Wan2GP.errors import InvalidInput
@@ -44,27 +44,25 @@ _FROM_LATENTS = 0.999
 class LTX(Video):
     """LTX-Video 0.9.7 13B, and the model distilled from it, which has levels of its own and needs no guidance."""
 
-    reads = READS | {
-        "image_start",
-        "image_end",
-        "image_refs",
-        "frames_positions",
-        "video_source",
-        "keep_frames_video_source",
-        "input_video_strength",
-        "video_guide",
-        "keep_frames_video_guide",
-        "video_mask",
-        "video_prompt_type",
-        "denoising_strength",
-        "hires_scale",
-        "hires_steps",
-        "hires_denoise",
-        "sliding_window_size",
-        "sliding_window_overlap",
-        "sliding_window_color_correction_strength",
-        "multi_prompts_gen_type",
-    }
+    reads = (
+        READS
+        | READS_OF_WINDOWS
+        | {
+            "image_start",
+            "image_end",
+            "image_refs",
+            "frames_positions",
+            "input_video_strength",
+            "video_guide",
+            "keep_frames_video_guide",
+            "video_mask",
+            "video_prompt_type",
+            "denoising_strength",
+            "hires_scale",
+            "hires_steps",
+            "hires_denoise",
+        }
+    )
 
     @staticmethod
     def pipeline_class() -> type[DiffusionPipeline]:

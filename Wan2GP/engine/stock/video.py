@@ -37,6 +37,17 @@ READS = frozenset(
         "skip_model_loras",
     }
 )
+#: and one that goes on from a video, or window by window
+READS_OF_WINDOWS = frozenset(
+    {
+        "video_source",
+        "keep_frames_video_source",
+        "sliding_window_size",
+        "sliding_window_overlap",
+        "sliding_window_color_correction_strength",
+        "multi_prompts_gen_type",
+    }
+)
 
 #: gives the callback of the next pass of a window, whose first step has this number
 Steps = Callable[[int], Stepping]
