@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,8 @@ MISSING = 'is missing; say what to select, as in [{"frame": 0, "points": [[120, 
 #: entries of one list; each frame with prompts stays in the model's memory for the whole video
 MOST_PROMPTS = 64
 MOST_POINTS = 64
+#: no frame, object or pixel has a larger number; NaN and infinity have neither
+_LARGEST = 2**31
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -84,6 +85,8 @@ def _read(value: Any) -> Any:
         return json.loads(value)
     except ValueError as error:
         raise InvalidInput(f"is no JSON: {error}") from None
+    except RecursionError:
+        raise InvalidInput("is nested too deeply") from None
 
 
 def _entry(entry: Any, where: str) -> MaskPrompt:
@@ -142,13 +145,14 @@ def _listed(entry: Mapping[str, Any], name: str, where: str) -> Sequence[Any]:
 def _numbers(value: Any, count: int, where: str) -> tuple[float, ...]:
     if isinstance(value, (list, tuple)) and len(value) == count:
         numbers = [each for each in value if isinstance(each, (int, float)) and not isinstance(each, bool)]
-        if len(numbers) == count and all(math.isfinite(each) for each in numbers):
+        if len(numbers) == count and all(abs(each) <= _LARGEST for each in numbers):
             return tuple(float(each) for each in numbers)
     raise InvalidInput(f"{where} must be {count} numbers, not {value!r:.60}")
 
 
 def _whole(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not abs(value) <= _LARGEST or value != int(value):
         raise InvalidInput(f"{where} must be a whole number, not {value!r:.40}")
     return int(value)
 

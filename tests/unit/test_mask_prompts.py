@@ -47,6 +47,12 @@ def test_the_knob_holds_what_was_written_and_survives_a_second_reading() -> None
         ([{"box": [5, 0, 5, 9]}], "has no inside"),
         ([{"box": [0, 1, 2]}], "box must be 4 numbers"),
         ([CLICK | {"frame": 1.5}], "frame must be a whole number"),
+        ([CLICK | {"object": True}], "object must be a whole number"),
+        ('[{"frame": NaN, "points": [[1, 2]]}]', "frame must be a whole number"),
+        ('[{"frame": -Infinity, "points": [[1, 2]]}]', "frame must be a whole number"),
+        (f'[{{"points": [[1, {"9" * 400}]]}}]', "a point must be 2 numbers"),
+        ('[{"box": [0, 0, NaN, 5]}]', "box must be 4 numbers"),
+        ("[" * 100_000, "nested too deeply"),
         ([CLICK] * (MOST_PROMPTS + 1), f"give {MOST_PROMPTS} at most"),
     ],
 )

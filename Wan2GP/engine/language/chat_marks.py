@@ -14,8 +14,9 @@ _MARK = re.compile(r"<\|[^|<>]*\|>")
 
 def without_marks(text: str) -> str:
     """The text without the marks of a chat, those too that come about when one inside them is left out."""
-    left = _MARK.sub("", text)
-    return left.strip() if left == text else without_marks(left)
+    while (left := _MARK.sub("", text)) != text:
+        text = left
+    return text.strip()
 
 
 def with_places(ids: list[int], mark: int, counts: list[int], model: str) -> list[int]:
