@@ -46,7 +46,7 @@ def nothing(params: TaskParams, context: TaskContext) -> Done:
 def types() -> TaskRegistry:
     """One task type, which does nothing."""
     registry = TaskRegistry()
-    registry.register(TaskType("nothing", TaskParams, nothing, "Do nothing.", uses_gpu=False))
+    registry.register(TaskType("nothing", TaskParams, nothing, "Do nothing.", "nothing", uses_gpu=False))
     return registry
 
 
