@@ -1,10 +1,19 @@
-"""Input photos, at the sizes that are asked for."""
+"""Photos: which files are any, and input photos at the sizes that are asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from Wan2GP.media import Frame, read_image, resize
+from source.errors import InvalidInput
+from Wan2GP.media import Frame, probe_image, read_image, resize
+
+
+def is_still(path: Path) -> bool:
+    """Whether a file is a picture that does not move. A GIF is a video, be it of one frame."""
+    try:
+        return probe_image(path).format != "gif"
+    except InvalidInput:
+        return False
 
 
 def load_fitted(path: str | Path, size: tuple[int, int]) -> Frame:

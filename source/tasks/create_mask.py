@@ -98,15 +98,17 @@ def _mask_model(params: CreateMaskParams, context: TaskContext) -> ModelInfo:
 
 def _source(params: CreateMaskParams, context: TaskContext) -> tuple[Path, bool]:
     """The picture, and whether it is a still."""
-    from Wan2GP.media.files import content_kind
+    from source.media.images import is_still
 
     if params.image:
         return context.fetch(params.image, kind="image", field="image"), True
     if params.video:
         return context.fetch(params.video, kind="video", field="video"), False
     assert params.input_video_task_id is not None
-    found = context.output_of(params.input_video_task_id, field="input_video_task_id")
-    return found, content_kind(found).endswith("image")
+    field = "input_video_task_id"
+    found = context.output_of(params.input_video_task_id, field=field)
+    still = is_still(found)
+    return context.fetch(str(found), kind="image" if still else "video", field=field), still
 
 
 def _knobs(params: CreateMaskParams, size: tuple[int, int]) -> GenerationOptions:

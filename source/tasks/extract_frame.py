@@ -56,9 +56,10 @@ def extract_frame(params: ExtractFrameParams, context: TaskContext) -> Done:
 
 def _frame(path: Path, index: int, field: str) -> tuple[Frame, int]:
     """A frame, and its number from the beginning. A picture is a video of one frame."""
+    from source.media.images import is_still
     from Wan2GP.media import check_video, read_frame, read_image
 
-    picture = _is_picture(path)
+    picture = is_still(path)
     try:
         num_frames = 1 if picture else check_video(path).num_frames
     except InvalidInput as error:
@@ -68,13 +69,3 @@ def _frame(path: Path, index: int, field: str) -> tuple[Frame, int]:
             f"{index} does not exist: the video has {num_frames} frames, 0 to {num_frames - 1}", field="frame_index"
         )
     return read_image(path) if picture else read_frame(path, index), index % num_frames
-
-
-def _is_picture(path: Path) -> bool:
-    from Wan2GP.media import probe_image
-
-    try:
-        probe_image(path)
-    except InvalidInput:
-        return False
-    return True

@@ -100,6 +100,16 @@ def test_the_output_of_another_task_is_masked(floor: Floor, video: str, tmp_path
     assert read_image(output(floor, again)).shape == (30, 40, 3)
 
 
+def test_an_output_that_shows_nothing_is_refused_by_its_field(floor: Floor, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    made = floor.add("nothing")
+    [claimed] = floor.store.claim("somebody", lease_s=60, limit=1)
+    floor.store.complete(claimed.claim, str(tmp_path / "notes.txt"))
+    row = run(floor, input_video_task_id=made, mask_prompts=CLICK)
+    assert row.status is Status.FAILED
+    assert (row.error_message or "").startswith("input_video_task_id: ") and "not a video" in (row.error_message or "")
+
+
 @pytest.mark.parametrize(
     ("params", "reason"),
     [

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from engine_runs import picture
 from join_shop import uneven
+from PIL import Image
 from travel_shop import Workshop, travel
 from web_site import site
 
@@ -111,6 +112,18 @@ def test_a_picture_that_another_task_made_is_a_video_of_one_frame(shop: Workshop
     made = completed(shop, str(write_image(tmp_path / "still.png", picture(4))))
     row = shop.run("extract_frame", {"input_video_task_id": made, "frame_index": index})
     assert np.array_equal(read_image(shop.video(row)), picture(4))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_gif_is_a_video_of_all_its_frames(shop: Workshop, tmp_path: Path, count: int) -> None:
+    shades = [40 * number for number in range(count)]
+    frames = [Image.fromarray(np.full((48, 64), shade, np.uint8)) for shade in shades]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
+    made = completed(shop, str(tmp_path / "moving.gif"))
+    named = [{"input_video_path": str(tmp_path / "moving.gif")}, {"input_video_task_id": made}]
+    for row in all_of(shop, "extract_frame", *({"frame_index": -1} | each for each in named)):
+        assert row.result_data is not None and row.result_data["frame_index"] == count - 1
+        assert abs(int(read_image(shop.video(row)).mean()) - shades[-1]) <= 2
 
 
 @pytest.mark.parametrize("index", [13, -14])
