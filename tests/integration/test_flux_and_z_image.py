@@ -112,6 +112,8 @@ def test_kontext_looks_at_its_reference(engine, weights):
     call = {"image": Image.fromarray(reference), "max_area": 96 * 64, "_auto_resize": False, "guidance_scale": 2.5}
     require_equal(ours, theirs(weights, "FluxKontextPipeline", "flux_dev_kontext", **call))
     assert not np.array_equal(ours, still("flux_dev_kontext", image_refs=[picture(8, 96, 64)]))
+    assert not np.array_equal(ours, still("flux_dev_kontext", video_prompt_type=""))
+    assert wgp.check_generation(model_type="flux_dev_kontext", **CALL, image_refs=[reference]) == ()
 
 
 def test_z_image_equals_diffusers_with_and_without_guidance(engine, weights):
@@ -231,6 +233,7 @@ def test_a_run_that_does_not_end_gives_the_weights_back_too(weights, tmp_path: P
             "video_prompt_type",
         ),
         ("flux_dev_kontext", {"image_refs": [GIVEN, GIVEN]}, Unsupported, "image_refs"),
+        ("flux_dev_kontext", {}, InvalidInput, "image_refs"),
         ("z_image", {"image_guide": GIVEN}, Unsupported, "image_guide"),
     ],
 )

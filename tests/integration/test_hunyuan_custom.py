@@ -167,6 +167,8 @@ def test_a_picture_keeps_its_shape_in_the_middle_of_white():
     assert (placed[:, 24:40] == 0).all() and (placed[:, :24] == 255).all() and (placed[:, 40:] == 255).all()
     wide = on_white(np.asarray(Image.fromarray(tall).rotate(90, expand=True)), (64, 64))
     assert (wide[16:48] == 0).all() and (wide[:16] == 255).all()
+    line = on_white(np.zeros((1, 300, 3), np.uint8), (64, 64))
+    assert (line == 0).any(axis=2).sum() == 64, "as thin as a picture can be"
 
 
 def test_anything_but_one_subject_is_refused(engine):

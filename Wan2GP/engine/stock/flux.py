@@ -12,7 +12,7 @@ from Wan2GP.engine.stock.redrawing import check_redrawn, drawn_steps, of_area
 from Wan2GP.engine.stock.running import as_picture
 from Wan2GP.engine.stock.still import READS, Still, scale
 from Wan2GP.engine.stock.tokens import packed, unpacked
-from Wan2GP.errors import Unsupported
+from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import resize
 
 #: tokens of a prompt; schnell was trained with fewer
@@ -81,7 +81,7 @@ class Flux(_Packed):
 class FluxKontext(_Packed):
     """FLUX.1 Kontext: an image (the reference) and what to change of it."""
 
-    reads = READS | {"embedded_guidance_scale", "image_refs", "video_prompt_type"}
+    reads = READS | {"embedded_guidance_scale", "image_refs", "video_prompt_type", "remove_background_images_ref"}
 
     @staticmethod
     def pipeline_class() -> type[DiffusionPipeline]:
@@ -90,7 +90,13 @@ class FluxKontext(_Packed):
 
     @classmethod
     def check(cls, request: GenerationRequest) -> None:
-        """Raises Unsupported for more than one reference."""
+        """Raises Unsupported for more than one reference, InvalidInput where letters speak of one that is not there."""
+        if not request.references and set("KI") & set(request.video_prompt_type):
+            raise InvalidInput(
+                f"is missing: {request.definition.id} changes an image; give one, or leave K and I out of "
+                "video_prompt_type for an image of the prompt alone",
+                field="image_refs",
+            )
         if len(request.references) > 1:
             raise Unsupported(
                 f"{request.definition.id} changes one image, not {len(request.references)}; put them into one picture",

@@ -128,7 +128,7 @@ def on_white(picture: Frame, size: tuple[int, int]) -> Frame:
     """The whole picture in the middle of a white one of `size` (width, height), as large as fits."""
     (height, width), (wide, high) = picture.shape[:2], size
     by_height = wide / width > high / height
-    inner = (int(width / height * high), high) if by_height else (wide, int(height / width * wide))
+    inner = (max(int(width / height * high), 1), high) if by_height else (wide, max(int(height / width * wide), 1))
     left, top = (wide - inner[0]) // 2, (high - inner[1]) // 2
     canvas = np.full((high, wide, 3), 255, np.uint8)
     canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(picture, inner, interpolation=cv2.INTER_LINEAR)
