@@ -30,7 +30,7 @@ demo-tiny: setup  ## the same travel on drawn shapes, by diffusion, with the tin
 	@OMP_NUM_THREADS=$$(nproc) $(BIN)/python scripts/demo.py --tiny
 
 test: setup  ## unit, contract, integration and acceptance tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: setup  ## tests that take minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,11 +214,14 @@ def test_a_damaged_folder_is_told_by_name_and_leaves_room_for_the_next_model(
         assert queue.submit(make_task("b", image_refs=pictures)).result(timeout=WAIT_S).output.stat().st_size
 
 
-def test_a_failed_load_keeps_no_weights_alive_for_whoever_keeps_the_error(tmp_path: Path, folder: Path) -> None:
+def test_a_failed_load_keeps_no_weights_alive_for_whoever_keeps_the_error(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     rows = write_definition(tmp_path / "rows", "tiny_vl", "qwen2_5_vl", damaged)
     drop_weights(damaged)
     engine = WanOrchestrator(checkpoints=tmp_path, definitions=[rows], device="cpu")
+    caplog.set_level(logging.WARNING)  # pytest keeps what is logged, and with it the frames of the failure
     before = models_alive()
     with pytest.raises(ModelUnavailable) as kept:
         engine.load_model("tiny_vl", lambda progress: None)
