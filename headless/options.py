@@ -196,6 +196,10 @@ class GenerationOptions(BaseModel):
     )
     skip_model_loras: int | None = knob("1 leaves out the LoRAs that the model's definition always applies", ge=0, le=1)
 
+    multi_prompts_gen_type: str | None = knob(
+        "W gives each window of a long video its own line of the prompt, PW its own paragraph (the last one repeats); "
+        "with other letters the whole text is one prompt"
+    )
     sliding_window_size: int | None = knob("frames of one window", ge=5, le=2000)
     sliding_window_overlap: int | None = knob("frames shared by neighbouring windows", ge=0, le=200)
     sliding_window_overlap_noise: float | None = knob("noise on the shared frames, 0-150", ge=0, le=150)
