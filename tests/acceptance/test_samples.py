@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from box import Box
 from PIL import Image
+from sample_runs import SampleRuns
 from skimage.metrics import structural_similarity
 
-from source.store.sqlite import SqliteStore
-from source.store.types import NewTask, Status, Task
-from source.task_registry import registry
+from source.store.types import Status
 from Wan2GP.media import Frame, probe_image, probe_video, read_frame, read_frames, read_image, read_sound, resize
 
 #: all samples run before the first test looks
@@ -93,74 +91,42 @@ MAKES: Mapping[str, Video] = {
 SAMPLES = frozenset({*MAKES, "wan_2_2_t2i", "enhance_prompts"})
 
 
-@dataclass(frozen=True)
-class Floor:
-    """The finished box, and each sample's row."""
-
-    box: Box
-    rows: Mapping[str, Task]
-
-    def video(self, sample: str) -> Path:
-        row = self.rows[sample]
-        assert row.status is Status.COMPLETE and row.output_location, row.error_message
-        return self.box.folder / "public" / row.output_location
-
-    def result(self, sample: str) -> Mapping[str, Any]:
-        return self.rows[sample].result_data or {}
-
-
 def samples(root: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((root / "samples" / "tasks").glob("*.json"))}
 
 
-def task_type(sample: str) -> str:
-    """travel_orchestrator.svi -> travel_orchestrator"""
-    return sample.partition(".")[0]
-
-
 @pytest.fixture(scope="module")
-def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Floor:
+def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleRuns:
     """All samples, finished by one worker; the tests below look at them from many sides."""
-    box = Box(root, tmp_path_factory.mktemp("samples"))
-    store = SqliteStore(box.database)
-    tasks: dict[str, str] = {}
-    given = samples(root)
-    for name in sorted(SAMPLES, key=lambda name: name in AFTER):
-        registry().get(task_type(name)).parse(given[name], strict=True)
-        before = (tasks[AFTER[name]],) if name in AFTER else ()
-        tasks[name] = store.add(NewTask(task_type=task_type(name), params=given[name], dependant_on=before))
-    box.work(timeout_s=800)
-    rows = {name: store.get(task) for name, task in tasks.items()}
-    store.close()
-    return Floor(box, rows)
+    return SampleRuns(root, tmp_path_factory.mktemp("samples"), SAMPLES, after=AFTER, timeout_s=800)
 
 
-def test_every_sample_runs_to_its_end(floor: Floor) -> None:
+def test_every_sample_runs_to_its_end(floor: SampleRuns) -> None:
     unfinished = {name: row.error_message for name, row in floor.rows.items() if row.status is not Status.COMPLETE}
     assert unfinished == {}
 
 
 @pytest.mark.parametrize("sample", MAKES)
-def test_a_sample_makes_the_video_that_it_asks_for(floor: Floor, sample: str) -> None:
-    wanted, made = MAKES[sample], probe_video(floor.video(sample))
+def test_a_sample_makes_the_video_that_it_asks_for(floor: SampleRuns, sample: str) -> None:
+    wanted, made = MAKES[sample], probe_video(floor.output(sample))
     assert (made.num_frames, made.width, made.height) == (wanted.frames, *wanted.size)
     assert (made.fps, made.has_audio) == (wanted.fps, wanted.sound)
 
 
-def test_every_sample_that_makes_a_video_is_measured(floor: Floor) -> None:
+def test_every_sample_that_makes_a_video_is_measured(floor: SampleRuns) -> None:
     made = {name for name, row in floor.rows.items() if (row.output_location or "").endswith(".mp4")}
     assert made == set(MAKES)
 
 
 @pytest.mark.parametrize("sample", ["travel_orchestrator", "travel_orchestrator.finished", "join_clips_orchestrator"])
-def test_a_finished_video_has_a_poster(floor: Floor, sample: str) -> None:
+def test_a_finished_video_has_a_poster(floor: SampleRuns, sample: str) -> None:
     """The first frame, published beside the video and named in the orchestrator's own result."""
     shown = read_image(floor.box.folder / "public" / str(floor.result(sample).get("thumbnail_url")))
-    assert similarity(shown, read_frame(floor.video(sample), 0)) >= 0.9
+    assert similarity(shown, read_frame(floor.output(sample), 0)) >= 0.9
 
 
-def test_one_frame_of_a_video_model_is_a_picture(floor: Floor) -> None:
-    made = probe_image(floor.video("wan_2_2_t2i"))
+def test_one_frame_of_a_video_model_is_a_picture(floor: SampleRuns) -> None:
+    made = probe_image(floor.output("wan_2_2_t2i"))
     assert (made.width, made.height) == TINY
 
 
@@ -182,8 +148,8 @@ TRAVELS = {
 
 
 @pytest.mark.parametrize("sample", TRAVELS)
-def test_each_picture_of_a_travel_is_at_its_anchor(floor: Floor, root: Path, sample: str) -> None:
-    video, anchors = floor.video(sample), floor.result(sample)["anchors"]
+def test_each_picture_of_a_travel_is_at_its_anchor(floor: SampleRuns, root: Path, sample: str) -> None:
+    video, anchors = floor.output(sample), floor.result(sample)["anchors"]
     images = samples(root)[sample]["orchestrator_details"]["input_image_paths_resolved"]
     assert len(anchors) == len(images)
     for position, image in zip(anchors, images, strict=True):
@@ -192,21 +158,21 @@ def test_each_picture_of_a_travel_is_at_its_anchor(floor: Floor, root: Path, sam
         assert similarity(shown, wanted) >= TRAVELS[sample], (image, position)
 
 
-def test_the_tiny_model_draws_each_picture_at_its_anchor(floor: Floor, root: Path) -> None:
+def test_the_tiny_model_draws_each_picture_at_its_anchor(floor: SampleRuns, root: Path) -> None:
     """In brightness: its decoder turns the red of the dark ground from 13 to 0, which is all that SSIM sees of a flat
     channel."""
     sample = "travel_orchestrator.tiny"
     images = samples(root)[sample]["orchestrator_details"]["input_image_paths_resolved"]
     for position, image in zip(floor.result(sample)["anchors"], images, strict=True):
-        shown, wanted = read_frame(floor.video(sample), position), read_image(root / image)
+        shown, wanted = read_frame(floor.output(sample), position), read_image(root / image)
         assert similarity(shown, wanted, brightness=True) >= 0.8, (image, position)
         assert np.abs(middle_of_red(shown) - middle_of_red(wanted)).max() <= 2.5, (image, position)
 
 
-def test_a_continued_video_begins_the_travel(floor: Floor, root: Path) -> None:
+def test_a_continued_video_begins_the_travel(floor: SampleRuns, root: Path) -> None:
     """Its frames come first, at the travel's size; only those that the first segment shares are faded."""
     source = samples(root)["travel_orchestrator.continue"]["orchestrator_details"]["continue_from_video_resolved_path"]
-    made = list(read_frames(floor.video("travel_orchestrator.continue"), 0, 31 - 6))
+    made = list(read_frames(floor.output("travel_orchestrator.continue"), 0, 31 - 6))
     for index in (0, 10, 20, 23):
         nearest = round(index * probe_video(root / source).fps / 16)
         assert similarity(made[index], resize(read_frame(root / source, nearest), SMALL)) >= 0.9, index
@@ -231,12 +197,12 @@ def similarity(first: Frame, second: Frame, *, brightness: bool = False) -> floa
 BIRD_CLIP = "samples/bbb_320x180_keyframes.mp4"
 
 
-def test_inpainting_leaves_all_other_frames_as_they_were(floor: Floor, root: Path) -> None:
+def test_inpainting_leaves_all_other_frames_as_they_were(floor: SampleRuns, root: Path) -> None:
     """Frames 20 to 32 of 50 are new. The GOPs 0-9 and 40-49 are the source's, value for value.
 
     All others were encoded once, the new ones too: what was written as the transition is copied from it.
     """
-    source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.video("inpaint_frames")))
+    source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.output("inpaint_frames")))
     assert len(made) == len(source) == 50
     assert [k for k in [*range(10), *range(40, 50)] if not np.array_equal(source[k], made[k])] == []
     assert floor.result("inpaint_frames")["copied_frames"] >= 10 + 13 + 10
@@ -245,12 +211,12 @@ def test_inpainting_leaves_all_other_frames_as_they_were(floor: Floor, root: Pat
     assert max(similarity(source[index], made[index]) for index in range(22, 31)) < 1
 
 
-def test_an_edit_keeps_what_lies_outside_its_portions(floor: Floor, root: Path) -> None:
+def test_an_edit_keeps_what_lies_outside_its_portions(floor: SampleRuns, root: Path) -> None:
     """Frames 0-11, 21-31 and 37-49 of 50 stay; nine new ones stand for each portion.
 
     Before the first fade, over 8-11, and from 40 on, where the last one ends, all is as it was, value for value.
     """
-    source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.video("edit_video_orchestrator")))
+    source, made = (list(read_frames(path)) for path in (root / BIRD_CLIP, floor.output("edit_video_orchestrator")))
     places = [*zip(range(12), range(12), strict=True), *zip(range(21, 32), range(21, 32), strict=True)]
     places += zip(range(37, 50), range(41, 54), strict=True)
     assert min(similarity(source[before], made[after]) for before, after in places) >= 0.93
@@ -260,16 +226,16 @@ def test_an_edit_keeps_what_lies_outside_its_portions(floor: Floor, root: Path) 
 
 
 @pytest.mark.parametrize("sample", ["inpaint_frames", "join_final_stitch"])
-def test_sound_stays_in_sync(floor: Floor, root: Path, sample: str) -> None:
+def test_sound_stays_in_sync(floor: SampleRuns, root: Path, sample: str) -> None:
     """Within one frame, at the beginning and at the end."""
     for at_s in (0.1, 1.4):
-        assert abs(sound_shift(floor.video(sample), root / BIRD_CLIP, at_s, at_s, 0.5)) <= 1 / 25
+        assert abs(sound_shift(floor.output(sample), root / BIRD_CLIP, at_s, at_s, 0.5)) <= 1 / 25
 
 
-def test_the_sound_of_a_joined_clip_stands_at_its_pictures(floor: Floor, root: Path) -> None:
+def test_the_sound_of_a_joined_clip_stands_at_its_pictures(floor: SampleRuns, root: Path) -> None:
     """The clip with sound is the second; it begins after the first clip and the gap, at 16 fps."""
     begins_s = (31 + 21) / 16
-    shift = sound_shift(floor.video("join_clips_orchestrator"), root / BIRD_CLIP, begins_s + 0.6, 0.6, 0.8)
+    shift = sound_shift(floor.output("join_clips_orchestrator"), root / BIRD_CLIP, begins_s + 0.6, 0.6, 0.8)
     assert abs(shift) <= 1 / 16
 
 

@@ -6,19 +6,15 @@ The weights of the depth model cannot ship: a row of the same id puts tiny rando
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from box import Box
 from control_runs import pose_checkpoints
-from tiny_vision import tiny_depth
+from perspective_runs import rows_with_depth
+from sample_runs import SampleRuns
 
-from source.store.sqlite import SqliteStore
-from source.store.types import NewTask, Status, Task
-from source.task_registry import registry
 from Wan2GP.drawing.edges import edge_picture, scribble_picture
 from Wan2GP.drawing.motion import flow_picture, motion
 from Wan2GP.drawing.skeleton import COLOURS
@@ -43,45 +39,21 @@ VIDEOS = {
 SAMPLES = frozenset({*PICTURES, *VIDEOS})
 
 
-class Floor:
-    """What a worker made of the samples."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.root, self.box = root, Box(root, folder)
-        tiny_depth(folder / "depth")
-        rows = folder / "rows"
-        rows.mkdir()
-        model = {"source": str(folder / "depth"), "devices": []}
-        (rows / "depth_anything_v2_vitl.json").write_text(json.dumps({"model": model}))
-        store = SqliteStore(self.box.database)
-        tasks = {name: store.add(self.task(name)) for name in sorted(SAMPLES)}
-        self.box.work(FINETUNES=str(rows))
-        self.rows: Mapping[str, Task] = {name: store.get(task) for name, task in tasks.items()}
-        store.close()
-
-    def task(self, sample: str) -> NewTask:
-        kind, params = sample.partition(".")[0], self.box.sample(sample)
-        registry().get(kind).parse(params, strict=True)
-        return NewTask(task_type=kind, params=params)
-
-    def output(self, sample: str) -> Path:
-        row = self.rows[sample]
-        assert row.status is Status.COMPLETE and row.output_location, row.error_message
-        return self.box.folder / "public" / row.output_location
-
-    def source(self, sample: str) -> Path:
-        params = self.box.sample(sample)
-        return self.root / str(next(value for name, value in params.items() if name != "resolution"))
-
-
 @pytest.fixture(scope="module")
-def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Floor:
+def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleRuns:
     pose_checkpoints()
-    return Floor(root, tmp_path_factory.mktemp("control"))
+    folder = tmp_path_factory.mktemp("control")
+    return SampleRuns(root, folder, SAMPLES, FINETUNES=str(rows_with_depth(folder)))
+
+
+def source(floor: SampleRuns, sample: str) -> Path:
+    """The file that a sample draws."""
+    params = floor.box.sample(sample)
+    return floor.root / str(next(value for name, value in params.items() if name != "resolution"))
 
 
 @pytest.mark.parametrize("sample", PICTURES)
-def test_a_picture_becomes_a_png_of_its_size(floor: Floor, sample: str) -> None:
+def test_a_picture_becomes_a_png_of_its_size(floor: SampleRuns, sample: str) -> None:
     made = probe_image(floor.output(sample))
     assert (made.width, made.height, made.format) == (*PICTURES[sample], "png")
     noun = "openpose" if "openpose" in sample else sample.removeprefix("generate_")
@@ -89,20 +61,20 @@ def test_a_picture_becomes_a_png_of_its_size(floor: Floor, sample: str) -> None:
 
 
 @pytest.mark.parametrize("sample", VIDEOS)
-def test_a_video_becomes_an_mp4_of_its_frames_and_rate(floor: Floor, sample: str) -> None:
+def test_a_video_becomes_an_mp4_of_its_frames_and_rate(floor: SampleRuns, sample: str) -> None:
     made = probe_video(floor.output(sample))
     assert (made.num_frames, (made.width, made.height), made.fps) == VIDEOS[sample]
     assert made.path.suffix == ".mp4"
 
 
-def test_edges_and_outlines_are_those_of_the_picture(floor: Floor) -> None:
+def test_edges_and_outlines_are_those_of_the_picture(floor: SampleRuns) -> None:
     for sample, draw in (("generate_canny", edge_picture), ("generate_scribble", scribble_picture)):
-        assert np.array_equal(read_image(floor.output(sample)), draw(read_image(floor.source(sample))))
+        assert np.array_equal(read_image(floor.output(sample)), draw(read_image(source(floor, sample))))
 
 
-def test_frames_are_drawn_each_from_its_own(floor: Floor) -> None:
+def test_frames_are_drawn_each_from_its_own(floor: SampleRuns) -> None:
     """As far as H.264 leaves it: thin lines and colours lose some."""
-    frames = list(read_frames(floor.source("generate_flow")))
+    frames = list(read_frames(source(floor, "generate_flow")))
     edges, flow = (list(read_frames(floor.output(name))) for name in ("generate_canny.video", "generate_flow"))
     for k in (0, 7, 23, 49):
         assert nearest(edges[k], [edge_picture(frame) for frame in frames[max(k - 3, 0) : k + 4]]) == min(k, 3)
@@ -114,7 +86,7 @@ def nearest(shown: Frame, candidates: list[Frame]) -> int:
     return int(np.argmin([np.abs(shown.astype(int) - each).mean() for each in candidates]))
 
 
-def test_people_are_drawn_where_they_are(floor: Floor) -> None:
+def test_people_are_drawn_where_they_are(floor: SampleRuns) -> None:
     labels = json.loads((floor.root / "samples" / "joints.json").read_text())
     for sample, name in (("generate_openpose", "astronaut.jpg"), ("openpose", "camera.jpg")):
         shown = read_image(floor.output(sample))
@@ -123,6 +95,6 @@ def test_people_are_drawn_where_they_are(floor: Floor) -> None:
             assert np.hypot(*(middle - labels[name][joint])) <= tolerance, (name, joint)
 
 
-def test_depth_is_grey_with_a_relief(floor: Floor) -> None:
+def test_depth_is_grey_with_a_relief(floor: SampleRuns) -> None:
     shown = read_image(floor.output("generate_depth"))
     assert shown.min() == 0 and shown.max() == 255 and np.ptp(shown, axis=2).max() == 0

@@ -5,17 +5,14 @@ On tiny models; without RIFE's weights, so that it is quick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from box import Box
 from perspective_runs import checkpoints_with_pose, rows_with_depth
+from sample_runs import SampleRuns
 
-from source.store.sqlite import SqliteStore
-from source.store.types import NewTask, Status, Task
-from source.task_registry import registry
+from source.store.types import Task
 from Wan2GP.media import probe_image, probe_video, read_frame, read_image, resize
 
 #: all samples run before the first test looks
@@ -31,43 +28,24 @@ VIDEOS = {
 SAMPLES = frozenset(VIDEOS)
 
 
-class Floor:
-    """What a worker made of the samples."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.root, self.box = root, Box(root, folder)
-        checkpoints, rows = checkpoints_with_pose(folder / "ckpts"), rows_with_depth(folder)
-        store = SqliteStore(self.box.database)
-        tasks = {name: store.add(self._task(name)) for name in sorted(SAMPLES)}
-        self.box.work(FINETUNES=str(rows), WAN2GP_CACHE=str(checkpoints), timeout_s=500)
-        self.rows: Mapping[str, Task] = {name: store.get(task) for name, task in tasks.items()}
-        self.children = {name: store.children(task) for name, task in tasks.items()}
-        store.close()
-
-    def _task(self, sample: str) -> NewTask:
-        kind, params = sample.partition(".")[0], self.box.sample(sample)
-        registry().get(kind).parse(params, strict=True)
-        return NewTask(task_type=kind, params=params)
-
-    def output(self, row: Task) -> Path:
-        assert row.status is Status.COMPLETE and row.output_location, row.error_message
-        return self.box.folder / "public" / row.output_location
-
-    def final(self, sample: str) -> Task:
-        """The row of dp_final_gen."""
-        return self.children[sample][-1] if self.children[sample] else self.rows[sample]
-
-
 @pytest.fixture(scope="module")
-def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Floor:
-    return Floor(root, tmp_path_factory.mktemp("perspective"))
+def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleRuns:
+    folder = tmp_path_factory.mktemp("perspective")
+    checkpoints, rows = checkpoints_with_pose(folder / "ckpts"), rows_with_depth(folder)
+    where = {"FINETUNES": str(rows), "WAN2GP_CACHE": str(checkpoints)}
+    return SampleRuns(root, folder, SAMPLES, timeout_s=500, **where)
+
+
+def final_row(floor: SampleRuns, sample: str) -> Task:
+    """The row of dp_final_gen."""
+    return floor.children[sample][-1] if floor.children[sample] else floor.rows[sample]
 
 
 @pytest.mark.parametrize("sample", VIDEOS)
-def test_the_result_is_a_png_and_the_video_to_it_has_exactly_its_frames(floor: Floor, sample: str) -> None:
-    made = probe_image(floor.output(floor.rows[sample]))
+def test_the_result_is_a_png_and_the_video_to_it_has_exactly_its_frames(floor: SampleRuns, sample: str) -> None:
+    made = probe_image(floor.output(sample))
     assert (made.width, made.height, made.format) == (64, 64, "png")
-    final = floor.final(sample)
+    final = final_row(floor, sample)
     assert final.result_data is not None
     video = probe_video(floor.box.folder / "public" / final.result_data["outputs"][1])
     assert (video.num_frames, video.fps) == VIDEOS[sample]
@@ -76,8 +54,8 @@ def test_the_result_is_a_png_and_the_video_to_it_has_exactly_its_frames(floor: F
 
 
 @pytest.mark.parametrize("sample", VIDEOS)
-def test_the_video_begins_with_the_picture(floor: Floor, sample: str) -> None:
-    final = floor.final(sample)
+def test_the_video_begins_with_the_picture(floor: SampleRuns, sample: str) -> None:
+    final = final_row(floor, sample)
     assert final.result_data is not None
     video = floor.box.folder / "public" / final.result_data["outputs"][1]
     photo = resize(read_image(floor.root / str(floor.box.sample(sample)["input_image_path"])), (64, 64)).astype(int)
@@ -86,14 +64,14 @@ def test_the_video_begins_with_the_picture(floor: Floor, sample: str) -> None:
 
 
 @pytest.mark.parametrize("sample", sorted(SAMPLES - {"dp_final_gen"}))
-def test_an_orchestrator_ends_with_its_last_child_and_each_row_ran_once(floor: Floor, sample: str) -> None:
+def test_an_orchestrator_ends_with_its_last_child_and_each_row_ran_once(floor: SampleRuns, sample: str) -> None:
     rows = floor.children[sample]
     drawing = "generate_depth" if sample.endswith(".depth") else "generate_openpose"
     assert [row.task_type for row in rows] == [drawing, "wgp", "extract_frame", drawing, "dp_final_gen"]
     assert floor.rows[sample].output_location == rows[-1].output_location
     completions = floor.box.completions()
     assert all(completions[row.id] == 1 for row in (*rows, floor.rows[sample]))
-    sizes = [(probe_image(floor.output(row)).width, probe_image(floor.output(row)).height) for row in rows]
+    sizes = [(probe_image(floor.output_of(row)).width, probe_image(floor.output_of(row)).height) for row in rows]
     own = probe_image(floor.root / str(floor.box.sample(sample)["input_image_path"]))
     wanted = [(own.width, own.height)] + [(64, 64)] * 4
     assert sizes == wanted
