@@ -68,13 +68,16 @@ def _list(definitions: Definitions, options: argparse.Namespace, out: Console) -
     if options.json:
         out.print(json.dumps(rows, indent=2), markup=False)
         return
-    table = Table("model", "architecture", "state", "checked", "on disk", "licence")
+    table = Table(box=None, pad_edge=False)
+    # A name is what the other commands are given: on a narrow terminal the licence breaks, and names do not.
+    table.add_column("model", no_wrap=True, min_width=max(len(row["id"]) for row in rows))
+    for column in ("state", "checked", "on disk"):
+        table.add_column(column, no_wrap=True, min_width=len("unverified") if column == "checked" else len(column))
+    table.add_column("licence", overflow="fold")
     for row in rows:
         checked = "verified" if row["verified"] else "unverified"
         size = gigabytes(row["bytes"]) if row["bytes"] else ""
-        table.add_row(
-            row["id"], row["architecture"], row["state"], checked if row["licence"] else "", size, row["licence"]
-        )
+        table.add_row(row["id"], row["state"], checked if row["licence"] else "", size, row["licence"])
     out.print(table)
 
 

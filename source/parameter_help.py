@@ -45,7 +45,7 @@ def own_rows(kind: TaskType, rows: Iterable[ParameterRow]) -> list[ParameterRow]
 
 def _model(kind: TaskType) -> str:
     if not kind.default_model:
-        return "The row names the model."
+        return "No default model: the row names one where one is needed."
     return f"Model: {kind.default_model}, always" if kind.forces_model else f"Default model: {kind.default_model}"
 
 

@@ -49,6 +49,13 @@ def test_the_list_tells_what_is_ready_missing_and_refused(tmp_path: Path, tiny: 
     assert "unverified" in table and "mine" in table
 
 
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_the_list_shows_every_name_whole_on_any_terminal(tmp_path: Path, monkeypatch, capsys, columns: str):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["list", "--ckpts", str(tmp_path / "ckpts")]) == 0
+    assert set(load_definitions()) <= {line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}
+
+
 def test_where_names_every_part_and_marks_what_is_missing(tmp_path: Path, tiny: Path, capsys):
     assert main(["where", "vace_14B_2_2", *rows(tmp_path, tiny)]) == 0
     lines = capsys.readouterr().out.splitlines()
