@@ -93,11 +93,17 @@ class _Transport(httpx.HTTPTransport):
 
 
 def is_public(reference: str) -> bool:
-    """Whether this is an http(s) URL whose host is not, by its name, one of this machine or of a private network."""
+    """Whether this is an http(s) URL whose host is not, by its name, one of this machine or of a private network.
+
+    What cannot be read as a URL is none: whoever fetches it refuses it, and says which field it is.
+    """
     if url_scheme(reference) not in ("http", "https"):
         return False
-    refuse_malformed(reference)
-    host = urlsplit(reference).hostname or ""
+    try:
+        refuse_malformed(reference)
+    except InvalidInput:
+        return False
+    host = (urlsplit(reference).hostname or "").rstrip(".")
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:

@@ -137,6 +137,8 @@ def test_a_file_of_this_machine_is_handed_over(
         ("http://localhost:54321/a.jpg", False),
         ("http://storage/a.jpg", False),
         ("files/a.jpg", False),
+        ("http://localhost./a.png", False),
+        ("http://[::1", False),
     ],
 )
 def test_what_replicate_cannot_read_is_told_apart(reference: str, public: bool) -> None:
@@ -350,6 +352,13 @@ def test_waiting_for_another_try_can_be_stopped(site: ReplicateSite) -> None:
     settings = load_settings(replicate_api_token=TOKEN, replicate_base_url=site.url)
     with Replicate(settings, stop) as replicate, pytest.raises(ShuttingDown):
         replicate.start(MODEL, {"prompt": "x"})
+
+
+def test_an_address_that_is_none_is_refused_by_its_field(floor: Floor, site: ReplicateSite) -> None:
+    row = edit(floor, image_url="http://[::1/a.png")
+    assert (row.status, row.error_class) == (Status.FAILED, "bad_input")
+    assert (row.error_message or "").startswith("image_url: ")
+    assert site.runs == {}
 
 
 # -- in the worker
