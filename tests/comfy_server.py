@@ -2,10 +2,10 @@
 
     python comfy_server.py --listen 127.0.0.1 --port 8188      (as main.py of a folder)
 
-Nodes: VHS_LoadVideo, LoadVideo and LoadImage read an upload; SaveVideo and SaveImages write files; Work takes `steps`
-steps of `seconds`, Deaf takes `seconds` and cannot be interrupted; Fail raises, Crash ends the process (once, when
-`once` names a file), DropSockets closes every websocket, Flood writes to stdout. Its folder holds input, output, and in
-`requests.jsonl` what it was asked.
+Nodes: VHS_LoadVideo, LoadVideo and LoadImage read an upload; SaveVideo, SaveImages write files; Work sends what `news`
+says and takes `steps` steps of `seconds`, Deaf takes `seconds` and cannot be interrupted; Fail raises, Crash ends the
+process (once, when `once` names a file), DropSockets closes every websocket, Flood writes to stdout. Its folder holds
+input, output, and in `requests.jsonl` what it was asked.
 """
 
 from __future__ import annotations
@@ -121,6 +121,8 @@ class Comfy:
 
     def execute(self, client: str, prompt_id: str, node_id: str, kind: str, given: dict[str, Any]) -> Any:
         if kind == "Work":
+            for name, data in json.loads(given.get("news", "[]")):
+                self.send(client, name, {"prompt_id": prompt_id, "node": node_id, **data})
             for step in range(1, given["steps"] + 1):
                 self.step(given["seconds"])
                 data = {"value": step, "max": given["steps"], "prompt_id": prompt_id, "node": node_id}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -255,7 +256,7 @@ class _Progress:
                 done = len(self._done & self._workflow.keys())
                 self._context.report("generating", done, len(self._workflow), titled(self._workflow, node))
             case "progress":
-                step, total = (int(data.get(name) or 0) for name in ("value", "max"))
+                step, total = (_whole(data.get(name)) for name in ("value", "max"))
                 self._context.report("generating", step, total, titled(self._workflow, node))
 
 
@@ -296,5 +297,10 @@ def _held_bytes(stats: Mapping[str, Any]) -> int:
     held = 0
     for device in devices if isinstance(devices, list) else ():
         if isinstance(device, Mapping) and device.get("type") == "cuda":
-            held += int(device.get("torch_vram_total") or 0)
+            held += _whole(device.get("torch_vram_total"))
     return held
+
+
+def _whole(value: Any) -> int:
+    """A number that ComfyUI (or one of its nodes) told; 0 for anything else."""
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0

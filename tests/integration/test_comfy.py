@@ -91,6 +91,20 @@ def test_progress_of_the_nodes_arrives_in_the_row(tmp_path: Path, folder: Path, 
     floor.close()
 
 
+def test_news_of_another_form_cost_nothing_but_the_progress(floor: Floor, video: Path) -> None:
+    odd = [
+        {"value": "half", "max": [2]},
+        {"value": float("nan"), "max": float("inf")},
+        {"node": {"id": 2}},
+        {"max": {}},
+    ]
+    kinds = ("progress", "executing", "execution_cached", "status")
+    news = [[kind, data | {"nodes": [["1"], None, 2]}] for kind in kinds for data in odd]
+    work = {"steps": 5, "seconds": 0.1, "news": json.dumps(news)}
+    row = worked(floor, add(floor, video, ("Work", work)))
+    assert (row.status, row.attempts) == (Status.COMPLETE, 0), row.error_message
+
+
 def test_files_that_are_too_large_together_are_refused(tmp_path: Path, folder: Path, samples: Path) -> None:
     """Three pictures of 0.45 MB with room for one MB."""
     picture = tmp_path / "large.png"
