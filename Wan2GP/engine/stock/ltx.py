@@ -162,7 +162,9 @@ class LTX(Video):
         self, size: tuple[int, int], generator: torch.Generator, stepping: Stepping, output: str, **arguments: Any
     ) -> Any:
         # A scheduler that adds noise at each step, as some published ones do, draws it from torch's own generator.
-        with running(self._pipeline), torch.random.fork_rng():
+        # Only that of the model's own device is put back: asking the others for theirs would take memory there.
+        devices = [] if self._place.device == "cpu" else [self._place.device]
+        with running(self._pipeline), torch.random.fork_rng(devices):
             torch.manual_seed(generator.initial_seed())
             return self._pipeline(
                 width=size[0],
