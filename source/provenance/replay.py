@@ -40,7 +40,10 @@ class Files:
     given: Mapping[str, Sequence[str]]
     searched: Sequence[Path]
     folders: Sequence[Path]
-    digests: FileDigests = field(default_factory=FileDigests)
+    #: of every file that is looked into: each is asked for once for each note
+    digests: FileDigests = field(default_factory=lambda: FileDigests(1 << 20))
+    #: files of one folder that are looked into
+    most: int = MAX_SEARCHED
     #: what is missing, as sentences
     missing: list[str] = field(default_factory=list)
 
@@ -83,7 +86,7 @@ class Files:
                 yield folder / name
         for folder in self.searched:
             everything = (path for path in folder.rglob("*") if path.is_file())
-            several = list(islice(everything, MAX_SEARCHED))
+            several = list(islice(everything, self.most))
             yield from sorted(several, key=lambda path: (path.suffix.lower() != Path(name).suffix.lower(), path))
 
     def _holds(self, path: Path, digest: str) -> bool:
@@ -102,7 +105,7 @@ class Files:
         changed = f"; {others[0]} has its name and other content" if others else ""
         return (
             f"{note.name} (sha256 {note.sha256}) is not here{changed}; give --input {note.name}=PATH, "
-            "or --search the folder that holds it under any name"
+            f"or --search the folder that holds it under any name (of one folder {self.most} files are looked into)"
         )
 
 

@@ -13,7 +13,8 @@ import pytest
 from replay_shop import CLIP, FAKE_CLIP, Command, ReplayShop
 
 from headless.orchestrator import WanOrchestrator
-from source.provenance.record import FORMAT, as_text, read_provenance
+from source.provenance.record import FORMAT, FileNote, as_text, read_provenance
+from source.provenance.replay import Files
 from source.store.types import Status
 from Wan2GP import wgp
 from Wan2GP.media import write_image, write_video
@@ -251,6 +252,17 @@ def test_changed_metadata_lead_nowhere(
     text = {"format": FORMAT, "version": 1, "task": task, "root": task | {"params": FAKE_CLIP | params}}
     embed_text(plain, tmp_path / "changed.png", json.dumps(text), tool="hand")
     assert said in order.refusal(tmp_path / "changed.png")
+
+
+def test_a_folder_of_more_files_than_are_looked_into_is_no_surprise(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.bin").write_bytes(bytes([number]))
+    wanted = [FileNote(name="other.bin", sha256=file_digest(file)) for file in tmp_path.iterdir()]
+    assert all(Files({}, [tmp_path], [], most=5).path_of(note) for note in wanted)
+    files = Files({}, [tmp_path], [], most=3)
+    assert sum(files.path_of(note) is not None for note in wanted) == 3
+    assert len(files.missing) == 2
+    assert all("of one folder 3 files are looked into" in each for each in files.missing)
 
 
 def nested(depth: int) -> list[Any]:
