@@ -212,8 +212,9 @@ def _name_of(reference: str) -> str:
 
 def _bare(name: str) -> str:
     """A name that is no place itself (`~`, or `data:x` after a slash), as UTF-8 can hold it."""
+    name = name.strip()
     while is_place(name):
-        name = name[1:]
+        name = name[1:].strip()
     return _printable(name)
 
 

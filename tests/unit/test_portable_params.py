@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from source.params.base import CONTAINERS
@@ -107,6 +107,7 @@ def test_a_text_of_json_that_is_nested_without_end_stays_a_text(made_of: Ingredi
         assert portable({"workflow": text}, made_of.meaning) == {"workflow": text}
 
 
+@example(text="/ ~")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.lists(st.sampled_from([*"/~,;:. \n\\ab", "C:", "https://a.b/", "c.png", "d.safetensors"]), max_size=14).map(
