@@ -1,0 +1,325 @@
+-- How rows end, and what ends or starts again with them. All inside the caller's transaction.
+
+set lock_timeout = '10s';
+set statement_timeout = '5min';
+
+-- Whatever may change several rows because of one runs alone, and takes this lock before it locks any row: cascades
+-- neither miss a row that is just being added nor wait for each other in a circle. What changes one row of its own
+-- (claims, progress, completing a row without a parent) does not take it.
+create function private.alone() returns void
+language sql set search_path = ''
+as $$
+    select pg_advisory_xact_lock(1464030791, 1)
+$$;
+
+-- Together with others of its kind, but not with what runs alone.
+create function private.beside_others() returns void
+language sql set search_path = ''
+as $$
+    select pg_advisory_xact_lock_shared(1464030791, 1)
+$$;
+
+-- -- ending -------------------------------------------------------------------------------------------------------
+
+-- End those of the rows that are not terminal as Failed or Cancelled. Returns their ids; `settle` them next.
+create function private.end_tasks(
+    p_ids uuid[], p_status public.task_status, p_message text default null, p_error_class text default null
+) returns uuid[]
+language sql set search_path = ''
+as $$
+    with ended as (
+        update public.tasks set status = p_status, error_message = p_message, error_class = p_error_class,
+            run_after = null, generation_processed_at = clock_timestamp(), updated_at = clock_timestamp()
+        where id = any (p_ids) and status in ('Queued', 'In Progress')
+        returning id, worker_id, claim_number
+    ), recorded as (
+        insert into public.task_events (task_id, name, worker_id, claim_number, detail)
+        select id, lower(p_status::text), worker_id, claim_number, left(p_message, 500) from ended
+    )
+    select coalesce(array_agg(id), '{}') from ended
+$$;
+
+-- Complete the row; `settle` it next.
+create function private.complete_row(p_task_id uuid, p_output_location text, p_result_data jsonb) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_task public.tasks;
+begin
+    update public.tasks set status = 'Complete', output_location = p_output_location, result_data = p_result_data,
+        error_message = null, error_class = null, generation_processed_at = clock_timestamp(),
+        updated_at = clock_timestamp()
+    where id = p_task_id returning * into v_task;
+    perform private.record(p_task_id, 'complete', v_task.worker_id, v_task.claim_number, p_output_location);
+    if p_output_location is not null then
+        insert into public.generations (task_id, parent_task_id, project_id, type, location, thumbnail_url)
+        select p_task_id, v_task.parent_id, v_task.project_id,
+            (select content_type from public.task_types where name = v_task.task_type),
+            p_output_location, p_result_data ->> 'thumbnail_url'
+        on conflict (task_id) do nothing;
+    end if;
+end
+$$;
+
+-- End what ends with the rows: the queued dependants and children of those that failed or were cancelled, and each
+-- waiting parent whose last child this was. Returns how many rows that were.
+create function private.settle(p_ended uuid[]) returns bigint
+language plpgsql set search_path = ''
+as $$
+declare
+    v_pending uuid[] := p_ended;
+    -- why each of them ended, when it only followed another: along a chain every row names the first cause
+    v_reasons text[] := array_fill(null::text, array[cardinality(p_ended)]);
+    v_place bigint := 0;
+    v_cause public.tasks;
+    v_reason text;
+    v_followers uuid[];
+begin
+    while v_place < cardinality(v_pending) loop
+        v_place := v_place + 1;
+        select * into strict v_cause from public.tasks where id = v_pending[v_place];
+        v_reason := v_reasons[v_place];
+        if v_cause.status in ('Failed', 'Cancelled') then
+            v_followers := private.follow(v_cause, 'dependency', v_reason);
+            v_reasons := v_reasons || array_fill(
+                coalesce(v_reason, private.reason(v_cause, 'dependency')), array[cardinality(v_followers)]);
+            v_pending := v_pending || v_followers;
+            v_followers := private.follow(v_cause, 'parent', v_reason);
+            v_reasons := v_reasons || array_fill(
+                coalesce(v_reason, private.reason(v_cause, 'parent')), array[cardinality(v_followers)]);
+            v_pending := v_pending || v_followers;
+        end if;
+        if v_cause.parent_id is not null and private.end_parent(v_cause.parent_id) then
+            v_pending := v_pending || v_cause.parent_id;
+            v_reasons := v_reasons || null::text;
+        end if;
+    end loop;
+    return cardinality(v_pending) - cardinality(p_ended);
+end
+$$;
+
+create function private.reason(p_cause public.tasks, p_relation text) returns text
+language sql immutable set search_path = ''
+as $$
+    select format('Not run, because %s %s, %s, %s', p_cause.task_type, p_cause.id,
+        case p_relation when 'dependency' then 'on which it depends' else 'its parent' end,
+        case p_cause.status when 'Failed' then 'failed' else 'was cancelled' end)
+        || coalesce(': ' || p_cause.error_message, '')
+$$;
+
+-- End the queued rows that depend on `p_cause`, or are its children. Returns their ids.
+create function private.follow(p_cause public.tasks, p_relation text, p_reason text) returns uuid[]
+language plpgsql set search_path = ''
+as $$
+declare
+    v_ids uuid[];
+begin
+    if p_relation = 'dependency' then
+        select array_agg(id) into v_ids from public.tasks
+        where dependant_on @> array[p_cause.id] and dependant_on <> '{}' and status = 'Queued';
+    else
+        select array_agg(id) into v_ids from public.tasks where parent_id = p_cause.id and status = 'Queued';
+    end if;
+    if v_ids is null then
+        return '{}';
+    end if;
+    return private.end_tasks(
+        v_ids, p_cause.status, coalesce(p_reason, private.reason(p_cause, p_relation)), p_relation);
+end
+$$;
+
+-- End a waiting parent that has no open child left; false when it is not one. `settle` it next.
+create function private.end_parent(p_parent_id uuid) returns boolean
+language plpgsql set search_path = ''
+as $$
+declare
+    v_parent public.tasks;
+    v_child public.tasks;
+    v_named text;
+begin
+    select * into v_parent from public.tasks where id = p_parent_id and status = 'In Progress' and waiting for update;
+    if not found or exists (
+        select from public.tasks where parent_id = p_parent_id and status in ('Queued', 'In Progress')) then
+        return false;
+    end if;
+    -- the first failure; what only followed another comes after it
+    select * into v_child from public.tasks where parent_id = p_parent_id and status in ('Failed', 'Cancelled')
+    order by status = 'Cancelled', generation_processed_at, error_class is not distinct from 'dependency', seq limit 1;
+    v_named := format('child %s (%s)', coalesce(v_child.child_key, v_child.task_type), v_child.id);
+    if v_parent.cancel_requested then
+        perform private.end_tasks(array[p_parent_id], 'Cancelled');
+    elsif v_child.id is null then
+        perform private.complete_parent(v_parent);
+    elsif v_child.status = 'Failed' then
+        perform private.end_tasks(array[p_parent_id], 'Failed',
+            format('%s failed: %s', v_named, coalesce(v_child.error_message, 'no reason was given')),
+            v_child.error_class);
+    else
+        perform private.end_tasks(array[p_parent_id], 'Cancelled', format('%s was cancelled', v_named));
+    end if;
+    return true;
+end
+$$;
+
+-- The final child's output becomes the parent's.
+create function private.complete_parent(p_parent public.tasks) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_final public.tasks;
+begin
+    select * into v_final from public.tasks
+    where id::text = p_parent.result_data ->> 'final_child' and parent_id = p_parent.id;
+    if not found then
+        perform private.end_tasks(array[p_parent.id], 'Failed',
+            format('its final child %s is gone from the table, and its output with it',
+                p_parent.result_data ->> 'final_child'),
+            'internal');
+    else
+        perform private.complete_row(p_parent.id, v_final.output_location, v_final.result_data);
+    end if;
+end
+$$;
+
+-- -- cancelling ---------------------------------------------------------------------------------------------------
+
+-- Cancel the row and its open descendants: queued ones end here, running ones are asked to stop.
+create function private.cancel(p_task_id uuid) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_open uuid[];
+begin
+    with recursive subtree (id) as (
+        select p_task_id
+        union
+        select child.id from subtree join public.tasks as child on child.parent_id = subtree.id
+        where child.status in ('Queued', 'In Progress')
+    )
+    select array_agg(id) into v_open from subtree;
+    with asked as (
+        update public.tasks set cancel_requested = true, updated_at = clock_timestamp()
+        where id = any (v_open) and status = 'In Progress' and not cancel_requested returning id
+    )
+    insert into public.task_events (task_id, name) select id, 'cancel_requested' from asked;
+    select coalesce(array_agg(id), '{}') into v_open from public.tasks where id = any (v_open) and status = 'Queued';
+    perform private.settle(private.end_tasks(v_open, 'Cancelled'));
+end
+$$;
+
+-- -- starting again -----------------------------------------------------------------------------------------------
+
+create function private.restart(p_ids uuid[]) returns uuid[]
+language sql set search_path = ''
+as $$
+    with restarted as (
+        update public.tasks set status = 'Queued', worker_id = null, claimed_at = null, attempts = 0, run_after = null,
+            progress = null, result_data = null, output_location = null, error_message = null, error_class = null,
+            cancel_requested = false, generation_started_at = null, generation_processed_at = null,
+            updated_at = clock_timestamp()
+        where id = any (p_ids) and status = 'Failed' returning id
+    ), recorded as (
+        insert into public.task_events (task_id, name, detail) select id, 'queued', 'retried' from restarted
+    )
+    select coalesce(array_agg(id), '{}') from restarted
+$$;
+
+-- Queue a failed row again, with its failed descendants and all that failed because of any of them.
+create function private.retry(p_task_id uuid) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_pending uuid[];
+    v_id uuid;
+    v_place bigint := 0;
+begin
+    with recursive subtree (id) as (
+        select p_task_id
+        union
+        select child.id from subtree join public.tasks as child on child.parent_id = subtree.id
+        where child.status = 'Failed'
+    )
+    select private.restart(array_agg(id)) into v_pending from subtree;
+    while v_place < cardinality(v_pending) loop
+        v_place := v_place + 1;
+        v_id := v_pending[v_place];
+        v_pending := v_pending || private.restart(array(
+            select id from public.tasks where dependant_on @> array[v_id] and dependant_on <> '{}'
+                and status = 'Failed' and error_class = 'dependency'
+            union
+            select id from public.tasks where parent_id = v_id and status = 'Failed' and error_class = 'parent'
+            union
+            select parent.id from public.tasks as child join public.tasks as parent on parent.id = child.parent_id
+            where child.id = v_id and parent.status = 'Failed'));
+    end loop;
+end
+$$;
+
+-- -- circles ------------------------------------------------------------------------------------------------------
+
+-- Whether an open row waits for itself: through its dependencies, and as a parent through its children. Returns the
+-- way round as 'a -> b -> a', or null.
+create function private.circle_through(p_start uuid) returns text
+language plpgsql stable set search_path = ''
+as $$
+declare
+    v_before jsonb := '{}';
+    v_frontier uuid[] := array[p_start];
+    v_next uuid[];
+    v_edge record;
+    v_way text;
+    v_id text;
+begin
+    if not private.waits_for_itself(p_start) then
+        return null;
+    end if;
+    loop
+        v_next := '{}';
+        for v_edge in
+            select waiter.id as waiter, needed.id as needed
+            from unnest(v_frontier) as waiter (id), lateral private.waits_for(waiter.id) as needed (id)
+        loop
+            if v_edge.needed = p_start then
+                v_way := p_start::text;
+                v_id := v_edge.waiter::text;
+                while v_id is not null loop
+                    v_way := v_id || ' -> ' || v_way;
+                    v_id := v_before ->> v_id;
+                end loop;
+                return v_way;
+            end if;
+            if not v_before ? v_edge.needed::text then
+                v_before := v_before || jsonb_build_object(v_edge.needed::text, v_edge.waiter::text);
+                v_next := v_next || v_edge.needed;
+            end if;
+        end loop;
+        v_frontier := v_next;
+    end loop;
+end
+$$;
+
+create function private.waits_for(p_id uuid) returns setof uuid
+language sql stable set search_path = ''
+as $$
+    select unnest(dependant_on) from public.tasks where id = p_id and status in ('Queued', 'In Progress')
+    union all
+    select id from public.tasks where parent_id = p_id and status in ('Queued', 'In Progress')
+$$;
+
+-- The same edges, inlined: this one is asked often and nearly always says no.
+create function private.waits_for_itself(p_start uuid) returns boolean
+language sql stable set search_path = ''
+as $$
+    with recursive reached (id) as (
+        select unnest(dependant_on) from public.tasks where id = p_start and status in ('Queued', 'In Progress')
+        union
+        select id from public.tasks where parent_id = p_start and status in ('Queued', 'In Progress')
+        union
+        select needed.id from reached, lateral (
+            select unnest(dependant_on) from public.tasks where id = reached.id and status in ('Queued', 'In Progress')
+            union all
+            select id from public.tasks where parent_id = reached.id and status in ('Queued', 'In Progress')
+        ) as needed (id)
+    )
+    select exists (select from reached where id = p_start)
+$$;

