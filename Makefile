@@ -35,11 +35,12 @@ test: setup  ## unit, contract, integration and acceptance tests
 test-slow: setup  ## tests that take minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
-check: setup  ## lint, format, types, layers, generated documentation
+check: setup  ## lint, format, types, layers, SQL, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/squawk supabase/migrations/*.sql
 	$(BIN)/python scripts/document.py --check
 
 format: setup  ## mend what `make check` says of style

@@ -1,5 +1,5 @@
-"""A real Postgres for tests, with a fresh database for each: what a hosted Supabase project has (supabase_bootstrap.sql)
-and our migrations, applied in order by a role that is no superuser.
+"""A real Postgres for tests: databases with what a hosted Supabase project has (supabase_bootstrap.sql) and our
+migrations, applied in order by a role that is no superuser.
 
 One server a process, started by the first test that asks. TEST_DATABASE_URL (a superuser's) names another instead.
 """
@@ -31,16 +31,31 @@ DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
+def call(connection: Connection, function: str, **values: Any) -> Any:
+    """The answer of a function of the API."""
+    given = ", ".join(f"{name} => %({name})s" for name in values)
+    row = connection.execute(f"select public.{function}({given})".encode(), values).fetchone()
+    assert row is not None
+    return row[0]
+
+
 class Database:
     """One database. `connect` says as whom."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._opened: list[Connection] = []
+
+    def close(self) -> None:
+        """Close what was connected and not closed."""
+        while self._opened:
+            self._opened.pop().close()
 
     def connect(self, role: str | None = None, person: str | None = None) -> Connection:
         """A connection in autocommit mode: as the superuser, or as `role` with the claims of `person`, as an Edge
         Function has them (there for one transaction, here for the connection)."""
         connection = psycopg.connect(self.uri, autocommit=True)
+        self._opened.append(connection)
         if role is not None:
             claims = json.dumps({"role": role} | ({"sub": person} if person else {}))
             connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
@@ -56,7 +71,6 @@ class Database:
             yield connection
         finally:
             connection.close()
-
 
     def empty(self) -> None:
         """Remove every row that a test made."""
@@ -106,7 +120,8 @@ class PostgresServer:
         return self._database(name)
 
     def drop(self, database: Database) -> None:
-        """Also ends the connections to it."""
+        """With all connections to it."""
+        database.close()
         name = conninfo.conninfo_to_dict(database.uri)["dbname"]
         self._run(f'drop database "{name}" with (force)')
 
@@ -147,9 +162,17 @@ def _started() -> str:
     return uri
 
 
-@pytest.fixture
-def database() -> Iterator[Database]:
-    """A database with all migrations and no task."""
+@pytest.fixture(scope="module")
+def shared_database() -> Iterator[Database]:
+    """One for the tests of a module."""
     made = server().fresh()
     yield made
     server().drop(made)
+
+
+@pytest.fixture
+def database(shared_database: Database) -> Iterator[Database]:
+    """A database with all migrations and no row of an earlier test."""
+    shared_database.empty()
+    yield shared_database
+    shared_database.close()

@@ -18,7 +18,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import psycopg
-from postgres_server import DEFAULT_PROJECT, Connection, Database
+from postgres_server import DEFAULT_PROJECT, Connection, Database, call
 from psycopg.types.json import Jsonb
 
 from source.errors import InvalidInput, RefusedWrite, StaleClaim, StoreError, TaskNotFound
@@ -206,14 +206,11 @@ class PostgresStore(TaskStore):
 
     def _ask(self, function: str, **values: Any) -> Any:
         """The answer of a function of the API, with the errors that its SQLSTATE stands for."""
-        given = ", ".join(f"{name} => %({name})s" for name in values)
         try:
             with self._lock:
-                row = self._connection.execute(f"select public.{function}({given})".encode(), values).fetchone()
+                return self.names.back(call(self._connection, function, **values))
         except psycopg.Error as error:
             raise self._explained(error) from error
-        assert row is not None
-        return self.names.back(row[0])
 
     def _explained(self, error: psycopg.Error) -> Exception:
         message = self.names.back(error.diag.message_primary or str(error))

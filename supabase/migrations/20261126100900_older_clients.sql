@@ -19,10 +19,10 @@ begin
     perform private.rescue_expired(3, null);
     return query
         select task.id, task.params, task.task_type, task.project_id, project.user_id
-        from private.claim(p_worker_id, interval '2 hours', 1,
+        from private.claim(row(p_worker_id, interval '2 hours',
             (select worker.current_model from public.workers as worker
              where worker.id = p_worker_id and worker.status = 'active'),
-            null, p_run_type, null, true, p_same_model_only) as task
+            p_same_model_only, null, p_run_type, null, null, null, true), 1) as task
         join public.projects as project on project.id = task.project_id;
 end
 $$;
@@ -41,8 +41,8 @@ begin
     perform private.rescue_expired(3, p_user_id);
     return query
         select task.id, task.params, task.task_type, task.project_id, p_user_id
-        from private.claim('user:' || p_user_id, interval '2 hours', 1, null, null, p_run_type, p_user_id, true, false)
-            as task;
+        from private.claim(row('user:' || p_user_id, interval '2 hours', null, false, null, p_run_type, p_user_id,
+            null, null, true), 1) as task;
 end
 $$;
 
@@ -140,7 +140,8 @@ begin
         raise exception 'task % cannot run yet: it is paused, waits for others, or for its time', p_task.id
             using errcode = 'PT409';
     end if;
-    perform private.take(array[p_task.id], p_worker_id, interval '2 hours', true);
+    perform private.take(row(p_worker_id, interval '2 hours', null, false, null, null, null, null, null, true),
+        array[p_task.id]);
 end
 $$;
 

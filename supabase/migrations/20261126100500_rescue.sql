@@ -1,0 +1,180 @@
+-- How rows come back into the queue, and what happens to those that nobody takes back. All inside the caller's
+-- transaction.
+
+set lock_timeout = '10s';
+set statement_timeout = '5min';
+
+-- -- back into the queue ------------------------------------------------------------------------------------------
+
+-- Queue a running row again, or cancel it when that was asked for meanwhile. `p_burned` attempts are counted.
+create function private.requeue(
+    p_task public.tasks, p_event text, p_burned bigint default 0, p_delay interval default null,
+    p_message text default null, p_error_class text default null
+) returns public.task_status
+language plpgsql set search_path = ''
+as $$
+begin
+    perform private.record(p_task.id, p_event, p_task.worker_id, p_task.claim_number, p_message);
+    if p_task.cancel_requested then
+        perform private.settle(private.end_tasks(array[p_task.id], 'Cancelled'));
+        return 'Cancelled';
+    end if;
+    update public.tasks set status = 'Queued', worker_id = null, claimed_at = null, attempts = attempts + p_burned,
+        run_after = clock_timestamp() + p_delay, error_message = coalesce(p_message, error_message),
+        error_class = coalesce(p_error_class, error_class), updated_at = clock_timestamp()
+    where id = p_task.id;
+    return 'Queued';
+end
+$$;
+
+-- End a running row as Failed, or as Cancelled when that was asked for.
+create function private.fail(p_task public.tasks, p_message text, p_error_class text) returns public.task_status
+language plpgsql set search_path = ''
+as $$
+declare
+    v_status public.task_status := case when p_task.cancel_requested then 'Cancelled' else 'Failed' end;
+begin
+    update public.tasks set attempts = attempts + 1 where id = p_task.id;
+    perform private.settle(private.end_tasks(array[p_task.id], v_status, p_message, p_error_class));
+    return v_status;
+end
+$$;
+
+-- -- rescue -------------------------------------------------------------------------------------------------------
+
+-- Take back the rows whose lease ran out. Returns how many. p_person: only that person's.
+create function private.rescue_expired(p_max_attempts bigint, p_person uuid) returns bigint
+language plpgsql set search_path = '' set jit = off set enable_seqscan = off
+as $$
+declare
+    v_task public.tasks;
+    v_death text;
+    v_count bigint := 0;
+begin
+    if not exists (select from public.tasks
+                   where status = 'In Progress' and not waiting and lease_expires_at <= clock_timestamp()) then
+        return 0;
+    end if;
+    perform private.alone();
+    for v_task in
+        select * from public.tasks
+        where status = 'In Progress' and not waiting and lease_expires_at <= clock_timestamp()
+            and (p_person is null or project_id in (select id from public.projects where user_id = p_person))
+        order by seq for update skip locked
+    loop
+        v_count := v_count + 1;
+        v_death := format('worker %s stopped renewing its lease', v_task.worker_id);
+        if v_task.attempts + 1 < p_max_attempts or v_task.cancel_requested then
+            perform private.requeue(v_task, 'rescued', 1, null, v_death, 'worker_died');
+        else
+            perform private.poison(v_task, v_death);
+        end if;
+    end loop;
+    return v_count;
+end
+$$;
+
+create function private.poison(p_task public.tasks, p_death text) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_died bigint;
+begin
+    perform private.record(p_task.id, 'rescued', p_task.worker_id, p_task.claim_number, p_death);
+    select count(*) into v_died from public.task_events
+    where task_id = p_task.id and name = 'rescued' and id > (
+        select coalesce(max(id), 0) from public.task_events where task_id = p_task.id and name = 'queued');
+    perform private.fail(p_task,
+        format('a worker died %s time(s) while it ran this task, the last was %s; given up after %s attempt(s)',
+            v_died, p_task.worker_id, p_task.attempts + 1),
+        'poison');
+end
+$$;
+
+-- Fail queued rows whose params nobody could read. Returns how many rows ended. (Without the setting Postgres takes
+-- such rows for frequent and reads the table to find one.)
+create function private.end_unreadable() returns bigint
+language plpgsql set search_path = '' set enable_seqscan = off
+as $$
+declare
+    v_task public.tasks;
+    v_count bigint := 0;
+begin
+    if not exists (select from public.tasks where status = 'Queued' and jsonb_typeof(params) <> 'object') then
+        return 0;
+    end if;
+    perform private.alone();
+    for v_task in
+        select * from public.tasks where status = 'Queued' and jsonb_typeof(params) <> 'object' for update skip locked
+    loop
+        v_count := v_count + 1 + private.settle(private.end_tasks(array[v_task.id], 'Failed',
+            format('params: must be a JSON object like {"prompt": "…"}, not %s', left(v_task.params::text, 80)),
+            'bad_input'));
+    end loop;
+    return v_count;
+end
+$$;
+
+-- Rows that will never go on by themselves. Only rows written from outside get there.
+create view private.stuck as
+-- because what they wait for, or their parent, did not succeed: settle that again
+select distinct 'cause' as kind, needed.id, null::uuid as missing
+from public.tasks as task, unnest(task.dependant_on) as dependency (id)
+join public.tasks as needed on needed.id = dependency.id
+where task.status = 'Queued' and task.dependant_on <> '{}' and needed.status in ('Failed', 'Cancelled')
+union
+select 'cause', parent.id, null
+from public.tasks as task join public.tasks as parent on parent.id = task.parent_id
+where task.status = 'Queued' and task.parent_id is not null and parent.status in ('Failed', 'Cancelled')
+union all
+select 'missing', task.id, dependency.id
+from public.tasks as task, unnest(task.dependant_on) as dependency (id)
+where task.status = 'Queued' and task.dependant_on <> '{}'
+    and not exists (select from public.tasks as needed where needed.id = dependency.id)
+union all
+select 'childless', parent.id, null
+from public.tasks as parent
+where parent.status = 'In Progress' and parent.waiting and not exists (
+    select from public.tasks as child where child.parent_id = parent.id and child.status in ('Queued', 'In Progress'))
+union all
+-- a circle has a row that waits for a later one
+select 'circle', task.id, null
+from public.tasks as task, unnest(task.dependant_on) as dependency (id)
+join public.tasks as later on later.id = dependency.id
+where task.status = 'Queued' and task.dependant_on <> '{}' and later.status = 'Queued' and later.seq >= task.seq
+    and private.waits_for_itself(task.id);
+
+-- End them. Returns how many rows ended.
+create function private.end_stuck() returns bigint
+language plpgsql set search_path = '' set jit = off set enable_seqscan = off
+as $$
+declare
+    v_stuck record;
+    v_ended uuid[];
+    v_count bigint := 0;
+begin
+    if not exists (select from private.stuck) then
+        return 0;
+    end if;
+    perform private.alone();
+    loop
+        select * into v_stuck from private.stuck order by kind limit 1;
+        exit when not found;
+        if v_stuck.kind = 'cause' then
+            v_ended := array[v_stuck.id];
+        elsif v_stuck.kind = 'childless' then
+            v_ended := case when private.end_parent(v_stuck.id) then array[v_stuck.id] else '{}' end;
+        else
+            v_ended := private.end_tasks(array[v_stuck.id], 'Failed', case v_stuck.kind
+                when 'missing' then
+                    format('Not run, because task %s, on which it depends, does not exist', v_stuck.missing)
+                else format('Not run, because tasks depend on each other in a circle: %s',
+                    private.circle_through(v_stuck.id)) end,
+                'dependency');
+        end if;
+        v_count := v_count + private.settle(v_ended)
+            + case when v_stuck.kind = 'cause' then 0 else cardinality(v_ended) end;
+    end loop;
+    return v_count;
+end
+$$;

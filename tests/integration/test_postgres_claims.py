@@ -1,0 +1,317 @@
+"""Claims on Postgres: many at once, on a long history, within the limits of people, with a bounded preference for the
+loaded model."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from postgres_server import DEFAULT_PROJECT, Connection, Database
+from postgres_server import database as database
+from postgres_server import shared_database as shared_database
+from postgres_store import PostgresStore
+
+from source.store.types import NewTask
+
+ANNA, HERS = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-00000000000a"
+BEN, HIS = "bbbbbbbb-0000-4000-8000-000000000002", "bbbbbbbb-0000-4000-8000-00000000000b"
+
+# What a claim reads, as private.claim asks for it.
+WALK = """
+select id, priority, created_at, seq from private.claimable
+where project_id <> all ('{}'::uuid[]) and in_cloud
+order by priority desc, created_at, seq limit 1 for update skip locked"""
+WARM_WALK = WALK.replace("where", "where model = 'wan' and priority = 0 and")
+
+LOAD = f"""
+insert into public.tasks (task_type, params, status, created_at, model, dependant_on)
+select 't2v', '{{"prompt": "a lake"}}', 'Complete', now() - interval '1 day', (array['wan', 'flux', 'ltx'])[1 + n %% 3],
+    '{{}}'
+from generate_series(1, %(history)s) as n;
+insert into public.tasks (task_type, params, created_at, model, dependant_on)
+select 't2v', '{{"prompt": "a lake"}}', now() - interval '1 h' + n * interval '1 ms',
+    (array['wan', 'flux', 'ltx'])[1 + n %% 3],
+    case when n %% 4 = 0 then array['{DEFAULT_PROJECT}'::uuid] else '{{}}' end
+from generate_series(1, %(queued)s) as n;
+"""
+
+
+@pytest.fixture
+def store(database: Database) -> PostgresStore:
+    return PostgresStore(database)
+
+
+def load(database: Database, history: int, queued: int) -> None:
+    """Rows of a long life: most Complete, the rest Queued, a quarter of those waiting for a row that is not there."""
+    with database.acting() as superuser:
+        # no triggers and no timeline: minutes less
+        superuser.execute("set session_replication_role = replica")
+        for statement in LOAD.split(";")[:2]:
+            superuser.execute(statement.encode(), {"history": history, "queued": queued})
+        superuser.execute("analyze")
+
+
+def plan(connection: Connection, statement: str) -> list[dict[str, Any]]:
+    """The nodes of the plan, under the settings of private.claim."""
+    connection.execute("""
+        select set_config(split_part(setting, '=', 1), split_part(setting, '=', 2), false)
+        from pg_proc, unnest(proconfig) as setting where oid = 'private.claim'::regproc and setting like 'enable%'""")
+    row = connection.execute(f"explain (format json, analyze) {statement}".encode()).fetchone()
+    assert row is not None
+    found, pending = [], [row[0][0]["Plan"]]
+    while pending:
+        node = pending.pop()
+        found.append(node)
+        pending += node.get("Plans", [])
+    return found
+
+
+def claim_times_ms(connection: Connection, count: int, **options: Any) -> list[float]:
+    given = "".join(f", {name} => %({name})s" for name in options)
+    statement = f"select public.claim_tasks('w', 600{given})".encode()
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        row = connection.execute(statement, options).fetchone()
+        times.append((time.perf_counter() - started) * 1000)
+        assert row is not None and len(row[0]) == 1
+    return sorted(times)
+
+
+def check_plans(database: Database) -> None:
+    for statement, index in ((WALK, "tasks_claim"), (WARM_WALK, "tasks_claim_model")):
+        with database.acting() as superuser:
+            nodes = plan(superuser, statement)
+        scans = [node for node in nodes if node.get("Relation Name") == "tasks"]
+        assert index in {node.get("Index Name") for node in scans}
+        assert not [node for node in nodes if node["Node Type"] in ("Seq Scan", "Sort", "Bitmap Heap Scan")
+                    and node.get("Relation Name", "tasks") == "tasks"]  # fmt: skip
+        # it stops at the first row that fits, and locks no other
+        assert [node["Actual Rows"] for node in nodes if node["Node Type"] == "LockRows"] == [1]
+
+
+def check_work(database: Database, claims: int) -> None:
+    """What the claims themselves did, by Postgres's own counters: no walk through the table."""
+    with database.acting() as superuser:
+        superuser.execute("select pg_stat_force_next_flush()")
+        row = superuser.execute("""
+            select seq_scan, (select idx_scan from pg_stat_user_indexes where indexrelname = 'tasks_claim')
+            from pg_stat_user_tables where relname = 'tasks'""").fetchone()
+    assert row is not None
+    assert row[0] == 0
+    assert row[1] >= claims
+
+
+def measured(database: Database, claims: int) -> list[float]:
+    """Times of `claims` claims, half of them with a loaded model."""
+    with database.acting() as superuser:
+        superuser.execute("select pg_stat_reset()")
+    with database.acting("service_role") as service:
+        claim_times_ms(service, 5)
+        times = claim_times_ms(service, claims // 2)
+        times += claim_times_ms(service, claims // 2, p_loaded_model="flux")
+    check_work(database, claims)
+    return sorted(times)
+
+
+def test_a_claim_walks_the_index_of_queued_rows(database: Database) -> None:
+    load(database, history=20_000, queued=2_000)
+    check_plans(database)
+    measured(database, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_claim_takes_milliseconds_on_a_million_rows(database: Database) -> None:
+    load(database, history=1_000_000, queued=50_000)
+    check_plans(database)
+    times = measured(database, 1000)
+    p50, p99 = times[len(times) // 2], times[math.ceil(len(times) * 0.99) - 1]
+    print(f"claim on 1M history rows and 50k queued: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    assert p99 < 20
+
+
+# -- many at once ---------------------------------------------------------------------------------------------------
+
+
+def race(database: Database, claimers: int, tasks: int) -> float:
+    """All claim one by one and complete until nothing is left; returns the seconds. No row is handed out twice."""
+    store = PostgresStore(database)
+    store.add_many([NewTask(task_type="t2v", params={"n": n}, priority=n % 3) for n in range(tasks)])
+    start = threading.Barrier(claimers)
+
+    def work(number: int) -> list[str]:
+        own = PostgresStore(database)
+        start.wait()
+        taken = []
+        while claimed := own.claim(f"worker-{number}", lease_s=600, loaded_model="wan" if number % 2 else None):
+            taken += [task.id for task in claimed]
+            for task in claimed:
+                assert task.claim_number == 1
+                own.complete(task.claim, f"files/{number}.mp4")
+        return taken
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(claimers) as pool:
+        taken = [task_id for ids in pool.map(work, range(claimers)) for task_id in ids]
+    spent_s = time.perf_counter() - started
+    assert len(taken) == len(set(taken)) == tasks
+    assert store.counts() == {status: tasks * (status == "Complete") for status in store.counts()}
+    return spent_s
+
+
+def test_many_claimers_never_get_the_same_row(database: Database) -> None:
+    race(database, claimers=8, tasks=200)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_32_claimers_share_10000_tasks_without_duplicates(database: Database) -> None:
+    spent_s = race(database, claimers=32, tasks=10_000)
+    print(f"32 claimers, 10000 tasks: {10_000 / spent_s:.0f} claims and completions a second")
+
+
+def test_a_claim_passes_by_rows_that_another_is_just_taking(store: PostgresStore) -> None:
+    first, second = store.add_many([NewTask(task_type="t2v", params={}) for _ in range(2)])
+    with store._connection.transaction():
+        assert [task.id for task in store.claim("w1", lease_s=60)] == [first]
+        assert [task.id for task in PostgresStore(store.database).claim("w2", lease_s=60, limit=9)] == [second]
+
+
+# -- people ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def people(store: PostgresStore) -> PostgresStore:
+    """Anna has 7 queued tasks, Ben 2, the installation 1."""
+    with store.database.acting("service_role") as service:
+        service.execute("insert into public.users (id) values (%s), (%s)", (ANNA, BEN))
+        service.execute("insert into public.projects (id, user_id) values (%s, %s), (%s, %s)", (HERS, ANNA, HIS, BEN))
+    for project, count in ((HERS, 7), (HIS, 2)):
+        store.add_many([NewTask(task_type="t2v", params={}, project_id=project) for _ in range(count)])
+    store.add(NewTask(task_type="t2v", params={}))
+    return store
+
+
+def owners(store: PostgresStore, **options: Any) -> str:
+    """Whose rows one claim after the other hands out."""
+    letters = ""
+    while claimed := store.claim("w", lease_s=60, **options):
+        letters += {HERS: "A", HIS: "B"}.get(claimed[0].project_id, "-")
+    return letters
+
+
+def set_user(store: PostgresStore, person: str, **columns: Any) -> None:
+    with store.database.acting("service_role") as service:
+        for name, value in columns.items():
+            service.execute(f"update public.users set {name} = %s where id = %s".encode(), (value, person))
+
+
+def test_nobody_has_more_than_5_tasks_running(people: PostgresStore) -> None:
+    assert owners(people) == "AAAAABB-"
+    with people.database.acting("service_role") as service:
+        [[row]] = service.execute("select (public.count_queued_tasks_breakdown_service_role())::text").fetchall()
+    assert row == "(0,2,0,0,2)"
+    [done, *_] = [task for task in people.tasks() if task.status == "In Progress" and task.project_id == HERS]
+    people.complete(done.claim, None)
+    assert owners(people) == "A"
+
+
+def test_orchestrators_and_waiting_parents_do_not_count(people: PostgresStore) -> None:
+    set_user(people, BEN, max_in_progress=1)
+    people.add(NewTask(task_type="travel_orchestrator", params={}, project_id=HIS, priority=9))
+    parent = people.add(NewTask(task_type="t2v", params={}, project_id=HIS, priority=8))
+    orchestrator, running = people.claim("w", lease_s=60)[0], people.claim("w", lease_s=60)[0]
+    assert (orchestrator.task_type, running.id) == ("travel_orchestrator", parent)
+    assert "B" not in owners(people)
+    child = NewTask.child(running, "segment:0", "t2v", {})
+    people.fan_out(running.claim, [child], final_child=child.id)
+    assert people.claim("w", lease_s=60)[0].project_id == HIS
+
+
+def test_credits_and_settings_hold_rows_back(people: PostgresStore) -> None:
+    set_user(people, ANNA, credits=0)
+    set_user(people, BEN, settings=json.dumps({"ui": {"generationMethods": {"inCloud": False}}}))
+    assert owners(people) == "-"
+    set_user(people, ANNA, credits=0.5)
+    assert owners(people) == "AAAAA"
+
+
+def test_a_person_s_own_worker_needs_no_credits_and_obeys_on_computer(people: PostgresStore) -> None:
+    set_user(people, ANNA, credits=0)
+    set_user(people, BEN, settings=json.dumps({"ui": {"generationMethods": {"onComputer": False}}}))
+    hers = PostgresStore(people.database, role="authenticated", person=ANNA)
+    his = PostgresStore(people.database, role="authenticated", person=BEN)
+    assert len(hers.claim("anna-box", lease_s=60, limit=9)) == 7
+    assert his.claim("ben-box", lease_s=60, limit=9) == []
+
+
+def test_run_types_and_inactive_types_are_respected(store: PostgresStore) -> None:
+    with store.database.acting("service_role") as service:
+        service.execute("insert into public.task_types (name, run_type) values ('remote', 'api')")
+        service.execute("insert into public.task_types (name, is_active) values ('retired', false)")
+        for task_type in ("retired", "remote", "unheard_of"):
+            store.add(NewTask(task_type=task_type, params={}))
+        row = service.execute("select public.claim_tasks('w', 60, 9, p_run_type => 'gpu')").fetchone()
+        assert row is not None and [task["task_type"] for task in row[0]] == ["unheard_of"]
+        row = service.execute("select public.claim_tasks('w', 60, 9, p_run_type => 'api')").fetchone()
+        assert row is not None and [task["task_type"] for task in row[0]] == ["remote"]
+        service.execute("delete from public.task_types where name in ('remote', 'retired')")
+
+
+# -- the loaded model -----------------------------------------------------------------------------------------------
+
+
+def test_the_loaded_model_passes_an_older_row_by_8_times_and_no_more(store: PostgresStore) -> None:
+    cold = store.add(NewTask(task_type="t2v", params={"model": "flux"}))
+    store.add_many([NewTask(task_type="t2v", params={"model": "wan"}) for _ in range(20)])
+    taken = [store.claim("w", lease_s=60, loaded_model="wan")[0] for _ in range(12)]
+    assert [task.id for task in taken].index(cold) == 8
+
+
+def test_a_deadlock_is_impossible_between_heartbeats_cancels_and_completions(store: PostgresStore) -> None:
+    """Children complete, fail and are cancelled together with their parents, while heartbeats hold several rows."""
+    for _ in range(6):
+        store.add(NewTask(task_type="travel_orchestrator", params={}))
+    parents = store.claim("w", lease_s=600, limit=6)
+    for parent in parents:
+        children = [NewTask.child(parent, f"segment:{i}", "t2v", {}) for i in range(4)]
+        store.fan_out(parent.claim, children, final_child=children[-1].id)
+    claims = [task.claim for task in store.claim("w", lease_s=600, limit=24)]
+    ends = [
+        *[lambda own, claim=claim: own.complete(claim, "x") for claim in claims[::2]],
+        *[lambda own, claim=claim: own.fail(claim, "boom", error_class="engine") for claim in claims[1::2]],
+        *[lambda own, parent=parent: own.cancel(parent.id) for parent in parents],
+        *[lambda own: own.heartbeat("w", claims, lease_s=600) for _ in range(12)],
+        *[lambda own: own.rescue() for _ in range(6)],
+    ]
+
+    def run(end: Any) -> None:
+        own = PostgresStore(store.database)
+        end(own)
+        own.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(run, ends[::3] + ends[1::3] + ends[2::3]))
+    assert store.idle()
+
+
+def test_a_lost_connection_gives_the_rows_back(store: PostgresStore) -> None:
+    """A claim whose transaction never committed never was."""
+    added = store.add(NewTask(task_type="t2v", params={}))
+    other = store.database.connect("service_role")
+    other.execute("begin")
+    other.execute("select public.claim_tasks('w1', 60)")
+    pid = other.info.backend_pid
+    with store.database.acting() as superuser:
+        superuser.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+    with pytest.raises(psycopg.OperationalError):
+        other.execute("select 1")
+    [task] = store.claim("w2", lease_s=60)
+    assert (task.id, task.claim_number) == (added, 1)
