@@ -46,7 +46,7 @@ create table public.user_api_tokens (
 );
 create index user_api_tokens_by_user on public.user_api_tokens (user_id);
 
--- What is known of a task type. A type without a row counts as active and of run type gpu: its worker says what is wrong.
+-- What is known of a task type. One without a row counts as active and of run type gpu: its worker says what is wrong.
 create table public.task_types (
     name text primary key,
     run_type text not null default 'gpu' check (run_type in ('gpu', 'api')),
@@ -77,6 +77,8 @@ create table public.tasks (
     seq bigint generated always as identity,
     task_type text not null check (task_type <> ''),
     params jsonb not null,
+    -- no task at all: fails at the next claim
+    unreadable boolean not null generated always as (jsonb_typeof(params) <> 'object') stored,
     status public.task_status not null default 'Queued',
     dependant_on uuid[] not null default '{}',
     output_location text,
@@ -120,8 +122,7 @@ create table public.tasks (
 create index tasks_claim on public.tasks (priority desc, created_at, seq) where status = 'Queued' and not paused;
 create index tasks_claim_model on public.tasks (model, priority desc, created_at, seq)
     where status = 'Queued' and not paused;
-create index tasks_unreadable on public.tasks (id)
-    where status = 'Queued' and jsonb_typeof(params) <> 'object';
+create index tasks_unreadable on public.tasks (id) where status = 'Queued' and unreadable;
 create index tasks_lease on public.tasks (lease_expires_at) where status = 'In Progress' and not waiting;
 create index tasks_waiting on public.tasks (id) where status = 'In Progress' and waiting;
 create index tasks_in_progress on public.tasks (project_id) where status = 'In Progress';

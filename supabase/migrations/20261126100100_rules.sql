@@ -57,7 +57,7 @@ $$;
 create function private.task_json(p_task public.tasks) returns jsonb
 language sql stable set search_path = ''
 as $$
-    select to_jsonb(p_task) - 'seq' || jsonb_build_object(
+    select to_jsonb(p_task) - 'seq' - 'unreadable' || jsonb_build_object(
         'created_at', private.iso(p_task.created_at),
         'updated_at', private.iso(p_task.updated_at),
         'generation_started_at', private.iso(p_task.generation_started_at),

@@ -56,7 +56,8 @@ as $$
 declare
     v_project_id uuid;
 begin
-    if not exists (select from public.projects where id = p_task.project_id) or not private.may_use(p_task.project_id) then
+    if not exists (select from public.projects where id = p_task.project_id)
+        or not private.may_use(p_task.project_id) then
         raise exception 'there is no project % of yours', p_task.project_id
             using errcode = 'PT403', column = 'project_id';
     end if;

@@ -18,7 +18,7 @@ select task.*,
      from public.projects as project left join public.users as person on person.id = project.user_id
      where project.id = task.project_id) as on_computer
 from public.tasks as task
-where task.status = 'Queued' and not task.paused and jsonb_typeof(task.params) = 'object'
+where task.status = 'Queued' and not task.paused and not task.unreadable
     and (task.run_after is null or task.run_after <= clock_timestamp())
     and (task.dependant_on = '{}' or not exists (
         select from unnest(task.dependant_on) as needed (id)

@@ -91,8 +91,7 @@ begin
 end
 $$;
 
--- Fail queued rows whose params nobody could read. Returns how many rows ended. (Without the setting Postgres takes
--- such rows for frequent and reads the table to find one.)
+-- Fail queued rows whose params nobody could read. Returns how many rows ended.
 create function private.end_unreadable() returns bigint
 language plpgsql set search_path = '' set enable_seqscan = off
 as $$
@@ -100,12 +99,12 @@ declare
     v_task public.tasks;
     v_count bigint := 0;
 begin
-    if not exists (select from public.tasks where status = 'Queued' and jsonb_typeof(params) <> 'object') then
+    if not exists (select from public.tasks where status = 'Queued' and unreadable) then
         return 0;
     end if;
     perform private.alone();
     for v_task in
-        select * from public.tasks where status = 'Queued' and jsonb_typeof(params) <> 'object' for update skip locked
+        select * from public.tasks where status = 'Queued' and unreadable for update skip locked
     loop
         v_count := v_count + 1 + private.settle(private.end_tasks(array[v_task.id], 'Failed',
             format('params: must be a JSON object like {"prompt": "…"}, not %s', left(v_task.params::text, 80)),
@@ -151,29 +150,30 @@ as $$
 declare
     v_stuck record;
     v_ended uuid[];
-    v_count bigint := 0;
+    v_count bigint;
 begin
     if not exists (select from private.stuck) then
         return 0;
     end if;
     perform private.alone();
-    loop
-        select * into v_stuck from private.stuck order by kind limit 1;
-        exit when not found;
-        if v_stuck.kind = 'cause' then
-            v_ended := array[v_stuck.id];
-        elsif v_stuck.kind = 'childless' then
-            v_ended := case when private.end_parent(v_stuck.id) then array[v_stuck.id] else '{}' end;
-        else
-            v_ended := private.end_tasks(array[v_stuck.id], 'Failed', case v_stuck.kind
-                when 'missing' then
-                    format('Not run, because task %s, on which it depends, does not exist', v_stuck.missing)
-                else format('Not run, because tasks depend on each other in a circle: %s',
-                    private.circle_through(v_stuck.id)) end,
-                'dependency');
+    v_count := private.settle(array(select id from private.stuck where kind = 'cause'));
+    for v_stuck in select id, min(missing::text) as missing from private.stuck where kind = 'missing' group by id loop
+        v_ended := private.end_tasks(array[v_stuck.id], 'Failed',
+            format('Not run, because task %s, on which it depends, does not exist', v_stuck.missing), 'dependency');
+        v_count := v_count + cardinality(v_ended) + private.settle(v_ended);
+    end loop;
+    for v_stuck in select id from private.stuck where kind = 'childless' loop
+        if private.end_parent(v_stuck.id) then
+            v_count := v_count + 1 + private.settle(array[v_stuck.id]);
         end if;
-        v_count := v_count + private.settle(v_ended)
-            + case when v_stuck.kind = 'cause' then 0 else cardinality(v_ended) end;
+    end loop;
+    loop
+        select id into v_stuck from private.stuck where kind = 'circle' limit 1;
+        exit when not found;
+        v_ended := private.end_tasks(array[v_stuck.id], 'Failed',
+            format('Not run, because tasks depend on each other in a circle: %s', private.circle_through(v_stuck.id)),
+            'dependency');
+        v_count := v_count + cardinality(v_ended) + private.settle(v_ended);
     end loop;
     return v_count;
 end

@@ -25,7 +25,7 @@ begin
 end
 $$;
 
--- A worker's name belongs to whom it first served.
+-- A worker's name belongs to the person whose worker bore it first. The service may take any.
 create function private.check_worker(p_worker_id text, p_person uuid) returns void
 language plpgsql set search_path = ''
 as $$
@@ -33,7 +33,8 @@ begin
     if coalesce(p_worker_id, '') = '' then
         raise exception 'every worker needs one' using errcode = 'PT400', column = 'worker_id';
     end if;
-    if exists (select from public.workers where id = p_worker_id and user_id is distinct from p_person) then
+    if p_person is not null and exists (
+        select from public.workers where id = p_worker_id and user_id is distinct from p_person) then
         raise exception 'worker % is somebody else''s; choose another name', p_worker_id
             using errcode = 'PT403', column = 'worker_id';
     end if;
@@ -133,11 +134,12 @@ language sql set search_path = ''
 as $$
     insert into public.workers as worker (id, user_id, status, last_heartbeat, current_model, metadata)
     values (p_worker_id, p_person, p_status, clock_timestamp(), p_current_model, p_metadata)
-    on conflict (id) do update set status = excluded.status, last_heartbeat = excluded.last_heartbeat,
+    on conflict (id) do update set user_id = excluded.user_id, status = excluded.status, last_heartbeat = excluded.last_heartbeat,
         current_model = excluded.current_model, metadata = worker.metadata || excluded.metadata
 $$;
 
--- Entries: timestamp, level, message, task_id, metadata. What cannot be read of one is left out. Returns how many.
+-- Entries: timestamp, level, message, task_id, metadata. One that cannot be read is left out, and so is the task_id of a
+-- task that is not the caller's: its owner reads what is logged about it. Returns how many.
 create function private.insert_logs(p_logs jsonb, p_worker_id text, p_source_type text default 'worker') returns bigint
 language plpgsql set search_path = ''
 as $$
@@ -152,7 +154,10 @@ begin
             values (coalesce((v_log ->> 'timestamp')::timestamptz, clock_timestamp()),
                 coalesce(v_log ->> 'source_type', p_source_type), coalesce(v_log ->> 'source_id', p_worker_id),
                 upper(coalesce(v_log ->> 'log_level', v_log ->> 'level', 'INFO')), coalesce(v_log ->> 'message', ''),
-                (v_log ->> 'task_id')::uuid, coalesce(p_worker_id, v_log ->> 'worker_id'),
+                case when private.is_service() then (v_log ->> 'task_id')::uuid else (
+                    select id from public.tasks
+                    where id = (v_log ->> 'task_id')::uuid and private.may_use(project_id)) end,
+                coalesce(p_worker_id, v_log ->> 'worker_id'),
                 (v_log ->> 'cycle_number')::bigint, coalesce(v_log -> 'metadata', '{}'));
             v_count := v_count + 1;
         exception when data_exception then

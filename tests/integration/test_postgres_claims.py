@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import DEFAULT_PROJECT, Connection, Database
+from postgres_server import Connection, Database, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
@@ -29,7 +29,10 @@ where project_id <> all ('{}'::uuid[]) and in_cloud
 order by priority desc, created_at, seq limit 1 for update skip locked"""
 WARM_WALK = WALK.replace("where", "where model = 'wan' and priority = 0 and")
 
+# what the blocked rows wait for: a paused one
+BLOCKER = "cccccccc-0000-4000-8000-000000000003"
 LOAD = f"""
+insert into public.tasks (id, task_type, params, paused) values ('{BLOCKER}', 't2v', '{{}}', true);
 insert into public.tasks (task_type, params, status, created_at, model, dependant_on)
 select 't2v', '{{"prompt": "a lake"}}', 'Complete', now() - interval '1 day', (array['wan', 'flux', 'ltx'])[1 + n %% 3],
     '{{}}'
@@ -37,7 +40,7 @@ from generate_series(1, %(history)s) as n;
 insert into public.tasks (task_type, params, created_at, model, dependant_on)
 select 't2v', '{{"prompt": "a lake"}}', now() - interval '1 h' + n * interval '1 ms',
     (array['wan', 'flux', 'ltx'])[1 + n %% 3],
-    case when n %% 4 = 0 then array['{DEFAULT_PROJECT}'::uuid] else '{{}}' end
+    case when n %% 4 = 0 then array['{BLOCKER}'::uuid] else '{{}}' end
 from generate_series(1, %(queued)s) as n;
 """
 
@@ -48,11 +51,11 @@ def store(database: Database) -> PostgresStore:
 
 
 def load(database: Database, history: int, queued: int) -> None:
-    """Rows of a long life: most Complete, the rest Queued, a quarter of those waiting for a row that is not there."""
+    """Rows of a long life: most Complete, the rest Queued, a quarter of those waiting for a row that is paused."""
     with database.acting() as superuser:
         # no triggers and no timeline: minutes less
         superuser.execute("set session_replication_role = replica")
-        for statement in LOAD.split(";")[:2]:
+        for statement in LOAD.split(";")[:3]:
             superuser.execute(statement.encode(), {"history": history, "queued": queued})
         superuser.execute("analyze")
 
@@ -135,6 +138,12 @@ def test_a_claim_takes_milliseconds_on_a_million_rows(database: Database) -> Non
     p50, p99 = times[len(times) // 2], times[math.ceil(len(times) * 0.99) - 1]
     print(f"claim on 1M history rows and 50k queued: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     assert p99 < 20
+    with database.acting("service_role") as service:
+        started = time.perf_counter()
+        assert call(service, "rescue_tasks") == 0
+        rescue_ms = (time.perf_counter() - started) * 1000
+    print(f"a rescue that finds nothing: {rescue_ms:.0f} ms")
+    assert rescue_ms < 2000
 
 
 # -- many at once ---------------------------------------------------------------------------------------------------

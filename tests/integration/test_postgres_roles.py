@@ -202,6 +202,22 @@ def test_claims_rescues_and_plain_updates_of_a_person_pass_the_rows_of_others_by
     assert everything(people)["tasks"] == before
 
 
+def test_what_a_person_logs_about_the_task_of_another_is_not_shown_to_them(people: Database) -> None:
+    with people.acting("authenticated", ANNA) as anna:
+        log = json.dumps([{"message": "gotcha", "task_id": RUNNING}])
+        call(anna, "worker_heartbeat", p_worker_id="anna-box", p_claims="[]", p_lease_s=60, p_logs=log)
+    with people.acting("authenticated", BEN) as ben:
+        assert ben.execute("select message from public.system_logs").fetchall() == [("hello",)]
+
+
+def test_the_service_may_take_any_worker_s_name(people: Database) -> None:
+    with people.acting("service_role") as service:
+        assert call(service, "claim_tasks", p_worker_id="ben-box", p_lease_s=60)
+        call(service, "worker_heartbeat", p_worker_id="ben-box", p_claims="[]", p_lease_s=60)
+    with people.acting("authenticated", BEN) as ben, pytest.raises(psycopg.Error, match="somebody else"):
+        call(ben, "claim_tasks", p_worker_id="ben-box", p_lease_s=60)
+
+
 def test_a_person_runs_their_own_tasks_from_end_to_end(people: Database) -> None:
     with people.acting("authenticated", BEN) as ben:
         [task] = call(ben, "claim_tasks", p_worker_id="ben-box", p_lease_s=60, p_limit=9)
