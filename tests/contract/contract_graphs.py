@@ -79,8 +79,12 @@ class Driver:
             self.store.retry(task_id)
 
 
+# one test, run once by the class of each backend
+BY_EACH_BACKEND = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+
+
 class GraphContract:
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=BY_EACH_BACKEND)
     @given(graph=graphs(), steps=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 9)), max_size=40))
     def test_any_history_ends_with_nothing_queued(self, make_store: MakeStore, graph: Graph, steps: list[Step]) -> None:
         store = make_store()
