@@ -71,6 +71,8 @@ create table public.workers (
     created_at timestamptz not null default now()
 );
 
+create index workers_by_user on public.workers (user_id) where user_id is not null;
+
 create table public.tasks (
     id uuid primary key default gen_random_uuid(),
     -- the order of insertion

@@ -115,33 +115,28 @@ end
 $$;
 
 -- Rows that will never go on by themselves. Only rows written from outside get there.
+--   missing, circle: the row waits for one that is not there, or for itself
+--   cause: the row did not succeed, and something still waits for it, or for its parent: settle it again
+--   childless: a parent that waits for nothing
 create view private.stuck as
--- because what they wait for, or their parent, did not succeed: settle that again
-select distinct 'cause' as kind, needed.id, null::uuid as missing
-from public.tasks as task, unnest(task.dependant_on) as dependency (id)
-join public.tasks as needed on needed.id = dependency.id
-where task.status = 'Queued' and task.dependant_on <> '{}' and needed.status in ('Failed', 'Cancelled')
-union
+select case when needed.id is null then 'missing' when needed.status = 'Queued' then 'circle' else 'cause' end as kind,
+    case when needed.status in ('Failed', 'Cancelled') then needed.id else task.id end as id,
+    dependency.id as needed_id
+from public.tasks as task cross join lateral unnest(task.dependant_on) as dependency (id)
+left join public.tasks as needed on needed.id = dependency.id
+where task.status = 'Queued' and task.dependant_on <> '{}' and (
+    needed.id is null or needed.status in ('Failed', 'Cancelled')
+    -- a circle has a row that waits for a later one
+    or (needed.status = 'Queued' and needed.seq >= task.seq and private.waits_for_itself(task.id)))
+union all
 select 'cause', parent.id, null
 from public.tasks as task join public.tasks as parent on parent.id = task.parent_id
 where task.status = 'Queued' and task.parent_id is not null and parent.status in ('Failed', 'Cancelled')
 union all
-select 'missing', task.id, dependency.id
-from public.tasks as task, unnest(task.dependant_on) as dependency (id)
-where task.status = 'Queued' and task.dependant_on <> '{}'
-    and not exists (select from public.tasks as needed where needed.id = dependency.id)
-union all
 select 'childless', parent.id, null
 from public.tasks as parent
 where parent.status = 'In Progress' and parent.waiting and not exists (
-    select from public.tasks as child where child.parent_id = parent.id and child.status in ('Queued', 'In Progress'))
-union all
--- a circle has a row that waits for a later one
-select 'circle', task.id, null
-from public.tasks as task, unnest(task.dependant_on) as dependency (id)
-join public.tasks as later on later.id = dependency.id
-where task.status = 'Queued' and task.dependant_on <> '{}' and later.status = 'Queued' and later.seq >= task.seq
-    and private.waits_for_itself(task.id);
+    select from public.tasks as child where child.parent_id = parent.id and child.status in ('Queued', 'In Progress'));
 
 -- End them. Returns how many rows ended.
 create function private.end_stuck() returns bigint
@@ -156,10 +151,12 @@ begin
         return 0;
     end if;
     perform private.alone();
-    v_count := private.settle(array(select id from private.stuck where kind = 'cause'));
-    for v_stuck in select id, min(missing::text) as missing from private.stuck where kind = 'missing' group by id loop
+    v_count := private.settle(array(select distinct id from private.stuck where kind = 'cause'));
+    for v_stuck in select id, min(needed_id::text) as needed_id from private.stuck
+        where kind = 'missing' group by id
+    loop
         v_ended := private.end_tasks(array[v_stuck.id], 'Failed',
-            format('Not run, because task %s, on which it depends, does not exist', v_stuck.missing), 'dependency');
+            format('Not run, because task %s, on which it depends, does not exist', v_stuck.needed_id), 'dependency');
         v_count := v_count + cardinality(v_ended) + private.settle(v_ended);
     end loop;
     for v_stuck in select id from private.stuck where kind = 'childless' loop

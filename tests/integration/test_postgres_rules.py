@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,8 +35,8 @@ def become(status: str, task_id: str) -> bytes:
     return f"update public.tasks set status = '{status}'{also} where id = '{task_id}'".encode()
 
 
-def a_row(store: PostgresStore) -> str:
-    return store.add(NewTask(task_type="t2v", params={"prompt": "x"}))
+def a_row(store: PostgresStore, **values: Any) -> str:
+    return store.add(NewTask(task_type="t2v", params={"prompt": "x"}, **values))
 
 
 @pytest.mark.parametrize("missing", HELD)
@@ -167,6 +168,34 @@ def test_two_last_children_that_end_at_once_end_their_parent(store: PostgresStor
     store.complete(one, "a")
     other.complete(two, "b")
     assert store.get(parent).output_location == "b"
+
+
+def test_what_is_added_while_its_dependency_fails_waits_and_is_refused(store: PostgresStore) -> None:
+    """The cascade would not see the new row, and the row not the failure."""
+    first = a_row(store)
+    [task] = store.claim("w", lease_s=60)
+    entry = json.dumps([{"task_type": "t2v", "params": {}, "dependant_on": first}])
+    with store.database.acting("service_role") as adding:
+        adding.execute("set lock_timeout = '100ms'")
+        with store._connection.transaction():
+            store.fail(task.claim, "boom", error_class="engine")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                call(adding, "add_tasks", p_tasks=entry)
+        with pytest.raises(psycopg.Error, match=f"task {first} is Failed"):
+            call(adding, "add_tasks", p_tasks=entry)
+
+
+def test_a_failure_waits_for_what_is_just_being_added_and_takes_it_along(store: PostgresStore) -> None:
+    first = a_row(store)
+    [task] = store.claim("w", lease_s=60)
+    with store.database.acting("service_role") as failing:
+        failing.execute("set lock_timeout = '100ms'")
+        with store._connection.transaction():
+            after = a_row(store, dependant_on=(first,))
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                call(failing, "fail_task", **store._held(task.claim), p_message="boom", p_error_class="engine")
+    store.fail(task.claim, "boom", error_class="engine")
+    assert store.get(after).status == "Failed"
 
 
 def test_a_worker_that_lost_its_row_is_told_by_whom(store: PostgresStore) -> None:
