@@ -122,7 +122,8 @@ begin
 end
 $$;
 
--- The update of a claim, on rows that the caller has locked. Returns their ids as given.
+-- The update of a claim, on rows that the caller has locked; those that are Queued, whatever was locked. Returns their
+-- ids in the given order.
 create function private.take(p_wish private.wish, p_ids uuid[]) returns uuid[]
 language sql set search_path = ''
 as $$
@@ -131,11 +132,12 @@ as $$
             lease_expires_at = clock_timestamp() + p_wish.lease, run_after = null, progress = null,
             generation_started_at = coalesce(generation_started_at, clock_timestamp()), unfenced = p_wish.unfenced,
             updated_at = clock_timestamp()
-        where id = any (p_ids) returning id, claim_number
+        where id = any (p_ids) and status = 'Queued' returning id, claim_number
+    ), recorded as (
+        insert into public.task_events (task_id, name, worker_id, claim_number)
+        select id, 'claimed', p_wish.worker_id, claim_number from taken
     )
-    insert into public.task_events (task_id, name, worker_id, claim_number)
-    select id, 'claimed', p_wish.worker_id, claim_number from taken;
-    select p_ids
+    select coalesce(array_agg(id order by array_position(p_ids, id)), '{}') from taken
 $$;
 
 -- A worker that always found rows of its model would pass the others by for ever: after 8 such rows in a row it takes
