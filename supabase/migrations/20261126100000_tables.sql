@@ -187,11 +187,14 @@ from (values
     ('generation', 'image', '{wan_2_2_t2i,flux,z_image_turbo,z_image_turbo_i2i,qwen_image,qwen_image_2512,
         qwen_image_edit,qwen_image_hires,qwen_image_style,image_inpaint,annotated_image_edit,magic_edit}'),
     ('orchestration', 'video', '{travel_orchestrator,join_clips_orchestrator,edit_video_orchestrator}'),
-    ('orchestration', 'image', '{different_perspective_orchestrator}'),
-    ('child', 'video', '{travel_segment,travel_stitch,travel_guidance,join_clips_segment,join_final_stitch,join_reverse,
-        upscale_video,postprocess_video}'),
+    ('orchestration', 'image', '{different_perspective_orchestrator,different_pose}'),
+    ('child', 'video', '{travel_segment,travel_stitch,travel_guidance,join_clips_segment,join_clips,join_final_stitch,
+        join_reverse,upscale_video,postprocess_video}'),
     ('child', 'image', '{dp_final_gen}'),
-    ('processing', 'video', '{individual_travel_segment,inpaint_frames,create_visualization,rife_interpolate_images,
-        comfy,generate_openpose,generate_depth}'),
-    ('processing', 'image', '{extract_frame,create_mask}')
+    ('processing', 'video', '{individual_travel_segment,inpaint_frames,create_visualization,rife_interpolate_images}'),
+    ('processing', 'image', '{extract_frame,create_mask}'),
+    ('processing', 'text', '{enhance_prompt,enhance_prompts}'),
+    -- a picture or a video, as their input is
+    ('generation', null, '{wgp,standard_wgp_task,comfy}'),
+    ('processing', null, '{generate_openpose,openpose,generate_depth,generate_canny,generate_scribble,generate_flow}')
 ) as listed (category, content_type, names), unnest(names::text[]) as name;

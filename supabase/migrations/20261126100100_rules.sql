@@ -91,7 +91,8 @@ $$;
 create function private.is_orchestrator(p_task_type text) returns boolean
 language sql immutable set search_path = ''
 as $$
-    select right(p_task_type, 13) = '_orchestrator'
+    -- different_pose: the older name of different_perspective_orchestrator
+    select right(p_task_type, 13) = '_orchestrator' or p_task_type = 'different_pose'
 $$;
 
 create function private.record(
