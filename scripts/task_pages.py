@@ -72,7 +72,7 @@ def _types() -> str:
 
 def page(kind: TaskType, root: Path) -> str:
     """One task type's page."""
-    parts = (_what(kind), _parameters(kind), _options(kind), _example(kind, root))
+    parts = (_what(kind), _parameters(kind), _options(kind), *_defaults(kind), _example(kind, root))
     return f"{BEGUN_BY}# `{kind.name}`\n\n" + "\n".join(parts)
 
 
@@ -87,7 +87,7 @@ def _what(kind: TaskType) -> str:
         ("default model", f"`{kind.default_model}` ([models](../models.md))" if kind.default_model else "none"),
         ("GPU", waiting),
     )
-    return f"{kind.help}\n\n{table(('', ''), facts)}\n"
+    return f"{kind.help}\n\n{table(('', 'this type'), facts)}\n"
 
 
 @cache
@@ -116,6 +116,14 @@ def _options(kind: TaskType) -> str:
     others = ", ".join(f"`{name}`" for name in refused)
     text = f"## Engine options\n\nBesides, a row may hold the [engine's options](../options.md) except {others}"
     return f"{text}, which this type decides itself or declares above.{also}"
+
+
+def _defaults(kind: TaskType) -> Iterator[str]:
+    """What the type takes where a row says nothing; nothing where that is the model's."""
+    if kind.defaults:
+        rows = ((f"`{name}`", f"`{value}`") for name, value in kind.defaults.items())
+        told = "Where the row says nothing, this type takes these instead of its model's own:"
+        yield f"## Defaults of its own\n\n{told}\n\n{table(('parameter', 'default'), rows)}\n"
 
 
 def _common_names() -> set[str]:

@@ -30,11 +30,16 @@ def rendered_help(kind: TaskType) -> RenderableType:
     rows = list(parameter_rows(kind.schema()))
     own = own_rows(kind, rows)
     engine = [row for row in rows if row not in own]
-    model = Text(_model(kind))
+    model = Text(_model(kind) + _usual(kind))
     levels = Text("The same names may stand in orchestrator_details (weaker) or individual_segment_params (stronger).")
     return Group(
         Text(f"{kind.name}: {kind.help}"), model, levels, _table("Its own", own), _table("The engine's", engine)
     )
+
+
+def _usual(kind: TaskType) -> str:
+    named = ", ".join(f"{name} {value}" for name, value in kind.defaults.items())
+    return f". Where the row says nothing: {named}" if named else ""
 
 
 def own_rows(kind: TaskType, rows: Iterable[ParameterRow]) -> list[ParameterRow]:

@@ -16,7 +16,7 @@ import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
@@ -158,6 +158,8 @@ class TaskType:
     uses_gpu: bool = True
     #: it means this one model: add_task refuses a row that names another, a worker corrects it with a warning
     forces_model: bool = False
+    #: what it takes where the row says nothing, instead of the model's own defaults; for people
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def schema(self, options_class: type[GenerationOptions] = GenerationOptions) -> dict[str, Any]:
         """Everything that a row of this type may hold, as JSON Schema."""
@@ -227,15 +229,16 @@ _declared = TaskRegistry()
 
 def task(
     name: str, *, output: str, default_model: str | None = None, help: str = "", uses_gpu: bool = True,
-    forces_model: bool = False,
+    forces_model: bool = False, defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Function]:  # fmt: skip
-    """Register a function as a task type; `output` says what it makes. `help` replaces its docstring, for types that
-    share a function."""
+    """Register a function as a task type; `output` says what it makes, `defaults` what it takes where the row says
+    nothing. `help` replaces its docstring, for types that share a function."""
 
     def register(function: Function) -> Function:
         params = get_type_hints(function)["params"]
         text = help or (function.__doc__ or "").strip().splitlines()[0]
-        _declared.register(TaskType(name, params, function, text, output, default_model, uses_gpu, forces_model))
+        kind = TaskType(name, params, function, text, output, default_model, uses_gpu, forces_model, defaults or {})
+        _declared.register(kind)
         return function
 
     return register

@@ -65,6 +65,21 @@ class QwenTask:
     #: the role in which the prompt is read
     role: str
 
+    @property
+    def defaults(self) -> dict[str, float | str]:
+        """What a row that says nothing gets, by the names of a row."""
+        first, second = self.strengths
+        size = {} if self.size is None else {"resolution": size_text(self.size)}
+        hires = {} if self.hires_scale is None else {"hires_scale": self.hires_scale}
+        return {
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance,
+            "lightning_lora_strength_phase_1": first,
+            "lightning_lora_strength_phase_2": second,
+            **size,
+            **hires,
+        }
+
 
 QWEN_TASKS = {
     "qwen_image_edit": QwenTask(

@@ -34,7 +34,12 @@ class FluxParams(GenerateParams):
         return self
 
 
-@task("flux", output="PNG images: the first is the output, all are listed as outputs", default_model="flux")
+@task(
+    "flux",
+    output="PNG images: the first is the output, all are listed as outputs",
+    default_model="flux",
+    defaults={"video_length": 1, "embedded_guidance_scale": EMBEDDED_GUIDANCE},
+)
 def flux(params: FluxParams, context: TaskContext) -> Done:
     """Text to image with Flux; video_length is the number of images."""
     assert params.model is not None

@@ -43,6 +43,7 @@ def qwen(name: str) -> Callable[[Any], Any]:
         default_model=row.model,
         help=row.help,
         forces_model=name in FORCED,
+        defaults=row.defaults,
     )
 
 

@@ -11,22 +11,19 @@ from source.results import finished
 from source.task_registry import Done, TaskContext, task
 
 MODEL = "z_image"
-#: it was distilled to do without guidance
-GUIDANCE = 0.0
-STEPS, REDRAW_STEPS = 8, 12
-SIZE = "1024x1024"
-DENOISE = 0.7
+#: where the row says nothing; the model was distilled to do without guidance
+USUAL = {"num_inference_steps": 8, "guidance_scale": 0.0, "resolution": "1024x1024"}
+USUAL_OF_REDRAWN = {"num_inference_steps": 12, "guidance_scale": 0.0, "denoising_strength": 0.7}
 _STILL = {"image_mode": 1, "video_prompt_type": ""}
 
 _OUTPUT = "a PNG image; of several, the first (all are listed as outputs)"
 
 
-@task("z_image_turbo", output=_OUTPUT, default_model=MODEL, forces_model=True)
+@task("z_image_turbo", output=_OUTPUT, default_model=MODEL, forces_model=True, defaults=USUAL)
 def z_image_turbo(params: GenerateParams, context: TaskContext) -> Done:
     """Text to image in eight steps (Z-Image Turbo)."""
-    usual = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "resolution": SIZE}
     options = params.options
-    return finished(context.generate(MODEL, options.parse(usual | _STILL | options.to_engine() | {"video_length": 1})))
+    return finished(context.generate(MODEL, options.parse(USUAL | _STILL | options.to_engine() | {"video_length": 1})))
 
 
 def _size_of(image: Size) -> str:
@@ -41,14 +38,13 @@ def _size_of(image: Size) -> str:
     return size_text(size)
 
 
-@task("z_image_turbo_i2i", output=_OUTPUT, default_model=MODEL, forces_model=True)
+@task("z_image_turbo_i2i", output=_OUTPUT, default_model=MODEL, forces_model=True, defaults=USUAL_OF_REDRAWN)
 def z_image_turbo_i2i(params: RedrawParams, context: TaskContext) -> Done:
     """A given image drawn anew, more or less like it (Z-Image Turbo)."""
     from Wan2GP.media import probe_image
 
     image = context.fetch(params.image, kind="image", field="image")
     seen = probe_image(image)
-    usual = {"num_inference_steps": REDRAW_STEPS, "guidance_scale": GUIDANCE, "denoising_strength": DENOISE}
     options = params.options
     forced = {
         "image_start": str(image),
@@ -58,5 +54,5 @@ def z_image_turbo_i2i(params: RedrawParams, context: TaskContext) -> Done:
     }
     idle = options.resolution if options.resolution != forced["resolution"] else None
     remarks = [f"resolution {idle} was not used: give it as image_size"] if idle else []
-    result = context.generate(MODEL, options.parse(usual | _STILL | options.to_engine() | forced))
+    result = context.generate(MODEL, options.parse(USUAL_OF_REDRAWN | _STILL | options.to_engine() | forced))
     return finished(result, *remarks)

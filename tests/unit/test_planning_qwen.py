@@ -39,6 +39,17 @@ def loras(options: GenerationOptions) -> dict[str, str]:
     return dict(zip(names, tokens, strict=True))
 
 
+@pytest.mark.parametrize("task_type", QWEN_TASKS)
+def test_what_a_type_says_of_its_defaults_is_what_an_empty_row_gets(task_type: str) -> None:
+    row = QWEN_TASKS[task_type]
+    given = planned(row, params(), shown=None if row.size else (640, 480)).to_engine()
+    told = dict(row.defaults)
+    strengths = told.pop("lightning_lora_strength_phase_1"), told.pop("lightning_lora_strength_phase_2")
+    assert strengths == strengths_of(row, params())
+    assert told == {name: given[name] for name in told}
+    assert registry().get(task_type).defaults == row.defaults
+
+
 # -- LoRAs
 
 

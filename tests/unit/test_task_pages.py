@@ -38,6 +38,8 @@ def test_a_page_says_all_that_is_declared(kind: TaskType, root: Path, pages: Mod
             assert row.type in line
             assert all(f"`{name}`" in line for name in row.also)
             assert ("**needed**" in line) == row.required
+    for name, value in kind.defaults.items():
+        assert f"| `{name}` | `{value}` |" in page
     for sample in (root / "samples" / "tasks").glob(f"{kind.name}.*.json"):
         assert f"samples/tasks/{sample.name})" in page
 
