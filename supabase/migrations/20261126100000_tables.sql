@@ -140,6 +140,8 @@ create index tasks_by_project on public.tasks (project_id, created_at, seq);
 -- get-completed-segments: the segments of a run of travel
 create index tasks_segments on public.tasks ((params ->> 'orchestrator_run_id'))
     where task_type = 'travel_segment' and status = 'Complete';
+-- task_counts: what workers ended within the last hour
+create index tasks_ended on public.tasks (generation_processed_at) where status in ('Complete', 'Failed');
 
 create table public.task_events (
     id bigint generated always as identity primary key,
@@ -151,6 +153,10 @@ create table public.task_events (
     detail text
 );
 create index task_events_by_task on public.task_events (task_id, id);
+-- latest_change: the events that can matter to another worker
+create index task_events_changes on public.task_events (id)
+    where name in ('queued', 'released', 'rescued', 'retry', 'fanned_out', 'complete', 'failed', 'cancelled',
+                   'cancel_requested');
 
 -- What was made: one row for each completed task with an output, so a repeated completion adds none.
 create table public.generations (

@@ -69,27 +69,34 @@ grant usage on schema private to authenticated, service_role;
 grant execute on function private.iso(timestamptz), private.task_json(public.tasks), private.model_of(jsonb),
     private.distinct_ids(uuid[]), private.hash_of(text) to authenticated, service_role;
 
-do $$
+-- Let people and the service, or the service alone, call functions of the API, and nobody else; what was added to the
+-- schema private is closed again. Each migration that adds functions ends with it.
+create function private.open_to(p_people text[], p_service text[]) returns void
+language plpgsql set search_path = ''
+as $$
 declare
-    v_people text[] := '{add_tasks,get_task,list_tasks,task_children,task_dependencies,task_timeline,count_tasks,
-        list_workers,open_tasks,claim_tasks,rescue_tasks,worker_heartbeat,generation_started,task_progress,task_note,
-        fan_out_task,complete_task,fail_task,retry_task_later,release_task,task_cancelled,cancel_task,retry_task,
-        create_api_token,revoke_api_token,claim_next_task_user_pat,func_update_task_status,safe_update_task_status,
-        all_dependencies_complete,get_task_model,get_task_run_type,count_eligible_tasks_user_pat}';
-    v_service text[] := '{user_of_token,claim_next_task_service_role,func_worker_heartbeat_with_logs,
-        func_insert_logs_batch,func_cleanup_old_logs,count_eligible_tasks_service_role,
-        count_queued_tasks_breakdown_service_role,per_user_capacity_stats_service_role}';
     v_function record;
 begin
+    revoke all on all functions in schema private from public, anon;
     for v_function in
         select oid::regprocedure as signature, proname from pg_catalog.pg_proc
-        where pronamespace = 'public'::regnamespace and proname = any (v_people || v_service)
+        where pronamespace = 'public'::regnamespace and proname = any (p_people || p_service)
     loop
         execute format('revoke all on function %s from public, anon, authenticated, service_role', v_function.signature);
         execute format('grant execute on function %s to service_role', v_function.signature);
-        if v_function.proname = any (v_people) then
+        if v_function.proname = any (p_people) then
             execute format('grant execute on function %s to authenticated', v_function.signature);
         end if;
     end loop;
 end
 $$;
+
+select private.open_to(
+    '{add_tasks,get_task,list_tasks,task_children,task_dependencies,task_timeline,count_tasks,list_workers,open_tasks,
+        claim_tasks,rescue_tasks,worker_heartbeat,generation_started,task_progress,task_note,fan_out_task,complete_task,
+        fail_task,retry_task_later,release_task,task_cancelled,cancel_task,retry_task,create_api_token,
+        revoke_api_token,claim_next_task_user_pat,func_update_task_status,safe_update_task_status,
+        all_dependencies_complete,get_task_model,get_task_run_type,count_eligible_tasks_user_pat}',
+    '{user_of_token,claim_next_task_service_role,func_worker_heartbeat_with_logs,func_insert_logs_batch,
+        func_cleanup_old_logs,count_eligible_tasks_service_role,count_queued_tasks_breakdown_service_role,
+        per_user_capacity_stats_service_role}');

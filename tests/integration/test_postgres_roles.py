@@ -17,7 +17,7 @@ HERS, HIS = "aaaaaaaa-0000-4000-8000-00000000000a", "bbbbbbbb-0000-4000-8000-000
 QUEUED, RUNNING = "bbbbbbbb-0000-4000-8000-0000000000c1", "bbbbbbbb-0000-4000-8000-0000000000c2"
 FAILED, OURS = "bbbbbbbb-0000-4000-8000-0000000000c3", "cccccccc-0000-4000-8000-0000000000c4"
 TABLES = ("users", "projects", "user_api_tokens", "task_types", "workers", "tasks", "task_events", "generations",
-          "system_logs")  # fmt: skip
+          "system_logs", "task_uploads")  # fmt: skip
 
 
 def held(task_id: str = RUNNING, worker_id: str = "ben-box", claim_number: int = 1) -> dict[str, Any]:
@@ -45,6 +45,7 @@ def people(database: Database) -> Database:
         call(ben, "worker_heartbeat", p_worker_id="ben-box", p_claims="[]", p_lease_s=600,
              p_logs=json.dumps([{"message": "hello", "task_id": RUNNING}]))  # fmt: skip
         call(ben, "create_api_token", p_name="laptop")
+        call(ben, "declare_upload", **held(), p_filename="a.mp4")
     with database.acting("service_role") as service:
         service.execute("insert into public.tasks (id, task_type, params) values (%s, 't2v', '{}')", (OURS,))
         service.execute("insert into public.generations (task_id, project_id, location) values (%s, %s, 'x')",
@@ -73,6 +74,7 @@ VISIBLE = {
     "tasks":           (0, 3, 4),
     "generations":     (0, 1, 1),
     "system_logs":     (0, 1, 1),
+    "task_uploads":    (0, 1, 1),
 }  # fmt: skip
 
 
@@ -110,7 +112,11 @@ def test_the_reading_functions_show_a_person_nothing_of_others(people: Database)
     with people.acting("authenticated", ANNA) as anna:
         assert call(anna, "list_tasks") == call(anna, "list_workers") == []
         assert call(anna, "task_timeline", p_task_id=RUNNING) == []
-        assert call(anna, "open_tasks") == 0
+        assert call(anna, "open_tasks") == call(anna, "latest_change") == 0
+        assert call(anna, "declared_uploads", p_task_id=RUNNING) == []
+        counts = call(anna, "task_counts")
+        assert counts["queued_tasks"] == counts["active_tasks"] == counts["workers"] == []
+        assert set(counts["totals"].values()) == {0} and "users" not in counts
         assert set(call(anna, "count_tasks").values()) == {0}
         with pytest.raises(psycopg.Error, match="there is no task") as error:
             call(anna, "get_task", p_task_id=RUNNING)
@@ -135,6 +141,8 @@ ATTEMPTS: dict[str, tuple[str, Callable[[Connection], object]]] = {
         db, "retry_task_later", **held(), p_message="x", p_error_class="x", p_delay_s=0)),
     "release": ("PT409", lambda db: call(db, "release_task", **held())),
     "cancelled": ("PT409", lambda db: call(db, "task_cancelled", **held())),
+    "declare": ("PT409", lambda db: call(db, "declare_upload", **held(), p_filename="b.mp4")),
+    "claim state": ("PT409", lambda db: call(db, "claim_state", **held())),
     "cancel": ("PT404", lambda db: call(db, "cancel_task", p_task_id=QUEUED)),
     "retry": ("PT404", lambda db: call(db, "retry_task", p_task_id=FAILED)),
     "older update": ("PT404", lambda db: call(db, "func_update_task_status", p_task_id=QUEUED, p_status="Cancelled")),
@@ -174,6 +182,8 @@ ATTEMPTS: dict[str, tuple[str, Callable[[Connection], object]]] = {
         "insert into public.user_api_tokens (user_id, token_hash) values (%s, repeat('0', 64))", (BEN,))),
     "write a timeline": ("42501", lambda db: db.execute(
         "insert into public.task_events (task_id, name) values (%s, 'complete')", (RUNNING,))),
+    "write an upload": ("42501", lambda db: db.execute(
+        "insert into public.task_uploads (task_id, claim_number, storage_path) values (%s, 1, 'x')", (RUNNING,))),
     "private parts": ("42501", lambda db: db.execute("select private.retry(%s)", (FAILED,))),
 }  # fmt: skip
 
