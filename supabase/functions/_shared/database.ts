@@ -1,0 +1,84 @@
+// The database as the caller: one transaction a request, under the caller's role, so row level security holds.
+
+import postgres from "postgres";
+import type { Caller } from "./auth.ts";
+import { parseJson } from "./json.ts";
+
+export type Sql = postgres.TransactionSql<{ bigint: number }>;
+
+// Below the 15 s after which the most impatient client gives up.
+const STATEMENT_TIMEOUT_MS = "12000";
+
+const VOID = 2278;
+
+let pool: postgres.Sql<{ bigint: number }> | undefined;
+
+/** One a process. Connections that break are replaced: a restarted database is noticed by at most the requests that
+ * were under way. */
+function connections(): postgres.Sql<{ bigint: number }> {
+  const url = Deno.env.get("SUPABASE_DB_URL");
+  // said here, for the client's own error would carry the password into the log
+  if (!url || !URL.canParse(url)) throw new Error("SUPABASE_DB_URL is not set, or is no URL");
+  pool ??= postgres(url, {
+    max: 8,
+    // seconds
+    connect_timeout: 5,
+    idle_timeout: 60,
+    // the client would wait up to 20 s before it connects again
+    backoff: () => 0.05,
+    // prepared statements and questions about types do not go together with poolers by transaction
+    prepare: false,
+    fetch_types: false,
+    onnotice: () => {},
+    connection: { application_name: "edge_functions" },
+    types: {
+      bigint: { to: 20, from: [20], parse: Number, serialize: String },
+      json: { to: 3802, from: [114, 3802], parse: parseJson, serialize: JSON.stringify },
+    },
+  });
+  return pool;
+}
+
+/** Run `work` in one transaction as the caller; it is rolled back when `work` raises. */
+export async function asCaller<T>(caller: Caller, work: (sql: Sql) => Promise<T>): Promise<T> {
+  const [role, claims] = caller.kind === "service"
+    ? ["service_role", { role: "service_role" }]
+    : ["authenticated", { role: "authenticated", sub: caller.userId }];
+  return await connections().begin(async (sql) => {
+    await sql`select set_config('statement_timeout', ${STATEMENT_TIMEOUT_MS}, true),
+      set_config('request.jwt.claims', ${JSON.stringify(claims)}, true), set_config('role', ${role}, true)`;
+    return await work(sql);
+  }) as T;
+}
+
+/** What a function of the API answers. Values that are undefined are left out, so the function's defaults hold; objects
+ * and lists are JSON. `name` and the keys must be ours, never a caller's. */
+export async function call<T>(sql: Sql, name: string, values: Record<string, unknown>): Promise<T> {
+  const given = Object.entries(values).filter(([, value]) => value !== undefined);
+  const names = given.map(([key], place) => `${key} => $${place + 1}`).join(", ");
+  const rows = await sql.unsafe(
+    `select public.${name}(${names}) as answer`,
+    given.map(([, value]) => parameter(sql, value)) as postgres.ParameterOrJSON<never>[],
+  );
+  return (rows.columns[0]!.type === VOID ? null : rows[0]!.answer) as T;
+}
+
+function parameter(sql: Sql, value: unknown): unknown {
+  if (value instanceof PostgresArray) return value.text;
+  return typeof value === "object" && value !== null ? sql.json(value as postgres.JSONValue) : value;
+}
+
+/** A parameter of type text[], or jsonb[] when given JSON texts. */
+export class PostgresArray {
+  readonly text: string;
+
+  constructor(values: readonly string[]) {
+    this.text = `{${values.map((value) => `"${value.replace(/["\\]/g, "\\$&")}"`).join(",")}}`;
+  }
+}
+
+/** Close all connections. For tests: the platform ends a process as a whole. */
+export async function disconnect(): Promise<void> {
+  await pool?.end({ timeout: 1 });
+  pool = undefined;
+}

@@ -1,0 +1,51 @@
+// The fields that several functions take.
+
+import { z } from "zod";
+
+/** Clients of the older contract send null for what they leave out. */
+export function optional<Schema extends z.ZodType>(schema: Schema) {
+  return schema.nullish().transform((value) => value ?? undefined);
+}
+
+export const id = z.guid({ error: "must be a UUID" });
+export const name = z.string().min(1).max(500);
+export const text = z.string().max(1_000_000);
+export const count = z.int().min(0);
+export const limit = z.int().min(1).max(1000);
+/** A JSON object, as it is: z.record would drop a key like __proto__. */
+export const json = z.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype,
+  { error: 'must be a JSON object like {"prompt": "…"}' },
+);
+export const runType = z.enum(["gpu", "api"]);
+export const status = z.enum(["Queued", "In Progress", "Complete", "Failed", "Cancelled"]);
+
+/** seconds; a day at most */
+export const seconds = z.number().positive().max(86_400);
+
+/** Who holds a row: what every write of a worker carries. */
+export const claim = z.object({ task_id: id, worker_id: name, claim_number: count });
+
+/** One id, or a list of them. */
+const ids = z.union([id, z.array(z.union([id, z.null()])).max(1000)], {
+  error: "must be an array of ids, or one id",
+});
+
+/** A row to add, without its id. */
+export const newTask = z.object({
+  task_type: name,
+  params: json,
+  dependant_on: optional(ids),
+  priority: optional(z.int()),
+  run_after: optional(z.iso.datetime({ offset: true })),
+  paused: optional(z.boolean()),
+  parent_id: optional(id),
+  child_key: optional(name),
+});
+
+export const newTasks = z.array(newTask.extend({ id: optional(id), project_id: optional(id) })).max(5000);
+
+/** The parameters of an SQL function: the same names with `p_`. */
+export function parameters(body: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(body).map(([key, value]) => [`p_${key}`, value]));
+}
