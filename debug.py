@@ -13,9 +13,9 @@ from rich.console import Console
 from source.command_line import CommandParser
 from source.diagnostics.commands import add_commands, answer
 from source.diagnostics.rendering import printable
-from source.diagnostics.views import open_existing
 from source.errors import StoreError, TaskNotFound, WanError
 from source.settings import load_settings
+from source.store.opening import open_existing
 
 #: columns where there is no terminal to ask
 WIDTH = 200
@@ -37,7 +37,7 @@ def main() -> int:
     given = parser().parse_args()
     try:
         settings = load_settings(db_file=given.db_file)
-        with closing(open_existing(settings.db_file)) as store:
+        with closing(open_existing(settings)) as store:
             view, readable = answer(store, settings, given)
     except WanError as error:
         print(f"debug.py: {printable(str(error))}", file=sys.stderr)

@@ -15,8 +15,7 @@ from source.settings import load_settings
 def parser() -> CommandParser:
     """The flags. One that is not given leaves the setting to the environment, the .env file or its default."""
     flags = CommandParser("worker.py", description=__doc__)
-    flags.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
-    flags.add_argument("--db-type", help="database backend (default: sqlite)")
+    flags.add_database()
     flags.add_argument("--main-output-dir", type=Path, help="scratch space (default: outputs)")
     flags.add_argument("--poll-interval", dest="poll_interval_s", type=float, help="seconds (default: 10)")
     flags.add_argument("--worker", metavar="NAME", help="name of this worker (default: the host's)")

@@ -1,10 +1,11 @@
-"""What the three commands share: a parser."""
+"""What the three commands share: a parser, and the flags that say which database."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 DISTRIBUTION = "headless-wan2gp"
@@ -20,6 +21,16 @@ class CommandParser(argparse.ArgumentParser):
     def add_type_help(self) -> None:
         """`--help` alone shows the flags, `--help TYPE` the parameters of a task type."""
         self.add_argument("-h", "--help", action=HelpAction)
+
+    def add_database(self) -> None:
+        """The flags that say which database."""
+        self.add_argument("--db-type", help="database backend: sqlite (default) or supabase")
+        self.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
+        self.add_argument("--supabase-url", metavar="URL", help="address of the Supabase project")
+        self.add_argument(
+            "--supabase-access-token", "--reigh-access-token", metavar="@FILE", action=TokenAction,
+            help="its service key, a personal access token or a user JWT; better by SUPABASE_ACCESS_TOKEN",
+        )  # fmt: skip
 
     def add_version(self) -> None:
         self.add_argument("--version", action=VersionAction)
@@ -40,6 +51,20 @@ class HelpAction(argparse.Action):
 
             print_help(str(value))
         parser.exit(0)
+
+
+class TokenAction(argparse.Action):
+    """A token by `@FILE`. One that is written out is taken too, with a warning."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, given: argparse.Namespace, value: Any, _: object = None
+    ) -> None:
+        if not str(value).startswith("@"):
+            sys.stderr.write(
+                f"{parser.prog}: every user of this machine sees a token on a command line (ps shows it); set "
+                "SUPABASE_ACCESS_TOKEN, or name a file that holds it: --supabase-access-token @FILE\n"
+            )
+        setattr(given, self.dest, value)
 
 
 class VersionAction(argparse.Action):

@@ -91,8 +91,19 @@ def redact_values(value: Any) -> Any:
 
 
 def secret_values(settings: Settings) -> tuple[str, ...]:
-    """The values of the settings that are marked secret."""
-    return tuple(value.get_secret_value() for _, value in settings if isinstance(value, SecretStr) and value)
+    """The values of the settings that are marked secret; of `@FILE`, what the file holds."""
+    marked = (_held(value.get_secret_value()) for _, value in settings if isinstance(value, SecretStr))
+    return tuple(value for value in marked if value)
+
+
+def _held(secret: str) -> str:
+    """A file that cannot be read holds nothing."""
+    if not secret.startswith("@"):
+        return secret
+    try:
+        return Path(secret[1:]).expanduser().read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError, RuntimeError):
+        return ""
 
 
 @contextlib.contextmanager

@@ -7,19 +7,37 @@ POLL_INTERVAL_S …); a few older names are accepted beside it.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from headless.options import aliases
+from source.addresses import is_loopback
 from source.errors import ConfigurationError
 
 
 def _folders(value: Any) -> Any:
     """A list of folders written as PATH is: separated by ":" (";" on Windows)."""
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+
+def _address(url: str | None) -> str | None:
+    """An http(s) URL, without a slash at its end."""
+    if url is not None and not re.match(r"https?://[^/\s@]+(/[^\s?#]*)?$", url):
+        raise ValueError("must be an address such as https://abc.supabase.co, without user, ? and #")
+    return url and url.rstrip("/")
 
 
 class Settings(BaseSettings):
@@ -35,8 +53,45 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    db_type: Literal["sqlite"] = Field("sqlite", description="database backend")
+    db_type: Literal["sqlite", "supabase"] = Field("sqlite", description="database backend: `sqlite` or `supabase`")
     db_file: Path = Field(Path("tasks.db"), description="SQLite file; final files go to public/files/ beside it")
+    supabase_url: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, description="address of the Supabase project, such as https://abc.supabase.co"
+    )
+    supabase_access_token: SecretStr | None = Field(
+        None,
+        description="service key, personal access token or user JWT; `@FILE` reads it from a file, again when it is "
+        "refused",
+        validation_alias=AliasChoices(
+            "supabase_access_token", "REIGH_ACCESS_TOKEN", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"
+        ),
+    )
+    supabase_anon_key: SecretStr | None = Field(
+        None, description="the project's publishable key; sent as `apikey` where a gateway asks for one"
+    )
+    supabase_video_bucket: str = Field("image_uploads", min_length=1, description="storage bucket of the results")
+    supabase_allow_http: bool = Field(
+        False, description="accept http:// addresses of other machines; the token then travels unencrypted"
+    )
+    supabase_look_s: float = Field(
+        5, ge=0, description="shortest time between two looks for changes of others on Supabase; 0 looks at polls only"
+    )
+    supabase_edge_complete_task_url: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, description="another address of the function complete-task"
+    )
+    supabase_edge_create_task_url: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, description="another address of the function create-task"
+    )
+    supabase_edge_claim_task_url: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, description="another address of the function claim-next-task"
+    )
+    supabase_edge_update_task_url: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, description="another address of the function update-task-status"
+    )
+    supabase_edge_task_counts_url: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, description="another address of the function task-counts"
+    )
+    postgres_table_name: str = Field("tasks", description="must be `tasks`; there for older environment files")
     main_output_dir: Path = Field(Path("outputs"), description="scratch space, one folder a task")
     worker: str | None = Field(
         None, description="name of this worker", validation_alias=AliasChoices("worker", "WORKER_ID")
@@ -138,6 +193,46 @@ class Settings(BaseSettings):
                 "or every lease would expire between two heartbeats"
             )
         return self
+
+    @field_validator("postgres_table_name")
+    @classmethod
+    def _no_other_table(cls, name: str) -> str:
+        if name != "tasks":
+            raise ValueError(
+                f"{name!r} cannot be used: the rules that no task is lost or done twice live in the database, on the "
+                "table `tasks` alone; unset POSTGRES_TABLE_NAME, or give each installation a database of its own"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _supabase_can_be_reached(self) -> Self:
+        if self.db_type == "supabase":
+            if self.supabase_url is None:
+                raise ValueError("db_type supabase needs the project's address: set SUPABASE_URL or --supabase-url")
+            if self.supabase_access_token is None:
+                raise ValueError(
+                    "db_type supabase needs a token: set SUPABASE_ACCESS_TOKEN (or SUPABASE_SERVICE_ROLE_KEY), or give "
+                    "--supabase-access-token @FILE"
+                )
+            for url in (self.supabase_url, *self.edge_function_urls.values()):
+                if url.startswith("http://") and not self.supabase_allow_http and not is_loopback(url):
+                    raise ValueError(
+                        f"{url} would carry the token unencrypted; use https://, or set SUPABASE_ALLOW_HTTP=1 where "
+                        "the network is trusted"
+                    )
+        return self
+
+    @property
+    def edge_function_urls(self) -> dict[str, str]:
+        """Edge functions that have an address of their own."""
+        urls = {
+            "complete-task": self.supabase_edge_complete_task_url,
+            "create-task": self.supabase_edge_create_task_url,
+            "claim-next-task": self.supabase_edge_claim_task_url,
+            "update-task-status": self.supabase_edge_update_task_url,
+            "task-counts": self.supabase_edge_task_counts_url,
+        }
+        return {function: url for function, url in urls.items() if url is not None}
 
     @property
     def public_dir(self) -> Path:

@@ -19,7 +19,7 @@ from source.logs import configure_logging
 from source.loras import LoRAStore
 from source.settings import Settings
 from source.storage import LocalStorage
-from source.store.sqlite import SqliteStore
+from source.store.opening import open_store
 from source.task_registry import registry
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     """
     console = Console(stderr=True)
     configure_logging(settings, console)
-    store = SqliteStore(settings.db_file, max_attempts=settings.max_attempts)
+    store = open_store(settings)
     if migrate_only:
         store.close()
         return 0

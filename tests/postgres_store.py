@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 
 from source.errors import InvalidInput, RefusedWrite, StaleClaim, StoreError, TaskNotFound
 from source.store.base import TaskStore
-from source.store.sqlite_rows import encoded, plain
+from source.store.encoding import encoded, plain
 from source.store.types import DEFAULT_PROJECT_ID, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
 
 LOOK_EVERY_S = 0.05

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from source.addresses import is_loopback
 from source.comfy.form import Form
 from source.comfy.workflow import SavedFile, Workflow, refusal
 from source.errors import EngineError, InvalidInput, InvalidMedia, Transient
@@ -22,15 +22,6 @@ from Wan2GP.media import publishing
 ANSWER_S = 30.0
 #: the same where it is asked again and again, so that a cancellation is not held up
 LOOK_S = 5.0
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
-from source.comfy.api import is_loopback
+from source.addresses import is_loopback
 
 #: what a connection gets to be there: without it there is still the history
 OPEN_S = 5.0

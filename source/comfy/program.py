@@ -26,7 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from source.comfy.api import ComfyApi, is_loopback
+from source.addresses import is_loopback
+from source.comfy.api import ComfyApi
 from source.errors import EngineError, ProgramUnavailable, Transient, WanError
 from source.settings import Settings, child_environment
 

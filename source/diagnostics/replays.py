@@ -11,7 +11,7 @@ from source.diagnostics.rendering import printable
 from source.errors import InvalidInput
 from source.settings import Settings
 from source.store.base import TaskStore
-from source.store.sqlite_rows import plain
+from source.store.encoding import plain
 
 
 def replay(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from source.errors import StoreError
 from source.logs import redact_values
 from source.store.base import TaskStore
-from source.store.sqlite import SqliteStore
 from source.store.types import Event, Status, Task
 
 View = dict[str, Any]
@@ -24,30 +21,6 @@ _LIST_KEYS = (
 )  # fmt: skip
 _CHILD_KEYS = ("id", "task_type", "status", "child_key", "output_location", "error_message")
 _EVENT_KEYS = ("at", "name", "worker_id", "claim_number", "detail")
-
-
-def open_existing(db_file: Path) -> SqliteStore:
-    """The store in a file that exists; looking never creates one. Raises StoreError."""
-    if not db_file.is_file():
-        raise StoreError(f"there is no database {db_file}; name it with --db-file")
-    if not db_file.stat().st_size:
-        raise StoreError(f"{db_file} is empty, no database")
-    if not _may_be_ours(db_file):
-        raise StoreError(
-            f"{db_file} has no tasks of this version: name another file, or take over a predecessor's "
-            f"with `worker.py --migrate-only --db-file {db_file}`"
-        )
-    return SqliteStore(db_file)
-
-
-def _may_be_ours(db_file: Path) -> bool:
-    """Whether opening the file changes nothing in it. Its header (https://sqlite.org/fileformat.html, 1.3) holds the
-    number of our migrations; 0 is a file without any, unless the newest header still stands in a write-ahead log."""
-    with db_file.open("rb") as file:
-        header = file.read(100)
-    log = db_file.with_name(f"{db_file.name}-wal")
-    foreign = header.startswith(b"SQLite format 3") and not int.from_bytes(header[60:64])
-    return not foreign or (log.is_file() and log.stat().st_size > 0)
 
 
 def task_view(store: TaskStore, task_id: str) -> View:

@@ -12,10 +12,11 @@ from source.errors import InvalidInput, StaleClaim, StoreError, TaskNotFound
 from source.store import sqlite_endings as endings
 from source.store import sqlite_queueing as queueing
 from source.store.base import TaskStore
+from source.store.encoding import encoded
 from source.store.migrations import migrate
 from source.store.sqlite_connections import SqliteConnections
 from source.store.sqlite_dependencies import insert
-from source.store.sqlite_rows import IN_IDS, LATER, NOW, encoded, event_of, ids, record, task_of
+from source.store.sqlite_rows import IN_IDS, LATER, NOW, event_of, ids, record, task_of
 from source.store.types import TERMINAL, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
 
 _SAME_CLAIM = "id = :id AND worker_id = :worker_id AND claim_number = :claim_number"

@@ -8,7 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from source.errors import InvalidInput
-from source.store.sqlite_rows import IN_IDS, encoded, ids
+from source.store.encoding import encoded
+from source.store.sqlite_rows import IN_IDS, ids
 from source.store.types import UNSUCCESSFUL, NewTask, model_of
 
 _INSERT = """

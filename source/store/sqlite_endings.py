@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from source.store.sqlite_rows import IN_IDS, NOW, encoded, ids, json_object, plain, record
+from source.store.encoding import encoded, plain
+from source.store.sqlite_rows import IN_IDS, NOW, ids, json_object, record
 from source.store.types import UNSUCCESSFUL, Status
 
 #: error classes of rows that ended because of another one

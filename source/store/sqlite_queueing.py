@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from source.store.encoding import plain
 from source.store.sqlite_dependencies import queued_cycle
 from source.store.sqlite_endings import DEPENDENCY, PARENT, end, end_parent, settle
-from source.store.sqlite_rows import IN_IDS, LATER, NOW, ids, json_object, plain, record, task_of
+from source.store.sqlite_rows import IN_IDS, LATER, NOW, ids, json_object, record, task_of
 from source.store.types import Status, Task
 
 _CANDIDATES = f"""

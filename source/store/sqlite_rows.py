@@ -1,14 +1,14 @@
-"""Rows of the SQLite store: reading them as values, writing JSON and text, the clock, the timeline."""
+"""Rows of the SQLite store: reading them as values, the clock, the timeline."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from source.errors import InvalidInput
+from source.store.encoding import plain
 from source.store.types import Event, Status, Task
 
 #: the only clock
@@ -63,19 +63,6 @@ def dependencies_of(text: str | None) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else (text,)
-
-
-def encoded(value: Mapping[str, Any], field: str) -> str:
-    """`value` as JSON text. Raises InvalidInput when it cannot be written as JSON."""
-    try:
-        return plain(json.dumps(dict(value), ensure_ascii=False, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"cannot be stored as JSON: {error}", field=field) from error
-
-
-def plain(text: str) -> str:
-    """`text` without what UTF-8 cannot hold (lone surrogates, from damaged input)."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def ids(values: Iterable[str]) -> str:

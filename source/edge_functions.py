@@ -1,0 +1,324 @@
+"""The door to a project's Edge Functions: one POST a question, JSON in and out.
+
+What passes (time-outs, broken connections, 429, 502, 503, 504) is asked again with growing waits, or as long as
+Retry-After says, within a bounded time; a claim never is, for its answer may have been lost on the way. Redirects are
+refused and no `.netrc` is read, so the token reaches the configured address only. No message holds it.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.auth import AuthBase
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
+from tenacity.stop import stop_before_delay, stop_when_event_set
+
+from source.addresses import is_loopback
+from source.errors import ConfigurationError, InvalidInput, RefusedWrite, StaleClaim, StoreError, TaskNotFound
+from source.logs import redact
+from source.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 5.0
+#: a kept connection that rested longer may be dead without anybody having been told
+IDLE_S = 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
+#: longest piece of an answer that stands in a message
+SHOWN = 300
+PASSING = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long one function may be silent, and for how long in all it is asked again. Seconds."""
+
+    answer_s: float
+    #: 0: it is asked once
+    in_all_s: float
+
+
+#: what is asked again and again anyway (heartbeats, progress) is given up early
+PATIENCE: Mapping[str, Patience] = {
+    "claim-next-task": Patience(15, 0),
+    "heartbeat": Patience(10, 0),
+    "create-task": Patience(45, 90),
+    "complete-task": Patience(60, 120),
+    "generate-upload-url": Patience(30, 60),
+}
+USUAL = Patience(20, 30)
+
+
+class TokenRefused(StoreError):
+    """The project does not know the token, or it has expired."""
+
+
+class NoAnswer(StoreError):
+    """Nothing came back: whether the function did what was asked is not known."""
+
+
+class Token:
+    """The bearer token: a value, or `@FILE`, which is read again when the server refuses what it held."""
+
+    def __init__(self, text: str) -> None:
+        self._file = Path(text[1:]).expanduser() if text.startswith("@") else None
+        self._lock = threading.Lock()
+        self.value = self._checked(text) if self._file is None else self._read()
+
+    def renewed(self, refused: str) -> bool:
+        """Whether there is another value than the refused one by now. Raises ConfigurationError."""
+        if self._file is None:
+            return self.value != refused
+        with self._lock:
+            self.value = self._read()
+        return self.value != refused
+
+    def _read(self) -> str:
+        assert self._file is not None
+        try:
+            return self._checked(self._file.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"the token's file {self._file} cannot be read: {error}") from error
+
+    def _checked(self, text: str) -> str:
+        value = text.strip()
+        if not value or not all("!" <= character <= "~" for character in value):
+            where = f"the file {self._file}" if self._file else "SUPABASE_ACCESS_TOKEN"
+            raise ConfigurationError(f"{where} must hold a token and nothing else")
+        return value
+
+
+class _Bearer(AuthBase):
+    """Given explicitly, so that `requests` does not look for a login in .netrc."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class _Passing(Exception):
+    """May be another answer next time."""
+
+    def __init__(self, failure: StoreError, after_s: float = 0.0) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.after_s = after_s
+
+
+class EdgeFunctions:
+    """The functions of one project. Safe to share between threads; close it.
+
+    urls: functions that have an address of their own.
+    """
+
+    def __init__(
+        self, url: str, token: Token, *, urls: Mapping[str, str] | None = None, anon_key: str | None = None,
+    ) -> None:  # fmt: skip
+        self.url = url.rstrip("/")
+        self._token = token
+        self._urls = dict(urls or {})
+        self._headers = {"Content-Type": "application/json", "User-Agent": "headless-wan2gp"}
+        if anon_key:
+            self._headers["apikey"] = anon_key
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        #: sessions at rest, with the time since when, the latest last
+        self._resting: list[tuple[requests.Session, float]] = []
+
+    @classmethod
+    def of(cls, settings: Settings) -> EdgeFunctions:
+        """Those that the settings name. Raises ConfigurationError when they name none."""
+        if settings.supabase_url is None or settings.supabase_access_token is None:
+            raise ConfigurationError("set SUPABASE_URL and SUPABASE_ACCESS_TOKEN")
+        key = settings.supabase_anon_key.get_secret_value() if settings.supabase_anon_key else None
+        return cls(
+            settings.supabase_url, Token(settings.supabase_access_token.get_secret_value()),
+            urls=settings.edge_function_urls, anon_key=key,
+        )  # fmt: skip
+
+    def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:
+        """The JSON that a function answers; None for an empty answer. `repeat`: whether it may be asked again.
+
+        Raises InvalidInput (400), RefusedWrite (403, 422), TaskNotFound (404), StaleClaim (409), TokenRefused (401),
+        NoAnswer, and StoreError for everything else.
+        """
+        patience = PATIENCE.get(function, USUAL)
+        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        deadline = time.monotonic() + max(patience.in_all_s if repeat else 0, patience.answer_s)
+
+        def ask() -> Any:
+            left_s = max(deadline - time.monotonic(), 1)
+            return self._asked_as_somebody(function, content, min(patience.answer_s, left_s))
+
+        try:
+            if not repeat or not patience.in_all_s:
+                return ask()
+            return Retrying(
+                retry=retry_if_exception_type(_Passing),
+                wait=_wait_s,
+                stop=stop_before_delay(patience.in_all_s) | stop_when_event_set(self._closed),
+                sleep=sleep_using_event(self._closed),
+                before_sleep=_say_so,
+                reraise=True,
+            )(ask)
+        except _Passing as passing:
+            raise passing.failure from passing.__cause__
+
+    def close(self) -> None:
+        """Close what rests. A question that waits for its next try is given up."""
+        self._closed.set()
+        with self._lock:
+            resting, self._resting = self._resting, []
+        for session, _ in resting:
+            session.close()
+
+    # ---- one question
+
+    def _asked_as_somebody(self, function: str, content: bytes, answer_s: float) -> Any:
+        """Asked once, or twice when the token was refused and its file holds another one by now."""
+        token = self._token.value
+        try:
+            return self._ask(function, content, token, answer_s)
+        except TokenRefused:
+            if not self._token.renewed(token):
+                raise
+            log.info("the token was refused; its file holds another one, which is used from now on")
+            return self._ask(function, content, self._token.value, answer_s)
+
+    def _ask(self, function: str, content: bytes, token: str, answer_s: float) -> Any:
+        session = self._session()
+        try:
+            response = session.post(
+                self._address(function), data=content, headers=self._headers, auth=_Bearer(token),
+                timeout=(CONNECT_S, answer_s), allow_redirects=False,
+            )  # fmt: skip
+        except (requests.RequestException, OSError) as error:
+            session.close()
+            reason = self._clean(str(error) or type(error).__name__, token)
+            late = isinstance(error, requests.ReadTimeout)
+            said = f"no answer within {answer_s:g} s" if late else f"no connection, or it broke: {reason}"
+            raise _Passing(NoAnswer(f"{function}: {said}")) from error
+        self._rest(session)
+        return self._answer(function, response, token)
+
+    def _answer(self, function: str, response: requests.Response, token: str) -> Any:
+        if response.status_code == 204 or (response.ok and not response.content):
+            return None
+        value = _json(response)
+        if response.status_code == 200 and value is not None:
+            return value
+        said = self._clean(_said(value, response), token)
+        if response.status_code in PASSING:
+            raise _Passing(StoreError(f"{function}: {said}"), retry_after_s(response.headers))
+        raise _refusal(function, response, value, said)
+
+    def _address(self, function: str) -> str:
+        return self._urls.get(function) or f"{self.url}/functions/v1/{function}"
+
+    def _clean(self, text: str, token: str) -> str:
+        return redact(text, (token,))[:SHOWN]
+
+    # ---- sessions: one for each question that is being asked, kept for the next one
+
+    def _session(self) -> requests.Session:
+        with self._lock:
+            now = time.monotonic()
+            stale = [session for session, since in self._resting if now - since > IDLE_S]
+            self._resting = [each for each in self._resting if now - each[1] <= IDLE_S]
+            resting = self._resting.pop()[0] if self._resting else None
+        for session in stale:
+            session.close()
+        if resting is None:
+            resting = requests.Session()
+            # a proxy that the environment names is for other machines
+            resting.trust_env = not is_loopback(self.url)
+        return resting
+
+    def _rest(self, session: requests.Session) -> None:
+        with self._lock:
+            if not self._closed.is_set():
+                self._resting.append((session, time.monotonic()))
+                return
+        session.close()
+
+
+# ---- answers
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """What Retry-After says: seconds, or a date; 0 when it says neither."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return 0.0
+
+
+def _json(response: requests.Response) -> Any:
+    """None when it is none."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _said(value: Any, response: requests.Response) -> str:
+    """The message of an answer: ours, or a gateway's of one of several kinds."""
+    fields = value if isinstance(value, dict) else {}
+    named = next((str(fields[name]) for name in ("error", "message", "msg") if fields.get(name)), "")
+    said = named or " ".join(response.text.split()) or response.reason or "no reason given"
+    return f"{said} (HTTP {response.status_code})"
+
+
+def _refusal(function: str, response: requests.Response, value: Any, said: str) -> Exception:
+    """What an answer that stays the same means."""
+    fields = value if isinstance(value, dict) else {}
+    match response.status_code:
+        case 400:
+            return InvalidInput(f"{said}, by {function}", field=fields.get("field"))
+        case 401:
+            return TokenRefused(
+                f"{function}: the token was refused: {said}; give a valid one by SUPABASE_ACCESS_TOKEN, or renew it in "
+                "its @FILE"
+            )
+        case 403 | 422:
+            return RefusedWrite(f"{function}: {said}")
+        case 404 if fields.get("code") == "PT404":
+            return TaskNotFound(f"{function}: {said}")
+        case 404:
+            return StoreError(f"{function}: there is no such function: {said}; deploy supabase/functions")
+        case 409:
+            return StaleClaim(f"{function}: {said}")
+        case status if 300 <= status < 400:
+            where = redact(response.headers.get("Location", "another address"))
+            return StoreError(f"{function}: the address leads to {where}; set SUPABASE_URL to where it ends")
+    return StoreError(f"{function}: {said}")
+
+
+# ---- waits
+
+
+def _wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    growing: float = min(FIRST_WAIT_S * 2 ** (state.attempt_number - 1), LONGEST_WAIT_S) * random.uniform(0.75, 1.25)
+    return max(growing, error.after_s if isinstance(error, _Passing) else 0.0)
+
+
+def _say_so(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.info("%s; asked again in %.1f s", error, state.upcoming_sleep)

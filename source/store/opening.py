@@ -1,0 +1,58 @@
+"""The store that the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from source.edge_functions import EdgeFunctions
+from source.errors import StoreError
+from source.settings import Settings
+from source.store.base import TaskStore
+from source.store.sqlite import SqliteStore
+from source.store.supabase import SupabaseStore
+
+
+def open_store(settings: Settings) -> TaskStore:
+    """A file that does not exist yet is made. Close the store. Raises StoreError, and ConfigurationError for a token
+    that cannot be read; whether a Supabase project answers is not asked here."""
+    if settings.db_type == "supabase":
+        return open_supabase(settings)
+    return SqliteStore(settings.db_file, max_attempts=settings.max_attempts)
+
+
+def open_existing(settings: Settings) -> TaskStore:
+    """As open_store; looking never makes a file. Raises StoreError when there is none."""
+    if settings.db_type == "supabase":
+        return open_supabase(settings)
+    return existing_file(settings.db_file)
+
+
+def open_supabase(settings: Settings) -> SupabaseStore:
+    """The project's store, whatever `db_type` says. Raises ConfigurationError."""
+    return SupabaseStore(
+        EdgeFunctions.of(settings), max_attempts=settings.max_attempts, look_s=settings.supabase_look_s
+    )
+
+
+def existing_file(db_file: Path) -> SqliteStore:
+    """The store in a file that exists. Raises StoreError."""
+    if not db_file.is_file():
+        raise StoreError(f"there is no database {db_file}; name it with --db-file")
+    if not db_file.stat().st_size:
+        raise StoreError(f"{db_file} is empty, no database")
+    if not _may_be_ours(db_file):
+        raise StoreError(
+            f"{db_file} has no tasks of this version: name another file, or take over a predecessor's "
+            f"with `worker.py --migrate-only --db-file {db_file}`"
+        )
+    return SqliteStore(db_file)
+
+
+def _may_be_ours(db_file: Path) -> bool:
+    """Whether opening the file changes nothing in it. Its header (https://sqlite.org/fileformat.html, 1.3) holds the
+    number of our migrations; 0 is a file without any, unless the newest header still stands in a write-ahead log."""
+    with db_file.open("rb") as file:
+        header = file.read(100)
+    log = db_file.with_name(f"{db_file.name}-wal")
+    foreign = header.startswith(b"SQLite format 3") and not int.from_bytes(header[60:64])
+    return not foreign or (log.is_file() and log.stat().st_size > 0)

@@ -1,0 +1,274 @@
+"""`SupabaseStore`: the tasks table of a Supabase project, through its Edge Functions.
+
+The rules live in the database (supabase/migrations); this is the wire. Ids there are UUIDs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Protocol
+
+from source.edge_functions import NoAnswer
+from source.errors import InvalidInput, StoreError
+from source.store.base import TaskStore
+from source.store.encoding import encoded, plain
+from source.store.types import DEFAULT_PROJECT_ID, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+
+log = logging.getLogger(__name__)
+
+#: what DEFAULT_PROJECT_ID is called there
+DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
+
+_TASK_FIELDS = frozenset(field.name for field in fields(Task))
+_WORKER_FIELDS = tuple(field.name for field in fields(WorkerRow))
+
+
+class Functions(Protocol):
+    """Who answers: the project's Edge Functions, or what calls the same SQL functions in a test."""
+
+    def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:
+        """The JSON that the function answers. `repeat`: it may be asked again when it does not answer."""
+
+    def close(self) -> None:
+        """No more questions."""
+
+
+class SupabaseStore(TaskStore):
+    """The store behind a project's functions.
+
+    look_s: shortest time between two questions whether others changed anything, 0 for never.
+    """
+
+    def __init__(self, functions: Functions, *, max_attempts: int = 3, look_s: float = 5.0) -> None:
+        self._functions = functions
+        self._max_attempts = max_attempts
+        self._look_s = look_s
+        self._next_look = 0.0
+        #: the newest event that a look has seen
+        self._seen: int | None = None
+        self._closed = threading.Event()
+
+    # -- adding -----------------------------------------------------------------------------------------------------
+
+    def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
+        return _texts(self._call("create-task", tasks=[_entry(task) for task in tasks])["task_ids"])
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def get(self, task_id: str) -> Task:
+        return _task(self._ask("get_task", task_id=_id(task_id)))
+
+    def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
+        return _tasks(self._ask("list_tasks", status=status, task_type=task_type, limit=max(limit, 0)))
+
+    def children(self, parent_id: str) -> list[Task]:
+        return _tasks(self._ask("task_children", parent_id=_id(parent_id)))
+
+    def dependencies(self, task_id: str) -> list[Task]:
+        return _tasks(self._ask("task_dependencies", task_id=_id(task_id)))
+
+    def events(self, task_id: str) -> list[Event]:
+        return [Event(**event) for event in self._ask("task_timeline", task_id=_id(task_id))]
+
+    def counts(self) -> dict[Status, int]:
+        return {Status(name): number for name, number in self._ask("count_tasks").items()}
+
+    def workers(self) -> list[WorkerRow]:
+        return [WorkerRow(**{name: row[name] for name in _WORKER_FIELDS}) for row in self._ask("list_workers")]
+
+    def open_tasks(self) -> int:
+        return int(self._ask("open_tasks"))
+
+    # -- claiming ---------------------------------------------------------------------------------------------------
+
+    def claim(
+        self, worker_id: str, *, lease_s: float, limit: int = 1, loaded_model: str | None = None,
+        task_types: Collection[str] | None = None,
+    ) -> list[Task]:  # fmt: skip
+        """Never repeated: rows of an answer that got lost are queued again when their lease ends."""
+        if self._seen is None and self._look_s:
+            self._look()
+        try:
+            answer = self._call(
+                "claim-next-task", worker_id=worker_id, lease_s=lease_s, limit=limit, loaded_model=loaded_model,
+                task_types=None if task_types is None else list(task_types), max_attempts=self._max_attempts,
+            )  # fmt: skip
+        except NoAnswer as error:
+            raise NoAnswer(f"{error}; a task that it claimed is queued again within {lease_s:g} s") from error
+        return _tasks(answer["tasks"])
+
+    def rescue(self) -> int:
+        return int(self._ask("rescue_tasks", max_attempts=self._max_attempts))
+
+    # -- the claimed task's writes ----------------------------------------------------------------------------------
+
+    def heartbeat(
+        self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
+        status: str = "active",
+    ) -> HeartbeatReply:  # fmt: skip
+        held = [{"task_id": claim.task_id, "claim_number": claim.claim_number} for claim in claims]
+        reply = self._call(
+            "heartbeat", worker_id=worker_id, claims=held, lease_s=lease_s, current_model=current_model, status=status,
+        )  # fmt: skip
+        return HeartbeatReply(frozenset(reply["lost"]), frozenset(reply["cancel_requested"]))
+
+    def generation_started(self, claim: Claim) -> None:
+        self._ask("generation_started", **_held(claim))
+
+    def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
+        """Asked once: the next report says more."""
+        stored = _json(progress, "progress")
+        return bool(self._ask("task_progress", repeat=False, **_held(claim), progress=stored, event=event))
+
+    def note(self, claim: Claim, name: str, detail: str) -> None:
+        self._ask("task_note", **_held(claim), name=name, detail=_text(detail))
+
+    def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
+        entries = [_entry(child) for child in children]
+        return _texts(self._ask("fan_out_task", **_held(claim), children=entries, final_child=_id(final_child)))
+
+    def complete(
+        self, claim: Claim, output_location: str | None, *, result_data: Mapping[str, Any] | None = None,
+        publish: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """The output is published before the row is completed: there is no transaction to do it in. Should the claim
+        be lost between the two, what was published lies under a key of that claim, which no row names."""
+        if self._ask("claim_state", **_held(claim)) == "completed":
+            return
+        if publish is not None:
+            publish()
+        location = None if output_location is None else _text(output_location)
+        data = None if result_data is None else _json(result_data, "result_data")
+        self._call("complete-task", **_held(claim), output_location=location, result_data=data)
+
+    def fail(self, claim: Claim, message: str, *, error_class: str) -> None:
+        self._ask("fail_task", **_held(claim), message=_text(message), error_class=error_class)
+
+    def retry_later(self, claim: Claim, message: str, *, error_class: str, delay_s: float) -> Status:
+        now = self._ask(
+            "retry_task_later", **_held(claim), message=_text(message), error_class=error_class, delay_s=delay_s,
+            max_attempts=self._max_attempts,
+        )  # fmt: skip
+        return Status(now)
+
+    def release(self, claim: Claim) -> None:
+        self._ask("release_task", **_held(claim))
+
+    def cancelled(self, claim: Claim) -> None:
+        self._ask("task_cancelled", **_held(claim))
+
+    # -- from outside -----------------------------------------------------------------------------------------------
+
+    def cancel(self, task_id: str) -> Status:
+        return Status(self._call("cancel-task", task_id=_id(task_id))["status"])
+
+    def retry(self, task_id: str) -> Status:
+        return Status(self._ask("retry_task", task_id=_id(task_id)))
+
+    # -- life of the connection -------------------------------------------------------------------------------------
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """A look is one call of a function, so there is at most one in `look_s`; in between this only waits."""
+        due_s = self._next_look - time.monotonic()
+        if not self._look_s or due_s > timeout_s:
+            self._closed.wait(timeout_s)
+            return False
+        return not self._closed.wait(max(due_s, 0)) and self._look()
+
+    def close(self) -> None:
+        """Also wakes wait_for_change and what waits to be asked again."""
+        self._closed.set()
+        self._functions.close()
+
+    def installation(self) -> dict[str, Any]:
+        """What the database says of itself: schema (its newest migration), now, postgres, tables_without_rls."""
+        return dict(self._ask("installation"))
+
+    def _look(self) -> bool:
+        """Whether there are newer events than at the last look."""
+        self._next_look = time.monotonic() + self._look_s
+        latest = int(self._ask("latest_change", repeat=False, since=self._seen))
+        known, self._seen = self._seen, latest
+        return latest != known
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def _ask(self, operation: str, *, repeat: bool = True, **values: Any) -> Any:
+        """The answer of an operation that has no function of its own."""
+        return self._call("task-store", repeat=repeat, operation=operation, **values)["result"]
+
+    def _call(self, function: str, *, repeat: bool = True, **values: Any) -> Any:
+        body = {name: value for name, value in values.items() if value is not None}
+        answer = self._functions.call(function, body, repeat=repeat)
+        if not isinstance(answer, dict):
+            raise StoreError(f"{function}: its answer is no JSON object; does SUPABASE_URL name a project of ours?")
+        return answer
+
+
+def _id(value: str) -> str:
+    """The UUID that an id is there. Raises InvalidInput when it is none."""
+    if value == DEFAULT_PROJECT_ID:
+        return DEFAULT_PROJECT
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise InvalidInput(f"{value!r} is no UUID, and ids on Supabase are UUIDs") from None
+
+
+def _held(claim: Claim) -> dict[str, Any]:
+    return {"task_id": _id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
+
+
+def _entry(task: NewTask) -> dict[str, Any]:
+    return asdict(task) | {
+        "id": _id(task.id),
+        "params": json.loads(encoded(task.params, "params")),
+        "dependant_on": [_id(needed) for needed in task.dependant_on],
+        "project_id": _id(task.project_id),
+        "parent_id": task.parent_id and _id(task.parent_id),
+    }
+
+
+def _text(text: str) -> str:
+    """Text that Postgres can store: it takes no character 0."""
+    return plain(text).replace("\0", "\ufffd")
+
+
+def _json(value: Mapping[str, Any], field: str) -> Any:
+    return _storable(json.loads(encoded(value, field)))
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    return value
+
+
+def _texts(ids: Sequence[Any]) -> list[str]:
+    return [str(each) for each in ids]
+
+
+def _tasks(rows: Sequence[Mapping[str, Any]]) -> list[Task]:
+    return [_task(row) for row in rows]
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    """Params that are no JSON object (a front end wrote them) are shown under `unreadable`."""
+    values = {name: value for name, value in row.items() if name in _TASK_FIELDS}
+    values["status"] = Status(values["status"])
+    values["dependant_on"] = tuple(values["dependant_on"])
+    if values["project_id"] == DEFAULT_PROJECT:
+        values["project_id"] = DEFAULT_PROJECT_ID
+    if not isinstance(values["params"], dict):
+        values["params"] = {"unreadable": values["params"]}
+    return Task(**values)
