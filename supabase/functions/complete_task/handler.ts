@@ -1,0 +1,2 @@
+// The older name of complete-task.
+export { handler } from "../complete-task/handler.ts";
