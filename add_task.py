@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
-from source.command_line import CommandParser
+from source.command_line import CommandParser, database_of
 from source.enqueue import enqueue, read_params
 from source.errors import StoreError, WanError
 from source.settings import load_settings
@@ -22,8 +21,10 @@ def parser() -> CommandParser:
     flags.add_argument("--params", metavar="JSON|@FILE", help="the parameters, or a file that holds them")
     flags.add_argument("--dependant-on", action="append", default=[], metavar="ID", help="run after this; repeatable")
     flags.add_argument("--priority", type=int, default=0, help="larger first (default: 0)")
-    flags.add_argument("--project-id", help="project of the row")
-    flags.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
+    flags.add_argument(
+        "--project-id", metavar="ID", help="project of the row (on Supabase a UUID; default: your only one)"
+    )
+    flags.add_database()
     flags.add_argument("--list-types", action="store_true", help="show the task types and leave")
     flags.add_argument("--schema", metavar="TYPE", help="print a task type's parameters as JSON Schema and leave")
     flags.add_version()
@@ -40,7 +41,7 @@ def main() -> int:
         elif given.schema:
             print(json.dumps(registry().get(given.schema).schema(), indent=2, ensure_ascii=False))
         elif given.task_type and given.params:
-            settings, params = load_settings(db_file=given.db_file), read_params(given.params)
+            settings, params = load_settings(**database_of(given)), read_params(given.params)
             print(enqueue(
                 settings, given.task_type, params, dependant_on=given.dependant_on, priority=given.priority,
                 project_id=given.project_id,

@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Look at tasks, stop them, queue them again. Exit code: 1 not found or not possible, 2 the database failed."""
+"""Look at tasks, stop them, queue them again; look at workers, check an installation.
+
+Exit code: 1 not found, not possible, or the doctor found a failure; 2 the database failed.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from contextlib import closing
-from pathlib import Path
 
 from rich.console import Console
 
-from source.command_line import CommandParser
+from source.command_line import CommandParser, database_of
 from source.diagnostics.commands import add_commands, answer
 from source.diagnostics.rendering import printable
 from source.errors import StoreError, TaskNotFound, WanError
 from source.settings import load_settings
-from source.store.opening import open_existing
 
 #: columns where there is no terminal to ask
 WIDTH = 200
@@ -24,7 +24,7 @@ WIDTH = 200
 def parser() -> CommandParser:
     """The commands and their flags."""
     shared = CommandParser(add_help=False)
-    shared.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
+    shared.add_database()
     shared.add_argument("--json", action="store_true", help="print JSON")
     flags = CommandParser("debug.py", description=__doc__)
     flags.add_version()
@@ -36,9 +36,9 @@ def main() -> int:
     """Parse the command and print its answer."""
     given = parser().parse_args()
     try:
-        settings = load_settings(db_file=given.db_file)
-        with closing(open_existing(settings)) as store:
-            view, readable = answer(store, settings, given)
+        settings = load_settings(**database_of(given))
+        with Console(stderr=True).status("") as working:  # seen on a terminal alone
+            said = answer(settings, given, working.update)
     except WanError as error:
         print(f"debug.py: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, StoreError) and not isinstance(error, TaskNotFound) else 1
@@ -47,12 +47,12 @@ def main() -> int:
         return 1
     console = Console(width=None if sys.stdout.isatty() else WIDTH)  # it also knows what to do when `head` hangs up
     if given.json:
-        console.out(json.dumps(view, indent=2, ensure_ascii=False), highlight=False)
-    elif isinstance(readable, str):  # a line for a program as well: neither wrapped nor read as markup
-        console.out(readable, highlight=False)
+        console.out(json.dumps(said.view, indent=2, ensure_ascii=False), highlight=False)
+    elif isinstance(said.readable, str):  # a line for a program as well: neither wrapped nor read as markup
+        console.out(said.readable, highlight=False)
     else:
-        console.print(readable)
-    return 0
+        console.print(said.readable)
+    return said.code
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--version", action=VersionAction)
 
 
+def database_of(given: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say of the database, as settings."""
+    names = ("db_type", "db_file", "supabase_url", "supabase_access_token")
+    return {name: getattr(given, name) for name in names}
+
+
 class HelpAction(argparse.Action):
     """`--help [TYPE]`: print the flags or a type's parameters, and leave. Raises InvalidInput for an unknown type."""
 

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -101,6 +102,9 @@ class PostgresStore(TaskStore):
     def workers(self) -> list[WorkerRow]:
         names = [field.name for field in fields(WorkerRow)]
         return [WorkerRow(**{name: row[name] for name in names}) for row in self._ask("list_workers")]
+
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self._ask("installation")["now"])
 
     def open_tasks(self) -> int:
         return int(self._ask("open_tasks"))

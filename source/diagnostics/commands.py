@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
 from source.diagnostics.travels import visualize_travel
 from source.diagnostics.views import outputs_of, task_view, tasks_view
+from source.diagnostics.workers import rendered_workers, workers_view
 from source.errors import InvalidInput
 from source.planning.timeline import LAYOUTS
 from source.settings import Settings
 from source.store.base import TaskStore
+from source.store.opening import open_existing
 from source.store.types import Status
 
 MAX_LIMIT = 1_000_000
@@ -25,6 +30,15 @@ ON_ONE_TASK = {
     "cancel": "stop a task and its children",
     "retry": "queue a failed task again",
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: JSON values, the readable form, and the exit code."""
+
+    view: Any
+    readable: RenderableType
+    code: int = 0
 
 
 def add_commands(flags: CommandParser, shared: CommandParser) -> None:
@@ -38,6 +52,14 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     )
     tasks.add_argument("--type", dest="task_type", metavar="T", help="tasks of this type alone")
     tasks.add_argument("--limit", type=int, default=50, metavar="N", help="at most this many (default: 50)")
+    commands.add_parser("workers", parents=[shared], help="the workers, and which of them are alive")
+    doctor = commands.add_parser(
+        "doctor", parents=[shared], help="check this installation (exit code 1: something failed)"
+    )
+    doctor.add_argument(
+        "--model", action="append", default=[], dest="models", metavar="M",
+        help="look whether this model's weights are whole; repeatable",
+    )  # fmt: skip
     show = commands.add_parser("visualize", parents=[shared], help="draw a finished travel with its timeline")
     show.add_argument("id")
     show.add_argument("-o", "--output", type=Path, metavar="FILE", help="an mp4 (default: ID_visualization.mp4)")
@@ -54,8 +76,22 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     again.add_argument("--dry-run", action="store_true", help="queue nothing; show what would be queued")
 
 
-def answer(store: TaskStore, settings: Settings, given: argparse.Namespace) -> tuple[Any, RenderableType]:
-    """The JSON value and the readable form. Raises TaskNotFound, InvalidInput, InvalidMedia and StoreError."""
+def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[str], None]) -> Answer:
+    """What the command has to say; `beginning` hears what it is about to look at, where that takes a while.
+
+    Raises TaskNotFound, InvalidInput, InvalidMedia and StoreError.
+    """
+    if given.command == "doctor":
+        from source.doctor.examination import examined
+        from source.doctor.report import rendered_report
+
+        report = examined(settings, models=given.models, beginning=beginning)
+        return Answer(report, rendered_report(report), 0 if report["healthy"] else 1)
+    with closing(open_existing(settings)) as store:
+        return Answer(*_of_store(store, settings, given))
+
+
+def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -> tuple[Any, RenderableType]:
     match given.command:
         case "task":
             view = task_view(store, given.id)
@@ -66,6 +102,9 @@ def answer(store: TaskStore, settings: Settings, given: argparse.Namespace) -> t
             status = Status(given.status) if given.status else None
             views = tasks_view(store, status=status, task_type=given.task_type, limit=given.limit)
             return views, rendered_tasks(views)
+        case "workers":
+            workers = workers_view(store.workers(), store.now())
+            return workers, rendered_workers(workers)
         case "visualize":
             made = visualize_travel(store, settings, given.id, given.output, given.layout)
             return made, f"{made['output']}  {made['num_frames']} frames"

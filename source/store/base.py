@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from source.store.types import Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
@@ -63,6 +64,10 @@ class TaskStore(ABC):
     @abstractmethod
     def workers(self) -> list[WorkerRow]:
         """The workers that ever sent a heartbeat, the latest first."""
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """The time by the database's clock, which leases go by."""
 
     def idle(self) -> bool:
         """True when no row is left that could still change by itself."""

@@ -36,6 +36,12 @@ def open_supabase(settings: Settings) -> SupabaseStore:
 
 def existing_file(db_file: Path) -> SqliteStore:
     """The store in a file that exists. Raises StoreError."""
+    check_existing(db_file)
+    return SqliteStore(db_file)
+
+
+def check_existing(db_file: Path) -> None:
+    """Raises StoreError when there is no file, or when it is none of ours."""
     if not db_file.is_file():
         raise StoreError(f"there is no database {db_file}; name it with --db-file")
     if not db_file.stat().st_size:
@@ -45,7 +51,6 @@ def existing_file(db_file: Path) -> SqliteStore:
             f"{db_file} has no tasks of this version: name another file, or take over a predecessor's "
             f"with `worker.py --migrate-only --db-file {db_file}`"
         )
-    return SqliteStore(db_file)
 
 
 def _may_be_ours(db_file: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,10 @@ class SqliteStore(TaskStore):
         with self._reading() as db:
             rows = db.execute(f"SELECT {columns} FROM workers ORDER BY last_heartbeat DESC, rowid DESC")
             return [WorkerRow(*row) for row in rows]
+
+    def now(self) -> datetime:
+        with self._reading() as db:
+            return datetime.fromisoformat(db.execute(f"SELECT {NOW}").fetchone()[0])
 
     def open_tasks(self) -> int:
         with self._reading() as db:

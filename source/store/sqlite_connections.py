@@ -69,7 +69,7 @@ class SqliteConnections:
                 self._check_open()
                 yield opened.connection
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise explained(self.path, error) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -162,12 +162,14 @@ class SqliteConnections:
                 opened.connection.close()
         self._opened = [opened for opened in self._opened if opened.thread.is_alive()]
 
-    def _explained(self, error: sqlite3.Error) -> StoreError:
-        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError):
-            return RefusedWrite(f"{self.path}: {error}")
-        name = getattr(error, "sqlite_errorname", "")
-        advice = next((text for code, text in _ADVICE.items() if name.startswith(code)), None)
-        return StoreError(f"{self.path}: {advice} ({error})" if advice else f"{self.path}: {error}")
+
+def explained(path: Path, error: sqlite3.Error) -> StoreError:
+    """The same of the file `path`, with what to do about it."""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError):
+        return RefusedWrite(f"{path}: {error}")
+    name = getattr(error, "sqlite_errorname", "")
+    advice = next((text for code, text in _ADVICE.items() if name.startswith(code)), None)
+    return StoreError(f"{path}: {advice} ({error})" if advice else f"{path}: {error}")
 
 
 def _data_version(db: sqlite3.Connection) -> int:

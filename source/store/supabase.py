@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any, Protocol
 
 from source.edge_functions import NoAnswer
@@ -81,6 +82,9 @@ class SupabaseStore(TaskStore):
 
     def workers(self) -> list[WorkerRow]:
         return [WorkerRow(**{name: row[name] for name in _WORKER_FIELDS}) for row in self._ask("list_workers")]
+
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self.installation()["now"])
 
     def open_tasks(self) -> int:
         return int(self._ask("open_tasks"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from contract_rows import FrontEnd, a_child, a_task, claim, claim_that, event_names, fan_out
 
@@ -19,6 +21,11 @@ class AddingContract:
         assert (task.priority, task.project_id, task.attempts, task.claim_number) == (3, "p1", 0, 0)
         assert task.created_at.endswith("Z") and len(task.created_at) == len("2026-01-01T00:00:00.000Z")
         assert event_names(store, new.id) == ["queued"]
+
+    def test_now_is_by_the_clock_that_rows_are_stamped_with(self, store: TaskStore) -> None:
+        before = store.now()
+        task = store.get(store.add(a_task()))
+        assert before <= datetime.fromisoformat(task.created_at) <= store.now()
 
     def test_an_id_that_exists_is_left_alone(self, store: TaskStore) -> None:
         first = a_task(params={"prompt": "one"})

@@ -1,0 +1,42 @@
+"""Which checks make up the examination of an installation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from source.doctor.checks import Check, examine
+from source.doctor.clocks import Clock, machine_clock
+from source.doctor.machine import machine_checks
+from source.doctor.report import report
+from source.doctor.sqlite import sqlite_checks
+from source.doctor.weights import weight_checks
+from source.logs import secret_values
+from source.settings import Settings
+from source.store.opening import open_existing
+
+
+def examined(
+    settings: Settings, *, models: Sequence[str] = (), clock: Clock = machine_clock,
+    beginning: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:  # fmt: skip
+    """The report on an installation, as JSON values. Nothing that fails raises.
+
+    `models` are looked at down to the content of their files; `beginning` hears the name of each check before it runs.
+    """
+    checks = checks_of(settings, models, clock)
+    return report(subject_of(settings), examine(checks, beginning), secret_values(settings))
+
+
+def checks_of(settings: Settings, models: Sequence[str] = (), clock: Clock = machine_clock) -> list[Check]:
+    """The database's own first, then the machine's."""
+    return [
+        *sqlite_checks(settings, clock),
+        *machine_checks(settings),
+        *weight_checks(settings, lambda: open_existing(settings), models),
+    ]
+
+
+def subject_of(settings: Settings) -> str:
+    """What is looked at."""
+    return f"SQLite {settings.db_file}"
