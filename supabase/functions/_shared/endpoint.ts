@@ -62,7 +62,8 @@ export function parsed<Schema extends z.ZodType>(schema: Schema, value: unknown)
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const field = issue.path.join(".") || "body";
-  throw badInput(field, `${field}: ${issue.message}`);
+  const missing = issue.message.endsWith("received undefined");
+  throw badInput(field, missing ? "is missing" : issue.message.replace(/^Invalid input: /, ""));
 }
 
 async function jsonOf(request: Request, maxBytes: number): Promise<unknown> {

@@ -81,7 +81,8 @@ export function answerOf(error: unknown, requestId: string): Response {
     new Refused(500, `the server failed; request ${requestId}`);
   const headers: Record<string, string> = {};
   if (status in RETRY_AFTER_S) headers["Retry-After"] = RETRY_AFTER_S[status]!;
-  const body = { success: false, error: message, code, ...(field === undefined ? {} : { field }), ...extra };
+  const named = field === undefined ? { message } : { field, message: `${field}: ${message}` };
+  const body = { success: false, error: message, code, ...named, ...extra };
   return Response.json(body, { status, headers });
 }
 

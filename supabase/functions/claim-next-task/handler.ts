@@ -30,7 +30,7 @@ export const handler = endpoint({
 });
 
 function claim(sql: Sql, { same_model_only: _, task_types, ...wish }: Body): Promise<unknown[]> {
-  if (wish.worker_id === undefined) throw badInput("worker_id", "a claim with a lease needs a worker_id");
+  if (wish.worker_id === undefined) throw badInput("worker_id", "is missing; a lease is somebody's");
   return call(sql, "claim_tasks", {
     ...parameters(wish),
     p_task_types: task_types && new PostgresArray(task_types),

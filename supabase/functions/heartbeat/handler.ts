@@ -27,7 +27,7 @@ export const handler = endpoint({
       const values = parameters({ ...beat, claims: beat.claims ?? [] });
       return await asCaller(caller, (sql) => call(sql, "worker_heartbeat", values));
     }
-    if (caller.kind !== "service") throw badInput("lease_s", "must be there, in seconds");
+    if (caller.kind !== "service") throw badInput("lease_s", "is missing, in seconds");
     return await asCaller(caller, (sql) =>
       call(sql, "func_worker_heartbeat_with_logs", {
         worker_id_param: beat.worker_id,
