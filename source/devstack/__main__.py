@@ -1,0 +1,80 @@
+"""Supabase on this machine: python -m source.devstack up | down | status | env
+
+Exit code: 1 when something is missing or wrong, or (status) when a part does not answer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from source.command_line import CommandParser
+from source.devstack.stack import Stack, edited_since, exports
+from Wan2GP.errors import WanError
+
+
+def parser() -> CommandParser:
+    """The commands and their flags."""
+    flags = CommandParser("python -m source.devstack", description=__doc__)
+    flags.add_argument("--folder", type=Path, default=Path(".devstack"), help="data, keys, logs (default: .devstack)")
+    commands = flags.add_subparsers(dest="command", required=True, metavar="up|down|status|env")
+    up = commands.add_parser("up", help="start what does not run; apply new migrations")
+    up.add_argument("--port", type=int, help="port of the gateway (default: 54321, or a free one; then the same again)")
+    down = commands.add_parser("down", help="stop everything; data stays")
+    down.add_argument("--erase", action="store_true", help="remove the folder too, with database, objects and keys")
+    commands.add_parser("status", help="which parts answer")
+    commands.add_parser("env", help='print export lines, for: eval "$(python -m source.devstack env)"')
+    return flags
+
+
+def main() -> int:
+    """Run one command."""
+    given = parser().parse_args()
+    commands = {"up": _up, "down": _down, "status": _status, "env": _env}
+    try:
+        return commands[given.command](Stack(given.folder), given)
+    except WanError as error:
+        print(f"devstack: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(stack: Stack, given: argparse.Namespace) -> int:
+    begun = time.monotonic()
+    started = stack.up(gateway_port=given.port)
+    for name in started.migrations:
+        print(f"applied {name}")
+    if started.edited:
+        print(f"warning: {edited_since(started.edited)}", file=sys.stderr)
+    if started.parts:
+        print(f"started {', '.join(started.parts)} in {time.monotonic() - begun:.1f} s: {stack.url}")
+    else:
+        print(f"it runs already: {stack.url}")
+    print(f"the environment to use, also in {stack.folder / 'environment'}:\n")
+    return _env(stack, given)
+
+
+def _down(stack: Stack, given: argparse.Namespace) -> int:
+    stopped = stack.down(erase=given.erase)
+    print(f"stopped {', '.join(stopped)}" if stopped else "nothing ran")
+    return 0
+
+
+def _status(stack: Stack, _: argparse.Namespace) -> int:
+    well = True
+    for part in stack.parts():
+        process = part.process()
+        answers = process is not None and part.answers()
+        state = "answers" if answers else "runs, but does not answer" if process else "does not run"
+        print(f"{part.name:9} port {part.port:5} {state}" + ("" if answers else f"; its log: {part.log}"))
+        well = well and answers
+    return 0 if well else 1
+
+
+def _env(stack: Stack, _: argparse.Namespace) -> int:
+    print("\n".join(exports(stack.environment())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The stack's two HTTP servers: the S3 server (rclone) and the gateway (Deno)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from source.devstack.parts import HOST, Part, answers_http
+from source.devstack.programs import SUPABASE, program
+from source.settings import child_environment
+
+BUCKET = "image_uploads"
+FUNCTIONS = SUPABASE / "functions"
+_GATEWAY = SUPABASE / "gateway" / "main.ts"
+#: what postgres.js and node's own modules ask for
+_ALSO_READ = (
+    "PGHOST", "PGPORT", "PGUSER", "PGUSERNAME", "PGPASSWORD", "PGDATABASE", "PGSSLMODE", "PGSSL", "PGAPPNAME",
+    "PGTARGETSESSIONATTRS", "PGTARGET_SESSION_ATTRS", "PGMAX", "PGMAX_LIFETIME", "PGIDLE_TIMEOUT",
+    "PGCONNECT_TIMEOUT", "PGKEEP_ALIVE", "PGBACKOFF", "PGPREPARE", "PGDEBUG", "PGFETCH_TYPES", "PGPUBLICATIONS",
+    "PGTRANSFORM", "PGTYPES", "PGPATH", "PGPASS", "PGMAX_PIPELINE", "PGUSERNAME", "USERNAME", "USER", "LOGNAME",
+    "NODE_ENV", "NODE_DEBUG", "NODE_V8_COVERAGE",
+)  # fmt: skip
+
+
+class ObjectServer(Part):
+    """Files below `objects/` as an S3 server: a bucket is a folder there, an object a file."""
+
+    name = "s3"
+
+    def __init__(self, folder: Path, port: int, key_id: str, secret: str) -> None:
+        super().__init__(folder, port)
+        self.objects = folder / "objects"
+        self._keys = (key_id, secret)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def command(self) -> list[str]:
+        return [
+            program("rclone"), "serve", "s3", str(self.objects), "--addr", f"{HOST}:{self.port}",
+            "--vfs-cache-mode", "writes", "--vfs-write-back", "0s", "--cache-dir", str(self.folder / "s3-cache"),
+            "--dir-cache-time", "0s",  # people and tests look into the folder, and remove files there
+        ]  # fmt: skip
+
+    def environment(self) -> Mapping[str, str]:
+        """The key pair is one value of a list of comma-separated values, hence the quotes."""
+        return child_environment() | {"RCLONE_AUTH_KEY": f'"{",".join(self._keys)}"', "RCLONE_CONFIG": ""}
+
+    def prepare(self) -> None:
+        (self.objects / BUCKET).mkdir(parents=True, exist_ok=True)
+
+    def answers(self) -> bool:
+        return answers_http(self.port, "/")
+
+
+class Gateway(Part):
+    """`supabase/gateway`: the Edge Functions, and the public objects of the bucket."""
+
+    name = "gateway"
+
+    def __init__(self, folder: Path, port: int, functions: Mapping[str, str], may_reach: tuple[int, ...]) -> None:
+        """`functions`: the environment of the functions; `may_reach`: ports on this machine that they connect to."""
+        super().__init__(folder, port)
+        self._functions = functions
+        self._may_reach = may_reach
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def command(self) -> list[str]:
+        reachable = ",".join(f"{HOST}:{port}" for port in (self.port, *self._may_reach))
+        readable = ",".join(dict.fromkeys([*self._own(), *_ALSO_READ]))
+        return [
+            program("deno"), "run", "--quiet", "--no-prompt", "--frozen", f"--config={FUNCTIONS / 'deno.json'}",
+            f"--allow-net={reachable}", f"--allow-env={readable}", f"--allow-read={FUNCTIONS}",
+            str(_GATEWAY), str(self.folder),
+        ]  # fmt: skip
+
+    def environment(self) -> Mapping[str, str]:
+        return child_environment() | self._own()
+
+    def prepare(self) -> None:
+        """Nothing: Deno fetches the functions' packages by itself, the first time."""
+
+    def answers(self) -> bool:
+        return answers_http(self.port, "/healthz")
+
+    def _own(self) -> dict[str, str]:
+        return dict(self._functions) | {
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_FUNCTIONS": FUNCTIONS.as_uri(),
+            "GATEWAY_VERIFY_THEMSELVES": ",".join(_verify_themselves()),
+        }
+
+
+def _verify_themselves() -> list[str]:
+    """Functions with `verify_jwt = false`: the gateway lets every request to them pass."""
+    config = SUPABASE / "config.toml"
+    functions = tomllib.loads(config.read_text(encoding="utf-8")).get("functions", {}) if config.exists() else {}
+    return sorted(slug for slug, options in functions.items() if options.get("verify_jwt") is False)
