@@ -104,6 +104,8 @@ create table public.tasks (
     -- no foreign key: a child outlives a parent that a front end deleted
     parent_id uuid,
     child_key text,
+    -- a child of the older contract, which names its orchestrator in the params only; set when it is inserted
+    orchestrator_id uuid,
     model text,
     progress jsonb,
     result_data jsonb,
@@ -131,6 +133,9 @@ create index tasks_in_progress on public.tasks (project_id) where status = 'In P
 create unique index tasks_children on public.tasks (parent_id, child_key) where parent_id is not null;
 create index tasks_open_children on public.tasks (parent_id)
     where parent_id is not null and status in ('Queued', 'In Progress');
+create index tasks_of_orchestrator on public.tasks (orchestrator_id) where orchestrator_id is not null;
+create index tasks_open_of_orchestrator on public.tasks (orchestrator_id)
+    where orchestrator_id is not null and status in ('Queued', 'In Progress');
 create index tasks_queued_with_dependencies on public.tasks (id) where status = 'Queued' and dependant_on <> '{}';
 create index tasks_dependants on public.tasks using gin (dependant_on)
     where status in ('Queued', 'Failed') and dependant_on <> '{}';

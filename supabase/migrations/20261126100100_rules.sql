@@ -57,7 +57,7 @@ $$;
 create function private.task_json(p_task public.tasks) returns jsonb
 language sql stable set search_path = ''
 as $$
-    select to_jsonb(p_task) - 'seq' - 'unreadable' || jsonb_build_object(
+    select to_jsonb(p_task) - '{seq,unreadable,orchestrator_id}'::text[] || jsonb_build_object(
         'created_at', private.iso(p_task.created_at),
         'updated_at', private.iso(p_task.updated_at),
         'generation_started_at', private.iso(p_task.generation_started_at),
@@ -95,6 +95,36 @@ as $$
     select right(p_task_type, 13) = '_orchestrator' or p_task_type = 'different_pose'
 $$;
 
+-- The orchestrator that a row without parent_id names in its params, by id or by run; null when none of that project is
+-- open. A row without such a name costs no look into the table.
+create function private.orchestrator_of(p_params jsonb, p_project_id uuid) returns uuid
+language plpgsql stable set search_path = ''
+as $$
+declare
+    v_name text;
+begin
+    foreach v_name in array array[p_params ->> 'orchestrator_task_id_ref',
+        p_params #>> '{orchestrator_details,orchestrator_task_id}',
+        p_params #>> '{originalParams,orchestrator_details,orchestrator_task_id}',
+        p_params ->> 'orchestrator_task_id']
+    loop
+        if v_name ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and exists (
+            select from public.tasks where id = v_name::uuid and project_id = p_project_id
+                and status in ('Queued', 'In Progress') and private.is_orchestrator(task_type)) then
+            return v_name::uuid;
+        end if;
+    end loop;
+    if p_params ->> 'orchestrator_run_id' is null then
+        return null;
+    end if;
+    return (
+        select id from public.tasks
+        where project_id = p_project_id and status = 'In Progress' and private.is_orchestrator(task_type)
+            and params #>> '{orchestrator_details,run_id}' = p_params ->> 'orchestrator_run_id'
+        order by created_at desc limit 1);
+end
+$$;
+
 create function private.record(
     p_task_id uuid, p_name text, p_worker_id text default null, p_claim_number bigint default null,
     p_detail text default null
@@ -115,6 +145,8 @@ begin
     new.claim_number := case when new.status = 'In Progress' then 1 else 0 end;
     if jsonb_typeof(new.params) = 'object' then
         new.model := coalesce(new.model, private.model_of(new.params));
+        new.orchestrator_id := case when new.parent_id is null and not private.is_orchestrator(new.task_type)
+            then private.orchestrator_of(new.params, new.project_id) end;
         if new.priority = 0 and jsonb_typeof(new.params -> 'priority') = 'number'
             and new.params ->> 'priority' ~ '^-?[0-9]{1,9}$' then
             new.priority := (new.params ->> 'priority')::bigint;
@@ -157,6 +189,7 @@ as $$
 begin
     new.seq := old.seq;
     new.parent_id := old.parent_id;
+    new.orchestrator_id := old.orchestrator_id;
     new.claim_number := old.claim_number;
     if new.dependant_on is distinct from old.dependant_on then
         new.dependant_on := private.distinct_ids(new.dependant_on);

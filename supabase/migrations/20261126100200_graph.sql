@@ -92,6 +92,9 @@ begin
         if v_cause.parent_id is not null and private.end_parent(v_cause.parent_id) then
             v_pending := v_pending || v_cause.parent_id;
             v_reasons := v_reasons || null::text;
+        elsif v_cause.orchestrator_id is not null and private.end_orchestrator(v_cause.orchestrator_id) then
+            v_pending := v_pending || v_cause.orchestrator_id;
+            v_reasons := v_reasons || null::text;
         end if;
     end loop;
     return cardinality(v_pending) - cardinality(p_ended);
@@ -107,7 +110,8 @@ as $$
         || coalesce(': ' || p_cause.error_message, '')
 $$;
 
--- End the queued rows that depend on `p_cause`, or are its children. Returns their ids.
+-- End the queued rows that depend on `p_cause`, or are its children. Returns their ids. Of an orchestrator of the older
+-- contract also the running children: those whose worker can be asked are asked to stop.
 create function private.follow(p_cause public.tasks, p_relation text, p_reason text) returns uuid[]
 language plpgsql set search_path = ''
 as $$
@@ -118,7 +122,13 @@ begin
         select array_agg(id) into v_ids from public.tasks
         where dependant_on @> array[p_cause.id] and dependant_on <> '{}' and status = 'Queued';
     else
-        select array_agg(id) into v_ids from public.tasks where parent_id = p_cause.id and status = 'Queued';
+        perform private.ask_to_stop(array(
+            select id from public.tasks where orchestrator_id = p_cause.id and status = 'In Progress'));
+        select array_agg(id) into v_ids from (
+            select id from public.tasks where parent_id = p_cause.id and status = 'Queued'
+            union all
+            select id from public.tasks where orchestrator_id = p_cause.id and status in ('Queued', 'In Progress')
+                and (status = 'Queued' or unfenced)) as found;
     end if;
     if v_ids is null then
         return '{}';
@@ -137,7 +147,8 @@ declare
     v_child public.tasks;
     v_named text;
 begin
-    select * into v_parent from public.tasks where id = p_parent_id and status = 'In Progress' and waiting for update;
+    select * into v_parent from public.tasks
+    where id = p_parent_id and status = 'In Progress' and waiting and not unfenced for update;
     if not found or exists (
         select from public.tasks where parent_id = p_parent_id and status in ('Queued', 'In Progress')) then
         return false;
@@ -183,7 +194,19 @@ $$;
 
 -- -- cancelling ---------------------------------------------------------------------------------------------------
 
--- Cancel the row and its open descendants: queued ones end here, running ones are asked to stop.
+-- Ask the workers of the running rows to stop. Those of clients of the older contract would not hear of it.
+create function private.ask_to_stop(p_ids uuid[]) returns void
+language sql set search_path = ''
+as $$
+    with asked as (
+        update public.tasks set cancel_requested = true, updated_at = clock_timestamp()
+        where id = any (p_ids) and status = 'In Progress' and not unfenced and not cancel_requested returning id
+    )
+    insert into public.task_events (task_id, name) select id, 'cancel_requested' from asked
+$$;
+
+-- Cancel the row and its open descendants: queued ones end here, and so do those of clients of the older contract, whose
+-- later writes are refused; other running ones are asked to stop.
 create function private.cancel(p_task_id uuid) returns void
 language plpgsql set search_path = ''
 as $$
@@ -193,16 +216,16 @@ begin
     with recursive subtree (id) as (
         select p_task_id
         union
-        select child.id from subtree join public.tasks as child on child.parent_id = subtree.id
-        where child.status in ('Queued', 'In Progress')
+        select child.id from subtree, lateral (
+            select id from public.tasks where parent_id = subtree.id and status in ('Queued', 'In Progress')
+            union all
+            select id from public.tasks where orchestrator_id = subtree.id and status in ('Queued', 'In Progress')
+        ) as child
     )
     select array_agg(id) into v_open from subtree;
-    with asked as (
-        update public.tasks set cancel_requested = true, updated_at = clock_timestamp()
-        where id = any (v_open) and status = 'In Progress' and not cancel_requested returning id
-    )
-    insert into public.task_events (task_id, name) select id, 'cancel_requested' from asked;
-    select coalesce(array_agg(id), '{}') into v_open from public.tasks where id = any (v_open) and status = 'Queued';
+    perform private.ask_to_stop(v_open);
+    select coalesce(array_agg(id), '{}') into v_open from public.tasks
+    where id = any (v_open) and (status = 'Queued' or (status = 'In Progress' and unfenced));
     perform private.settle(private.end_tasks(v_open, 'Cancelled'));
 end
 $$;
@@ -236,8 +259,11 @@ begin
     with recursive subtree (id) as (
         select p_task_id
         union
-        select child.id from subtree join public.tasks as child on child.parent_id = subtree.id
-        where child.status = 'Failed'
+        select child.id from subtree, lateral (
+            select id from public.tasks where parent_id = subtree.id and status = 'Failed'
+            union all
+            select id from public.tasks where orchestrator_id = subtree.id and status = 'Failed'
+        ) as child
     )
     select private.restart(array_agg(id)) into v_pending from subtree;
     while v_place < cardinality(v_pending) loop
@@ -249,7 +275,10 @@ begin
             union
             select id from public.tasks where parent_id = v_id and status = 'Failed' and error_class = 'parent'
             union
-            select parent.id from public.tasks as child join public.tasks as parent on parent.id = child.parent_id
+            select id from public.tasks where orchestrator_id = v_id and status = 'Failed' and error_class = 'parent'
+            union
+            select parent.id from public.tasks as child
+            join public.tasks as parent on parent.id = coalesce(child.parent_id, child.orchestrator_id)
             where child.id = v_id and parent.status = 'Failed'));
     end loop;
 end

@@ -63,6 +63,7 @@ begin
         order by seq for update skip locked
     loop
         v_count := v_count + 1;
+        continue when private.await_children(v_task);
         v_death := format('worker %s stopped renewing its lease', v_task.worker_id);
         if v_task.attempts + 1 < p_max_attempts or v_task.cancel_requested then
             perform private.requeue(v_task, 'rescued', 1, null, v_death, 'worker_died');
@@ -117,7 +118,7 @@ $$;
 -- Rows that will never go on by themselves. Only rows written from outside get there.
 --   missing, circle: the row waits for one that is not there, or for itself
 --   cause: the row did not succeed, and something still waits for it, or for its parent: settle it again
---   childless: a parent that waits for nothing
+--   childless: a parent that waits for nothing; orchestrator: the same of the older contract
 create view private.stuck as
 select case when needed.id is null then 'missing' when needed.status = 'Queued' then 'circle' else 'cause' end as kind,
     case when needed.status in ('Failed', 'Cancelled') then needed.id else task.id end as id,
@@ -133,10 +134,20 @@ select 'cause', parent.id, null
 from public.tasks as task join public.tasks as parent on parent.id = task.parent_id
 where task.status = 'Queued' and task.parent_id is not null and parent.status in ('Failed', 'Cancelled')
 union all
+select 'cause', parent.id, null
+from public.tasks as task join public.tasks as parent on parent.id = task.orchestrator_id
+where task.status = 'Queued' and task.orchestrator_id is not null and parent.status in ('Failed', 'Cancelled')
+union all
 select 'childless', parent.id, null
 from public.tasks as parent
-where parent.status = 'In Progress' and parent.waiting and not exists (
-    select from public.tasks as child where child.parent_id = parent.id and child.status in ('Queued', 'In Progress'));
+where parent.status = 'In Progress' and parent.waiting and not parent.unfenced and not exists (
+    select from public.tasks as child where child.parent_id = parent.id and child.status in ('Queued', 'In Progress'))
+union all
+select 'orchestrator', parent.id, null
+from public.tasks as parent
+where parent.status = 'In Progress' and parent.waiting and parent.unfenced and not exists (
+    select from public.tasks as child
+    where child.orchestrator_id = parent.id and child.status in ('Queued', 'In Progress'));
 
 -- End them. Returns how many rows ended.
 create function private.end_stuck() returns bigint
@@ -163,6 +174,9 @@ begin
         if private.end_parent(v_stuck.id) then
             v_count := v_count + 1 + private.settle(array[v_stuck.id]);
         end if;
+    end loop;
+    for v_stuck in select id from private.stuck where kind = 'orchestrator' loop
+        v_count := v_count + 1 + private.end_or_rerun(v_stuck.id);
     end loop;
     loop
         select id into v_stuck from private.stuck where kind = 'circle' limit 1;

@@ -107,7 +107,8 @@ as $$
             select id from public.tasks
             where dependant_on @> array[held.id] and dependant_on <> '{}' and status = 'Queued'
             union all
-            select parent.id from public.tasks as child join public.tasks as parent on parent.id = child.parent_id
+            select parent.id from public.tasks as child
+            join public.tasks as parent on parent.id = coalesce(child.parent_id, child.orchestrator_id)
             where child.id = held.id and parent.status = 'In Progress' and parent.waiting
         ) as next (id)
     )

@@ -234,7 +234,7 @@ begin
     if not exists (select from public.tasks where id = p_final_child and parent_id = p_task_id) then
         raise exception '% is not one of the children', p_final_child using errcode = 'PT400', column = 'final_child';
     end if;
-    update public.tasks set waiting = true, lease_expires_at = null, updated_at = clock_timestamp(),
+    update public.tasks set waiting = true, lease_expires_at = null, unfenced = false, updated_at = clock_timestamp(),
         result_data = jsonb_build_object('final_child', p_final_child)
     where id = p_task_id;
     perform private.record(p_task_id, 'fanned_out', p_worker_id, p_claim_number,
@@ -299,7 +299,8 @@ as $$
 declare
     v_task public.tasks;
 begin
-    if exists (select from public.tasks where id = p_task_id and parent_id is not null) then
+    if exists (select from public.tasks
+               where id = p_task_id and (parent_id is not null or orchestrator_id is not null)) then
         perform private.alone();
     end if;
     select * into v_task from public.tasks where id = p_task_id for update;

@@ -117,8 +117,7 @@ begin
         perform private.claim_unfenced(v_task, p_worker_id);
     elsif v_task.status::text = p_status and p_status <> 'In Progress' then
         null;
-    elsif not v_task.unfenced or v_task.status <> 'In Progress' or v_task.waiting
-        or (p_worker_id is not null and p_worker_id <> v_task.worker_id) then
+    elsif not private.holds_unfenced(v_task, p_worker_id) then
         perform private.raise_stale(p_task_id, coalesce(p_worker_id, 'an unnamed worker'), null);
     else
         perform private.write_unfenced(v_task, p_status, p_text);
@@ -157,9 +156,12 @@ begin
         perform private.fail(p_task, p_text, 'unknown');
     elsif p_status = 'Queued' then
         perform private.requeue(p_task, 'released');
-    elsif p_text is not null then
-        update public.tasks set progress = jsonb_build_object('message', p_text), updated_at = clock_timestamp()
+    else
+        update public.tasks set progress = case when p_text is null then progress
+                else jsonb_build_object('message', p_text) end,
+            updated_at = clock_timestamp()
         where id = p_task.id;
+        perform private.await_children(p_task);
     end if;
 end
 $$;

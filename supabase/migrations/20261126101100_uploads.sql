@@ -40,7 +40,7 @@ $$;
 create function private.holds_unfenced(p_task public.tasks, p_worker_id text) returns boolean
 language sql stable set search_path = ''
 as $$
-    select coalesce(p_task.unfenced and p_task.status = 'In Progress' and not p_task.waiting
+    select coalesce(p_task.unfenced and p_task.status = 'In Progress'
         and coalesce(p_worker_id = p_task.worker_id, true) and private.may_use(p_task.project_id), false)
 $$;
 
