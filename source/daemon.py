@@ -24,11 +24,12 @@ from source.comfy.program import ComfyProgram
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.leases import Changes, Leases
 from source.loras import LoRAStore
+from source.outbox import Outbox
 from source.provenance.weights import WeightDigests
 from source.run_context import Stage, Watch, Workplace
 from source.running import Run
 from source.settings import Settings
-from source.storage import LocalStorage
+from source.storage import LocalStorage, Storage
 from source.store.base import TaskStore
 from source.store.types import Claim, Task
 from source.task_registry import TaskRegistry
@@ -43,6 +44,8 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 #: what runs that were asked to stop get at least
 MIN_STOPPING_S = 2.0
+#: time between two looks for undelivered results that nobody wants any more
+SWEEP_S = 600.0
 
 
 def _nobody(task: Task, progress: Progress | None) -> None:
@@ -66,6 +69,7 @@ class Worker:
         self, settings: Settings, store: TaskStore, queue: HeadlessTaskQueue, *, registry: TaskRegistry,
         describe: Callable[[str], ModelInfo], options_class: type[GenerationOptions] = GenerationOptions,
         worker_id: str | None = None, watch: Watch = _nobody, weights: Callable[[str], Sequence[Path]] = _no_files,
+        storage: Storage | None = None,
     ) -> None:  # fmt: skip
         self.worker_id = worker_id or new_worker_id(settings.worker)
         self._settings = settings
@@ -73,8 +77,8 @@ class Worker:
         self._queue = queue
         self._workplace = Workplace(
             settings, store, queue, registry, describe, options_class,
-            LocalStorage(settings), LoRAStore(settings), ComfyProgram(settings), watch, self._wake, weights,
-            WeightDigests(settings.ckpts),
+            storage or LocalStorage(settings), Outbox(settings), LoRAStore(settings), ComfyProgram(settings), watch,
+            self._wake, weights, WeightDigests(settings.ckpts),
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
@@ -90,7 +94,7 @@ class Worker:
         self._assigned: stdlib_queue.SimpleQueue[Run | None] = stdlib_queue.SimpleQueue()
         self._stops = 0
         self._device_lost = False
-        self._rescued_at = time.monotonic()
+        self._rescued_at = self._swept_at = time.monotonic()
 
     # ---- what others call
 
@@ -203,6 +207,9 @@ class Worker:
         if now - self._rescued_at >= self._settings.rescue_interval_s:
             self._rescued_at = now
             self._store.rescue()
+        if now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
+            self._workplace.outbox.sweep(self._store)
 
     def _wake(self) -> None:
         self._inbox.put(None)

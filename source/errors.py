@@ -21,6 +21,7 @@ from Wan2GP.errors import (
 
 __all__ = [
     "ConfigurationError",
+    "DamagedUpload",
     "DeviceLost",
     "EngineError",
     "GenerationCancelled",
@@ -31,9 +32,11 @@ __all__ = [
     "OutOfMemory",
     "Outcome",
     "ProgramUnavailable",
+    "RefusedUpload",
     "RefusedWrite",
     "ShuttingDown",
     "StaleClaim",
+    "StorageUnavailable",
     "StoreError",
     "TaskNotFound",
     "Transient",
@@ -63,6 +66,18 @@ class StaleClaim(StoreError):
 
 class RefusedWrite(StoreError):
     """The database is well and refuses what was written (a constraint or trigger); the same write never succeeds."""
+
+
+class StorageUnavailable(StoreError):
+    """The storage of results is out of reach or does not answer well; a later try may succeed."""
+
+
+class RefusedUpload(RefusedWrite):
+    """The storage is well and does not take a result; the same upload never succeeds."""
+
+
+class DamagedUpload(RefusedWrite):
+    """An upload did not arrive as it was sent; it is to be sent again."""
 
 
 class Transient(WanError):
@@ -108,7 +123,10 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (ProgramUnavailable, Verdict(Outcome.FAIL, "program_unavailable")),
     (InvalidInput, Verdict(Outcome.FAIL, "bad_input")),
     (Transient, Verdict(Outcome.RETRY, "transient")),
+    (RefusedUpload, Verdict(Outcome.FAIL, "storage")),
+    (DamagedUpload, Verdict(Outcome.RETRY, "storage")),
     (RefusedWrite, Verdict(Outcome.FAIL, "database")),
+    (StorageUnavailable, Verdict(Outcome.RETRY, "storage")),
     (StoreError, Verdict(Outcome.RETRY, "database")),
     (OSError, Verdict(Outcome.RETRY, "io")),
     (EngineError, Verdict(Outcome.RETRY, "engine")),

@@ -13,7 +13,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 from tenacity.stop import stop_when_event_set
 
 from headless.generation import CancelToken, Progress
-from source.errors import GenerationCancelled, RefusedWrite, StaleClaim, StoreError, TaskNotFound
+from source.errors import GenerationCancelled, RefusedWrite, StaleClaim, StorageUnavailable, StoreError, TaskNotFound
 from source.store.base import TaskStore
 from source.store.types import Claim
 
@@ -37,7 +37,7 @@ def cancelled_on_request() -> GenerationCancelled:
 
 
 def persist(ask: Callable[[], Answer], closing: threading.Event) -> Answer:
-    """Ask the database or the disk, again and again while the one is out of reach or the other is full, until
+    """Ask the database, the storage or the disk, again and again while one is out of reach or the last is full, until
     `closing` is set: what was generated is not thrown away for that.
 
     Raises what a healthy database raises, StaleClaim among it, and StoreError or OSError when it was closing time.
@@ -60,7 +60,8 @@ def _passes(error: BaseException) -> bool:
 
 def _say_so(state: RetryCallState) -> None:
     failure = state.outcome.exception() if state.outcome else None
-    what = "the disk is full" if isinstance(failure, OSError) else "the database is out of reach"
+    place = "storage" if isinstance(failure, StorageUnavailable) else "database"
+    what = "the disk is full" if isinstance(failure, OSError) else f"the {place} is out of reach"
     log.warning("%s, trying again (%d): %s", what, state.attempt_number, failure)
 
 

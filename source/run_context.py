@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -18,10 +18,11 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
 from source.comfy.program import ComfyProgram
-from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound
+from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound, Transient
 from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
+from source.outbox import Outbox
 from source.params.base import levels
 from source.provenance.ingredients import Ingredients
 from source.provenance.record import FileNote, as_text
@@ -29,7 +30,7 @@ from source.provenance.recording import Lineage, lineage_of, pinned_seed, record
 from source.provenance.weights import WeightDigests
 from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
-from source.storage import LocalStorage, sanitise_filename, task_name
+from source.storage import OnSent, Storage, sanitise_filename, task_name
 from source.store.base import TaskStore
 from source.store.types import Status, Task
 from source.task_registry import Dependency, TaskRegistry
@@ -55,7 +56,8 @@ class Workplace:
     registry: TaskRegistry
     describe: Callable[[str], ModelInfo]
     options_class: type[GenerationOptions]
-    storage: LocalStorage
+    storage: Storage
+    outbox: Outbox
     loras: LoRAStore
     comfy: ComfyProgram
     watch: Watch
@@ -88,7 +90,7 @@ class RunContext:
         self.stage = Stage.BEFORE
         self._workplace = workplace
         self._token = token
-        self._downloaded: tuple[str, int, int] | None = None
+        self._moved: tuple[str, int, int] | None = None
         self._generations = 0
         self._store_progress = ProgressReport(
             workplace.store, task.claim, token, interval_s=workplace.settings.progress_interval_s
@@ -126,7 +128,8 @@ class RunContext:
 
     @cached_property
     def _fetcher(self) -> MediaFetcher:
-        return MediaFetcher(self.settings, self.scratch / "inputs", self._token.raise_if_cancelled)
+        folder, check = self.scratch / "inputs", self._token.raise_if_cancelled
+        return MediaFetcher(self.settings, folder, check, storage=self._workplace.storage)
 
     @cached_property
     def _made_of(self) -> Ingredients:
@@ -140,7 +143,7 @@ class RunContext:
 
     def record(self) -> str:
         """How the output was made, for the output itself. Waits for digests of weights; raises GenerationCancelled."""
-        made = record(self._lineage, self._made_of, self._workplace.storage)
+        made = record(self._lineage, self._made_of, self._output_here)
         return as_text(made, secret_values(self.settings))
 
     @cached_property
@@ -187,6 +190,13 @@ class RunContext:
                 field=field,
             )
         return self._located(row, field)
+
+    def _output_here(self, row: Task) -> Path | None:
+        """The output of another task as a local file; None where it has none, or none that can be had."""
+        try:
+            return self._located(row, "dependant_on")
+        except (InvalidInput, Transient, StoreError, OSError):
+            return None
 
     def _located(self, row: Task, field: str) -> Path:
         location = row.output_location
@@ -320,10 +330,28 @@ class RunContext:
         return str(path)
 
     def _note_download(self, name: str, received: int, total: int) -> None:
+        self._note_bytes("downloading", f"LoRA {name}", received, total)
+
+    def sending(self, name: str) -> OnSent:
+        """Reports the progress of an upload; raises when this task should stop."""
+
+        def sent(so_far: int, total: int) -> None:
+            self._token.raise_if_cancelled()
+            self._note_bytes("uploading", name, so_far, total)
+
+        return sent
+
+    def _note_bytes(self, phase: str, name: str, so_far: int, total: int) -> None:
         """Progress in MB, each time another one has come."""
-        megabytes = (received >> 20, total >> 20)
-        if self._downloaded == (name, *megabytes):
+        megabytes = (so_far >> 20, total >> 20)
+        if self._moved == (name, *megabytes):
             return
-        self._downloaded = (name, *megabytes)
-        share = f" ({100 * received // total} %)" if total else ""
-        self.report("downloading", *megabytes, f"LoRA {name}{share}")
+        self._moved = (name, *megabytes)
+        share = f" ({100 * so_far // total} %)" if total else ""
+        self.report(phase, *megabytes, f"{name}{share}")
+
+    def drop(self, made: Iterable[Path]) -> None:
+        """What was delivered needs no second place on the disk."""
+        for path in made:
+            if path.resolve().is_relative_to(self.scratch):
+                path.unlink(missing_ok=True)

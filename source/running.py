@@ -9,17 +9,29 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headless.generation import CancelToken
 from source.checkpoints import Checkpoints
-from source.errors import DeviceLost, Outcome, StaleClaim, StoreError, TaskNotFound, Verdict, verdict
+from source.errors import (
+    DamagedUpload,
+    DeviceLost,
+    InvalidMedia,
+    Outcome,
+    StaleClaim,
+    StoreError,
+    TaskNotFound,
+    Verdict,
+    verdict,
+)
 from source.logs import redact, secret_values, task_context
+from source.outbox import Parcel, request_digest
 from source.reporting import LostClaim, cancelled_on_request, persist
 from source.run_context import RunContext, Stage, Workplace
-from source.storage import StagedOutput, publish_together
+from source.storage import Staged, publish_together
 from source.store.types import Status, Task
 from source.task_registry import Done, Spawned
 
@@ -30,6 +42,9 @@ MAX_RETRY_DELAY_S = 3600.0
 THUMBNAIL = "thumbnail_url"
 #: where result_data lists all files of a task that makes several, the output first
 OUTPUTS = "outputs"
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+#: how often a result that arrives damaged is sent
+DELIVERIES = 3
 
 
 class Run:
@@ -92,7 +107,14 @@ class Run:
         if self._after is not None:
             self._after.ended.wait()
         kind = self._workplace.registry.get(self.task.task_type)
-        parsed = kind.parse(self._params(), self._workplace.options_class)
+        params = self._params()
+        request = request_digest(self.task, params)
+        if parcel := self._workplace.outbox.find(self.task, request):
+            log.info("the result of claim %d is here and is delivered", parcel.manifest.claim_number)
+            self._context.without_gpu()
+            self._context.report("publishing")
+            return self._deliver(parcel)
+        parsed = kind.parse(params, self._workplace.options_class)
         if parsed.unknown:
             log.warning("ignored parameters that nothing knows: %s", ", ".join(parsed.unknown))
         result = kind.run(parsed.params, self._context)
@@ -100,7 +122,7 @@ class Run:
         if isinstance(result, Spawned):
             self._write(lambda: self._store.fan_out(self.claim, result.children, final_child=result.final_child))
             return f"created {len(result.children)} tasks"
-        return self._deliver(result)
+        return self._deliver(self._packed(result, request))
 
     def _params(self) -> Mapping[str, Any]:
         """The row's parameters. A child without its orchestrator's details gets them from its orchestrator's row."""
@@ -116,36 +138,67 @@ class Run:
             return raw
         return {**raw, "orchestrator_details": details} if details else raw
 
-    def _deliver(self, done: Done) -> str:
-        output = done.output
-        if output is None:
-            self._write(lambda: self._store.complete(self.claim, None, result_data=done.result_data))
-            return "complete"
-        self._context.report("publishing")
-        record = self._context.record()
+    # ---- the result
+
+    def _packed(self, done: Done, request: str) -> Parcel:
+        """The result in the outbox, each file with the record of how it was made."""
+        if done.output is not None:
+            self._context.report("publishing")
+        done = self._with_poster(done)
+        record = self._context.record() if done.output is not None else ""
+        put = partial(self._workplace.outbox.put, self.task, request, done, record)
+        parcel = persist(put, self._workplace.closing)
+        if not self._context.keeps_intermediates:
+            self._context.drop(path for path in (done.output, *done.extra, done.poster) if path is not None)
+        return parcel
+
+    def _with_poster(self, done: Done) -> Done:
+        """With the first frame of a video, where front ends expect one."""
+        wanted = self._workplace.storage.wants_posters and done.poster is None and done.output is not None
+        if not wanted or done.output is None or done.output.suffix.lower() not in VIDEO_SUFFIXES:
+            return done
+        from source.media.poster import poster
+
+        try:
+            return replace(done, poster=poster(done.output, self._context.scratch / f"{done.output.stem}_poster.jpg"))
+        except InvalidMedia as error:
+            log.warning("the result goes out without a poster: %s", error)
+            return done
+
+    def _deliver(self, parcel: Parcel) -> str:
+        """Send and complete; what did not arrive as it was sent is sent again. Returns how it ended, in words."""
+        for _ in range(DELIVERIES - 1):
+            try:
+                return self._send(parcel)
+            except DamagedUpload as error:
+                self._reporting = False
+                log.warning("the result is sent again: %s", error)
+        return self._send(parcel)
+
+    def _send(self, parcel: Parcel) -> str:
+        """The output last: who sees it sees the rest too."""
+        data = dict(parcel.manifest.result_data or {})
         with ExitStack() as staging:
-            staged = self._stage(output, record, staging)
-            extra = [self._stage(each, record, staging) for each in done.extra]
-            data, beside = dict(done.result_data or {}), list(extra)
+            stage = partial(self._stage, staging=staging)
+            poster = [stage(parcel.poster)] if parcel.poster else []
+            extra = [stage(path) for path in parcel.extra]
+            output = [stage(parcel.output)] if parcel.output else []
             if extra:
-                data[OUTPUTS] = [each.location for each in (staged, *extra)]
-            if done.poster is not None:
-                beside.append(self._stage(done.poster, record, staging))
-                data[THUMBNAIL] = beside[-1].location
-            # The output last: who sees it sees the rest too.
-            publish = partial(publish_together, (*beside, staged))
-            self._write(
-                lambda: self._store.complete(self.claim, staged.location, result_data=data or None, publish=publish)
-            )
-        return f"complete: {staged.location}"
+                data[OUTPUTS] = [each.location for each in (*output, *extra)]
+            for each in poster:
+                data[THUMBNAIL] = each.location
+            location = output[0].location if output else None
+            publish = partial(publish_together, (*extra, *poster, *output)) if output else None
+            self._write(lambda: self._store.complete(self.claim, location, result_data=data or None, publish=publish))
+        if location and parcel.output:
+            self._workplace.storage.keep(location, parcel.output)
+        self._workplace.outbox.remove(parcel)
+        return f"complete: {location}" if location else "complete"
 
-    def _stage(self, output: Path, record: str, staging: ExitStack) -> StagedOutput:
-        """Staged, with the record of how it was made; what is not published when `staging` ends is dropped."""
-
-        def stage() -> StagedOutput:
-            self.token.raise_if_cancelled()
-            return self._workplace.storage.stage(self.task, output, record=record)
-
+    def _stage(self, path: Path, *, staging: ExitStack) -> Staged:
+        """Where it will be published; what is not published when `staging` ends is dropped."""
+        sent = self._context.sending(path.name)
+        stage = partial(self._workplace.storage.stage, self.task, path, on_sent=sent)
         staged = persist(stage, self._workplace.closing)
         staging.callback(staged.discard)
         return staged
@@ -212,6 +265,7 @@ class Run:
         self._context.release()
         try:
             Checkpoints(self._workplace.settings).settle(self.task, self._store)
+            self._workplace.outbox.settle(self.task, self._store)
         except StoreError as failure:
             log.debug("whether the task is at its end is not known: %s", failure)
         if "scratch" in vars(self._context) and not self._context.keeps_intermediates:

@@ -118,6 +118,13 @@ class Settings(BaseSettings):
         7, gt=0, description="days after which the kept state of an interrupted generation is removed"
     )
 
+    outbox_days: float = Field(
+        7, gt=0, description="days after which a finished result that could not be delivered is removed"
+    )
+    kept_outputs_gb: float = Field(
+        2, ge=0, description="delivered files that a worker on Supabase keeps for tasks that go on from them"
+    )
+
     wan_dir: Path | None = Field(None, description="an upstream Wan2GP checkout")
     ckpts: Path = Field(
         Path("ckpts"), description="folder of model weights", validation_alias=AliasChoices("ckpts", "WAN2GP_CACHE")
@@ -238,6 +245,11 @@ class Settings(BaseSettings):
     def public_dir(self) -> Path:
         """The folder that `files/<name>` locations are relative to."""
         return self.db_file.resolve().parent / "public"
+
+    @property
+    def database(self) -> str:
+        """What tells one database from another: its file."""
+        return str(self.db_file.resolve())
 
     @property
     def keep_scratch(self) -> bool:

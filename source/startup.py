@@ -17,6 +17,7 @@ from source.display import ProgressDisplay
 from source.errors import ShuttingDown
 from source.logs import configure_logging
 from source.loras import LoRAStore
+from source.outbox import Outbox
 from source.settings import Settings
 from source.storage import LocalStorage
 from source.store.opening import open_store
@@ -42,6 +43,7 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     LocalStorage(settings).prepare()
     LoRAStore(settings).prepare()
     Checkpoints(settings).sweep(store)
+    Outbox(settings).sweep(store)
     orchestrator = WanOrchestrator(
         checkpoints=settings.ckpts,
         loras=settings.loras_dir,

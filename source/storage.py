@@ -1,6 +1,8 @@
-"""Where results go. A result is staged beside its final place and published by one rename, inside the completion.
+"""Where results go, and `LocalStorage`: a folder beside the database.
 
-    scratch/clip.mp4 -> public/.staging/<task id>-<claim number>_clip.mp4 -> public/files/<task id>_clip.mp4
+A result is staged beside its final place and published by one rename, inside the completion.
+
+    outbox/…/clip.mp4 -> public/.staging/<task id>-<claim number>_clip.mp4 -> public/files/<task id>_clip.mp4
 
 The row says `files/<task id>_clip.mp4`. A stale claim never publishes: its rename would run inside a
 transaction that is refused first.
@@ -10,22 +12,18 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from source.errors import InvalidMedia
-from source.provenance.record import tool
 from source.settings import Settings
 from source.store.types import Task
-from Wan2GP.media.metadata import carries_text, embed_text
-
-log = logging.getLogger(__name__)
 
 FALLBACK_NAME = "sanitized_file"
 #: together with the claim number these fit into the 255 bytes that every common file system takes
@@ -61,6 +59,95 @@ def _shortened(name: str) -> str:
     return name.encode()[: MAX_NAME_BYTES - len(suffix.encode())].decode(errors="ignore") + suffix
 
 
+#: told of the bytes of a file that are sent, and of all its bytes; may raise to stop
+OnSent = Callable[[int, int], None]
+
+
+def unwatched(sent: int, total: int) -> None:
+    """Nobody watches."""
+
+
+class Staged(Protocol):
+    """A result that is where it should be and that nobody sees yet: the completing write makes it visible."""
+
+    @property
+    def location(self) -> str:
+        """What the row will say."""
+
+    def publish(self) -> None:
+        """Make it visible, inside the completing write. A repetition does nothing. Raises OSError."""
+
+    def withdraw(self) -> None:
+        """Take back a publication that the same write made."""
+
+    def discard(self) -> None:
+        """Drop what was not published."""
+
+
+class Storage(Protocol):
+    """Where the results of tasks go, and where those of other tasks come from."""
+
+    @property
+    def wants_posters(self) -> bool:
+        """Whether front ends expect a picture beside each video."""
+
+    def prepare(self) -> None:
+        """Create the folders. Raises OSError; better now than after an hour of generating."""
+
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> Staged:
+        """Bring a finished file to where it will be published; `path` stays where it is.
+
+        Raises InvalidMedia when there is no such result, OSError when a disk refuses, and where it is sent elsewhere
+        StaleClaim, StorageUnavailable (a later try may succeed) and RefusedUpload.
+        """
+
+    def resolve(self, location: str) -> Path:
+        """The file behind an output location (`files/…`) of this machine. Raises InvalidMedia for what is outside or
+        missing, or lies on another machine."""
+
+    def kept(self, location: str, folder: Path) -> Path | None:
+        """The file behind the URL of an output where this machine still has it: brought into `folder`, for as long as
+        that stays. None when it must be downloaded."""
+
+    def address(self, location: str) -> str:
+        """The URL that gives the file of a URL: another one where outputs of ours are private. Raises InvalidMedia for
+        one that may not be read, StoreError."""
+
+    def keep(self, location: str, path: Path) -> None:
+        """A delivery was acknowledged: `path`, of no further use to the caller, may be taken for `kept`."""
+
+    def is_scratch(self, path: Path) -> bool:
+        """Whether a file lies where tasks make what nobody keeps."""
+
+
+def refuse_missing(task: Task, path: Path) -> None:
+    """Raises InvalidMedia when there is no such result."""
+    if not path.is_file() or not path.stat().st_size:
+        raise InvalidMedia(f"the result {path.name} of task {task.id} is missing or empty")
+
+
+def bring(source: Path, target: Path) -> None:
+    """The same file under a second name, on disk when this returns: a link where the file system has them, else a copy.
+
+    For files of our own: what is changed under one name changes under both. Raises OSError; nothing is left then.
+    """
+    sync(source)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy of a file, on disk when this returns. Raises OSError; nothing is left then."""
+    try:
+        shutil.copyfile(source, target)
+        sync(target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
 @dataclass
 class StagedOutput:
     """A result on the right file system, complete and synced, not yet visible."""
@@ -76,7 +163,8 @@ class StagedOutput:
         if self._published:
             return
         os.replace(self.staged, self.final)
-        _sync(self.final.parent)
+        self.staged.unlink(missing_ok=True)  # two names of one file both survive a rename (POSIX)
+        sync(self.final.parent)
         self._published = True
 
     def withdraw(self) -> None:
@@ -91,7 +179,7 @@ class StagedOutput:
             self.staged.unlink(missing_ok=True)
 
 
-def publish_together(staged: Sequence[StagedOutput]) -> None:
+def publish_together(staged: Sequence[Staged]) -> None:
     """Make several files visible, in their order; when one cannot be, none of them is.
 
     Raises ValueError for two of one name, and OSError.
@@ -111,6 +199,8 @@ def publish_together(staged: Sequence[StagedOutput]) -> None:
 class LocalStorage:
     """Final files in `public/files/` beside the database."""
 
+    wants_posters = False
+
     def __init__(self, settings: Settings) -> None:
         self.public_dir = settings.public_dir.resolve()
         self._files = self.public_dir / "files"
@@ -120,30 +210,22 @@ class LocalStorage:
     def prepare(self) -> None:
         """Create the folders. Raises OSError; better now than after an hour of generating."""
         for folder in (self._files, self._staging, self._scratch):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            prepare_folder(folder)
 
-    def stage(self, task: Task, path: Path, *, record: str | None = None) -> StagedOutput:
-        """Bring `path` next to its final place: moved out of the scratch space, copied from anywhere else.
-
-        `record` says how it was made; it goes into the file where its kind can carry that (`Wan2GP.media.metadata`).
-        Raises InvalidMedia when there is no such result, OSError when the disk refuses.
-        """
-        if not path.is_file() or not path.stat().st_size:
-            raise InvalidMedia(f"the result {path.name} of task {task.id} is missing or empty")
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> StagedOutput:
+        """Bring `path` next to its final place. Raises InvalidMedia when there is no such result, OSError when the disk
+        refuses."""
+        refuse_missing(task, path)
         final, location = prepare_output_path_with_upload(self, task, path.name)
         for folder in (self._staging, self._files):
             folder.mkdir(parents=True, exist_ok=True)
         self._forget_earlier_claims(task)
         staged = self._staging / f"{_staging_prefix(task)}{task.claim_number}_{sanitise_filename(path.name)}"
-        source = path.resolve()
-        try:
-            self._bring(source, staged, record)
-        except BaseException:
-            if source.exists():
-                staged.unlink(missing_ok=True)
-            raise
+        staged.unlink(missing_ok=True)
+        if self.is_scratch(path):
+            bring(path, staged)
+        else:
+            copy(path, staged)
         return StagedOutput(location, staged, final)
 
     def resolve(self, location: str) -> Path:
@@ -155,25 +237,23 @@ class LocalStorage:
             raise InvalidMedia(f"the file {path} does not exist any more")
         return path
 
+    def kept(self, location: str, folder: Path) -> Path | None:
+        """URLs are of other places: None."""
+        return None
+
+    def address(self, location: str) -> str:
+        """The URL itself."""
+        return location
+
+    def keep(self, location: str, path: Path) -> None:
+        """The published file is kept already."""
+
     def is_scratch(self, path: Path) -> bool:
         """Whether a file lies where tasks make what nobody keeps."""
         return path.resolve().is_relative_to(self._scratch)
 
     def final_path(self, name: str) -> Path:
         return self._files / name
-
-    def _bring(self, source: Path, staged: Path, record: str | None) -> None:
-        ours = self.is_scratch(source)
-        if record is not None and _written_with(record, source, staged):
-            if ours:
-                source.unlink()
-            return
-        if ours:
-            _sync(source)
-            shutil.move(source, staged)
-        else:
-            shutil.copyfile(source, staged)
-        _sync(staged)
 
     def _forget_earlier_claims(self, task: Task) -> None:
         """A worker that died between staging and completing left its file behind."""
@@ -192,33 +272,25 @@ def prepare_output_path_with_upload(storage: LocalStorage, task: Task, filename:
     return storage.final_path(name), f"files/{name}"
 
 
-def upload_and_get_final_output_location(storage: LocalStorage, task: Task, path: Path) -> str:
+def upload_and_get_final_output_location(storage: Storage, task: Task, path: Path) -> str:
     """Deliver a result outside a completing transaction, and return its output location."""
     staged = storage.stage(task, path)
     staged.publish()
     return staged.location
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create a folder and see that it takes files. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def _staging_prefix(task: Task) -> str:
     return f"{task_name(task)}-"
 
 
-def _written_with(record: str, source: Path, staged: Path) -> bool:
-    """Copy a picture or video and write the record into it; False when it cannot carry one, and nothing is there then.
-
-    A result is not lost for that: a file that the writer of metadata finds damaged goes out as it is.
-    """
-    try:
-        if not carries_text(source):
-            return False
-        embed_text(source, staged, record, tool=tool())
-    except InvalidMedia as error:
-        log.warning("the result goes out without the record of how it was made: %s", error)
-        return False
-    return True
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk hold what was written (a file) or renamed (a folder)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

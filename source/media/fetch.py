@@ -21,7 +21,7 @@ from source.media.download import (
     url_scheme,
 )
 from source.settings import Settings
-from source.storage import LocalStorage, sanitise_filename
+from source.storage import LocalStorage, Storage, sanitise_filename
 from Wan2GP.media import check_video, probe_image, publishing
 
 #: real containers alone: a playlist could make the process read other files or addresses
@@ -34,11 +34,14 @@ _AUDIO_OPTIONS = {
 class MediaFetcher:
     """Makes local files of the media that one task names.
 
-    `folder` receives the downloads. `check` is called between chunks and may raise to stop a download.
+    `folder` receives the downloads. `check` is called between chunks and may raise to stop a download. `storage` knows
+    the files and addresses of outputs.
     """
 
-    def __init__(self, settings: Settings, folder: Path, check: Callable[[], None] = proceed) -> None:
-        self._storage = LocalStorage(settings)
+    def __init__(
+        self, settings: Settings, folder: Path, check: Callable[[], None] = proceed, *, storage: Storage | None = None
+    ) -> None:
+        self._storage = storage or LocalStorage(settings)
         self.folder = folder
         self._rules = DownloadRules(
             timeout_s=settings.download_timeout_s,
@@ -69,8 +72,11 @@ class MediaFetcher:
             raise InvalidMedia(f"{scheme}: URLs are not read; give a file path or an http(s) URL")
         refuse_malformed(reference)
         target = self.folder / _download_name(reference)
-        if not target.exists():
-            self._download(reference, target)
+        if target.exists():
+            return target
+        if kept := self._storage.kept(reference, self.folder):
+            return kept
+        self._download(self._storage.address(reference), target)
         return target
 
     def _existing(self, reference: str) -> Path:

@@ -16,7 +16,7 @@ from source.media.download import url_scheme
 from source.provenance.portable import MAX_PATH, Meaning, is_place, portable, several
 from source.provenance.record import FileNote, GenerationNote, WeightNote
 from source.provenance.weights import Digests
-from source.storage import LocalStorage
+from source.storage import Storage
 from Wan2GP.errors import InvalidMedia
 from Wan2GP.layout import PACKAGE_DIR
 from Wan2GP.media.digest import FileDigests
@@ -32,7 +32,7 @@ class Ingredients:
     """Filled by a run as it goes; asked at its end."""
 
     digests: FileDigests
-    storage: LocalStorage
+    storage: Storage
     checkpoints: Path
     #: called while something is read; may raise to stop
     check: Callable[[], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,13 +12,14 @@ from source.params.base import CONTAINERS
 from source.provenance.ingredients import Ingredients
 from source.provenance.portable import PINNED_SEEDS, portable
 from source.provenance.record import OutputNote, Provenance, RootNote, TaskNote, read_provenance, versions
-from source.storage import LocalStorage
 from source.store.base import TaskStore
 from source.store.types import Task
 
 MAX_SEED = 2**32 - 1
 
 Note = TypeVar("Note")
+#: the output of a row as a local file; None where there is none
+Located = Callable[[Task], Path | None]
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ def pinned_seed(lineage: Lineage, generation: int) -> int | None:
     return seed if isinstance(seed, int) and 0 <= seed <= MAX_SEED else None
 
 
-def record(lineage: Lineage, made_of: Ingredients, storage: LocalStorage) -> Provenance:
+def record(lineage: Lineage, made_of: Ingredients, located: Located) -> Provenance:
     """How the output of a run was made. Waits for digests of weights."""
     task, root = lineage.task, lineage.root
-    earlier = [found for row in lineage.dependencies if (found := _record_of(row, storage)) is not None]
+    earlier = [found for row in lineage.dependencies if (found := _record_of(row, located)) is not None]
     earlier = [found for found in earlier if found.root.id == root.id and found.task.id != task.id]
     for found in earlier:
         made_of.learn(found.inputs)
@@ -93,7 +94,7 @@ def record(lineage: Lineage, made_of: Ingredients, storage: LocalStorage) -> Pro
         params=_own_params(task, made_of) if lineage.ancestors else None,
         root=RootNote(
             id=root.id, type=root.task_type, params=portable(root.params, made_of.meaning),
-            dependant_on=[_output_note(row, made_of, storage) for row in lineage.of_root],
+            dependant_on=[_output_note(row, made_of, located) for row in lineage.of_root],
         ),
         parts=list(parts.values()),
         inputs=made_of.inputs(),
@@ -118,22 +119,15 @@ def _briefly(part: TaskNote) -> TaskNote:
     return replace(part, generations=[replace(run, settings={}) for run in part.generations])
 
 
-def _record_of(row: Task, storage: LocalStorage) -> Provenance | None:
-    path = _local_output(row, storage)
+def _record_of(row: Task, located: Located) -> Provenance | None:
+    path = located(row)
     try:
         return read_provenance(path) if path is not None else None
     except (InvalidInput, OSError):
         return None
 
 
-def _local_output(row: Task, storage: LocalStorage) -> Path | None:
-    try:
-        return storage.resolve(row.output_location or "")
-    except (InvalidInput, OSError):
-        return None
-
-
-def _output_note(row: Task, made_of: Ingredients, storage: LocalStorage) -> OutputNote:
-    path = _local_output(row, storage)
+def _output_note(row: Task, made_of: Ingredients, located: Located) -> OutputNote:
+    path = located(row)
     note = made_of.note_of(path) if path is not None else None
     return OutputNote(task=row.id, name=note.name if note else "", sha256=note.sha256 if note else None)

@@ -14,10 +14,10 @@ from lora_site import LoRASite, lora_bytes, put_lora, serving
 from PIL import Image
 from replay_shop import FAKE_CLIP, Command, ReplayShop
 
+from source.outbox import Outbox
 from source.params.base import TaskParams
 from source.provenance.record import read_provenance
 from source.provenance.weights import BOOK, WeightDigests
-from source.storage import LocalStorage
 from source.task_registry import Done, TaskContext, TaskRegistry, TaskType
 from Wan2GP.media import write_image
 from Wan2GP.media.digest import file_digest
@@ -177,9 +177,9 @@ def test_a_file_of_the_users_is_copied_and_left_alone(tmp_path: Path) -> None:
     source = write_image(tmp_path / "mine.png", np.zeros((8, 8, 3), np.uint8))
     before = source.read_bytes()
     task = shop.store.get(shop.add("nothing"))
-    staged = LocalStorage(shop.settings).stage(task, source, record='{"a": 1}')
-    staged.publish()
-    assert list(embedded_texts(staged.final)) == ['{"a": 1}']
+    parcel = Outbox(shop.settings).put(task, "", Done(source), '{"a": 1}')
+    assert parcel.output is not None
+    assert list(embedded_texts(parcel.output)) == ['{"a": 1}']
     assert source.read_bytes() == before
     shop.close()
 

@@ -125,7 +125,9 @@ def test_a_task_id_with_path_separators_stays_inside(storage: LocalStorage, sett
     assert storage.resolve(location).parent == settings.public_dir.resolve() / "files"
 
 
-def test_only_scratch_files_are_moved(storage: LocalStorage, settings: Settings, tmp_path: Path) -> None:
+def test_a_file_of_the_users_is_copied_and_one_of_ours_takes_no_second_place(
+    storage: LocalStorage, settings: Settings, tmp_path: Path
+) -> None:
     own = tmp_path / "mine.mp4"
     own.write_bytes(b"mine")
     link = settings.main_output_dir / "link.mp4"
@@ -135,8 +137,10 @@ def test_only_scratch_files_are_moved(storage: LocalStorage, settings: Settings,
     assert own.read_bytes() == b"mine"
     assert not storage.resolve(location).is_symlink()
     scratch = result(settings)
-    upload_and_get_final_output_location(storage, row(), scratch)
-    assert not scratch.exists()
+    published = storage.resolve(upload_and_get_final_output_location(storage, row(), scratch))
+    assert published.samefile(scratch)
+    scratch.unlink()
+    assert published.read_bytes() == b"video"
 
 
 @pytest.mark.parametrize("content", [None, b""])
