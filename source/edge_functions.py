@@ -24,7 +24,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_us
 from tenacity.stop import stop_before_delay, stop_when_event_set
 
 from source.addresses import is_loopback
-from source.errors import ConfigurationError, InvalidInput, RefusedWrite, StaleClaim, StoreError, TaskNotFound
+from source.errors import (
+    ConfigurationError,
+    DamagedUpload,
+    InvalidInput,
+    RefusedWrite,
+    StaleClaim,
+    StoreError,
+    TaskNotFound,
+)
 from source.logs import redact
 from source.settings import Settings
 
@@ -152,8 +160,8 @@ class EdgeFunctions:
     def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:
         """The JSON that a function answers; None for an empty answer. `repeat`: whether it may be asked again.
 
-        Raises InvalidInput (400), RefusedWrite (403, 422), TaskNotFound (404), StaleClaim (409), TokenRefused (401),
-        NoAnswer, and StoreError for everything else.
+        Raises InvalidInput (400), RefusedWrite (403, 422), TaskNotFound (404), StaleClaim (409), DamagedUpload (424),
+        TokenRefused (401), NoAnswer, and StoreError for everything else.
         """
         patience = PATIENCE.get(function, USUAL)
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
@@ -302,6 +310,8 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
             return TaskNotFound(f"{function}: {said}")
         case 404:
             return StoreError(f"{function}: there is no such function: {said}; deploy supabase/functions")
+        case 424:
+            return DamagedUpload(f"{function}: {said}")
         case 409:
             return StaleClaim(f"{function}: {said}")
         case status if 300 <= status < 400:

@@ -248,8 +248,8 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """What tells one database from another: its file."""
-        return str(self.db_file.resolve())
+        """What tells one database from another: its file, or the project's address."""
+        return self.supabase_url or "" if self.db_type == "supabase" else str(self.db_file.resolve())
 
     @property
     def keep_scratch(self) -> bool:

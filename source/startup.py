@@ -19,8 +19,8 @@ from source.logs import configure_logging
 from source.loras import LoRAStore
 from source.outbox import Outbox
 from source.settings import Settings
-from source.storage import LocalStorage
 from source.store.opening import open_store
+from source.supabase_storage import storage_for
 from source.task_registry import registry
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     if migrate_only:
         store.close()
         return 0
-    LocalStorage(settings).prepare()
+    storage = storage_for(settings, store)
+    storage.prepare()
     LoRAStore(settings).prepare()
     Checkpoints(settings).sweep(store)
     Outbox(settings).sweep(store)
@@ -55,7 +56,7 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     with ProgressDisplay(console) as display:
         worker = Worker(
             settings, store, queue, registry=registry(), describe=orchestrator.describe, watch=display,
-            weights=orchestrator.weight_files,
+            weights=orchestrator.weight_files, storage=storage,
         )  # fmt: skip
         _stop_on_signals(worker)
         queue.start(settings.preload_model or None)

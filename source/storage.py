@@ -110,8 +110,7 @@ class Storage(Protocol):
         that stays. None when it must be downloaded."""
 
     def address(self, location: str) -> str:
-        """The URL that gives the file of a URL: another one where outputs of ours are private. Raises InvalidMedia for
-        one that may not be read, StoreError."""
+        """The URL that gives the file of a URL: a signed one where outputs of ours are private. Raises StoreError."""
 
     def keep(self, location: str, path: Path) -> None:
         """A delivery was acknowledged: `path`, of no further use to the caller, may be taken for `kept`."""

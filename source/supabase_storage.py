@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import mimetypes
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +21,8 @@ from source.errors import InvalidMedia, RefusedUpload, RefusedWrite, StorageUnav
 from source.kept_outputs import KeptOutputs
 from source.settings import Settings
 from source.storage import LocalStorage, OnSent, Storage, prepare_folder, refuse_missing, sanitise_filename, unwatched
+from source.store.base import TaskStore
+from source.store.supabase import Functions, SupabaseStore
 from source.store.types import Task
 from source.upload import Measure, measured, upload
 
@@ -31,13 +32,6 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 #: how often an upload that the storage refuses is signed anew: the address may have expired on the way
 SIGNINGS = 3
-
-
-class Functions(Protocol):
-    """The project's Edge Functions, as `source.edge_functions` reaches them."""
-
-    def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:
-        """What the function answers, as JSON. Raises the errors of `EdgeFunctions.call`."""
 
 
 class _Target(BaseModel):
@@ -115,13 +109,14 @@ class SupabaseStorage:
         return self._kept.link(location, folder) if self._is_ours(location) else None
 
     def address(self, location: str) -> str:
-        """A signed URL for a file of ours in a private bucket, else the URL itself. Raises InvalidMedia, StoreError."""
+        """A signed URL for a file of ours in a private bucket, else the URL itself. Raises StoreError."""
         if self._public or not self._is_ours(location):
             return location
         try:
             answer = _checked(_Source, self._functions.call("generate-download-url", {"location": location}))
         except (RefusedWrite, TaskNotFound) as error:
-            raise InvalidMedia(f"{location} may not be read by this worker: {error}") from None
+            log.debug("%s gets no signed address, and is read as it is: %s", location, error)
+            return location
         self._public = answer.download_url == location
         return answer.download_url
 
@@ -144,7 +139,7 @@ class SupabaseStorage:
             "worker_id": task.claim.worker_id,
             "claim_number": task.claim_number,
             "filename": name,
-            "content_type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+            "content_type": _content_type(name),
             "size_bytes": measure.size_bytes,
             "sha256": measure.sha256,
             "md5": measure.md5,
@@ -152,9 +147,18 @@ class SupabaseStorage:
         return _checked(_Target, self._functions.call("generate-upload-url", body))
 
 
-def storage_for(settings: Settings, functions: Functions | None) -> Storage:
-    """Where the results of an installation go: into the project of `functions`, or beside the database."""
-    return LocalStorage(settings) if functions is None else SupabaseStorage(settings, functions)
+def storage_for(settings: Settings, store: TaskStore) -> Storage:
+    """Where the results of tasks of a database go: into its project, or beside its file."""
+    if isinstance(store, SupabaseStore):
+        return SupabaseStorage(settings, store.functions)
+    return LocalStorage(settings)
+
+
+def _content_type(name: str) -> str:
+    """What a browser is told: media and plain text by their suffix. Anything that could be a page is just bytes."""
+    kind = mimetypes.guess_type(name)[0] or ""
+    plain = kind.startswith(("image/", "video/", "audio/")) and kind != "image/svg+xml"
+    return kind if plain or kind in ("text/plain", "application/json") else "application/octet-stream"
 
 
 def _checked(kind: type[Answer], answer: Any) -> Answer:

@@ -47,12 +47,16 @@ def measured(path: Path, check: Callable[[], None]) -> Measure:
     return Measure(size, sha256.hexdigest(), md5.hexdigest())
 
 
-def upload(path: Path, url: str, headers: Mapping[str, str], size_bytes: int, on_sent: OnSent) -> None:
+def upload(
+    path: Path, url: str, headers: Mapping[str, str], size_bytes: int, on_sent: OnSent,
+    *, settling_s: float = SETTLING_S,
+) -> None:  # fmt: skip
     """PUT a file to a presigned address, whose query is a secret: no message holds it.
 
-    `on_sent` is called as bytes are sent and may raise to stop. Raises StorageUnavailable, RefusedUpload, OSError.
+    `on_sent` is called as bytes are sent and may raise to stop; after the last one the storage gets `settling_s`, and
+    more for a large file. Raises StorageUnavailable, RefusedUpload, OSError.
     """
-    timeouts = (SILENCE_S, SETTLING_S + size_bytes / SETTLING_BYTES_PER_S)
+    timeouts = (SILENCE_S, settling_s + size_bytes / SETTLING_BYTES_PER_S)
     with path.open("rb") as file, requests.Session() as session:
         body = _Body(file, size_bytes, on_sent)
         try:

@@ -55,6 +55,11 @@ class SupabaseStore(TaskStore):
         self._seen: int | None = None
         self._closed = threading.Event()
 
+    @property
+    def functions(self) -> Functions:
+        """For what else asks the project."""
+        return self._functions
+
     # -- adding -----------------------------------------------------------------------------------------------------
 
     def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
