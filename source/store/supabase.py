@@ -40,14 +40,29 @@ class Functions(Protocol):
         """No more questions."""
 
 
+def uuid_of(value: str) -> str:
+    """The UUID that an id is there. Raises InvalidInput when it is none."""
+    if value == DEFAULT_PROJECT_ID:
+        return DEFAULT_PROJECT
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise InvalidInput(f"{value!r} is no UUID, and ids on Supabase are UUIDs") from None
+
+
 class SupabaseStore(TaskStore):
     """The store behind a project's functions.
 
-    look_s: shortest time between two questions whether others changed anything, 0 for never.
+    look_s: shortest time between two questions whether others changed anything, 0 for never. uuid_of: the UUID that an
+    id is there; raises InvalidInput.
     """
 
-    def __init__(self, functions: Functions, *, max_attempts: int = 3, look_s: float = 5.0) -> None:
+    def __init__(
+        self, functions: Functions, *, max_attempts: int = 3, look_s: float = 5.0,
+        uuid_of: Callable[[str], str] = uuid_of,
+    ) -> None:  # fmt: skip
         self._functions = functions
+        self._id = uuid_of
         self._max_attempts = max_attempts
         self._look_s = look_s
         self._next_look = 0.0
@@ -63,24 +78,24 @@ class SupabaseStore(TaskStore):
     # -- adding -----------------------------------------------------------------------------------------------------
 
     def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
-        return _texts(self._call("create-task", tasks=[_entry(task) for task in tasks])["task_ids"])
+        return _texts(self._call("create-task", tasks=[self._entry(task) for task in tasks])["task_ids"])
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task:
-        return _task(self._ask("get_task", task_id=_id(task_id)))
+        return _task(self._ask("get_task", task_id=self._id(task_id)))
 
     def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
         return _tasks(self._ask("list_tasks", status=status, task_type=task_type, limit=max(limit, 0)))
 
     def children(self, parent_id: str) -> list[Task]:
-        return _tasks(self._ask("task_children", parent_id=_id(parent_id)))
+        return _tasks(self._ask("task_children", parent_id=self._id(parent_id)))
 
     def dependencies(self, task_id: str) -> list[Task]:
-        return _tasks(self._ask("task_dependencies", task_id=_id(task_id)))
+        return _tasks(self._ask("task_dependencies", task_id=self._id(task_id)))
 
     def events(self, task_id: str) -> list[Event]:
-        return [Event(**event) for event in self._ask("task_timeline", task_id=_id(task_id))]
+        return [Event(**event) for event in self._ask("task_timeline", task_id=self._id(task_id))]
 
     def counts(self) -> dict[Status, int]:
         return {Status(name): number for name, number in self._ask("count_tasks").items()}
@@ -121,26 +136,26 @@ class SupabaseStore(TaskStore):
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
         status: str = "active",
     ) -> HeartbeatReply:  # fmt: skip
-        held = [{"task_id": claim.task_id, "claim_number": claim.claim_number} for claim in claims]
+        held = [{"task_id": self._id(claim.task_id), "claim_number": claim.claim_number} for claim in claims]
         reply = self._call(
             "heartbeat", worker_id=worker_id, claims=held, lease_s=lease_s, current_model=current_model, status=status,
         )  # fmt: skip
         return HeartbeatReply(frozenset(reply["lost"]), frozenset(reply["cancel_requested"]))
 
     def generation_started(self, claim: Claim) -> None:
-        self._ask("generation_started", **_held(claim))
+        self._ask("generation_started", **self._held(claim))
 
     def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
         """Asked once: the next report says more."""
         stored = _json(progress, "progress")
-        return bool(self._ask("task_progress", repeat=False, **_held(claim), progress=stored, event=event))
+        return bool(self._ask("task_progress", repeat=False, **self._held(claim), progress=stored, event=event))
 
     def note(self, claim: Claim, name: str, detail: str) -> None:
-        self._ask("task_note", **_held(claim), name=name, detail=_text(detail))
+        self._ask("task_note", **self._held(claim), name=name, detail=_text(detail))
 
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
-        entries = [_entry(child) for child in children]
-        return _texts(self._ask("fan_out_task", **_held(claim), children=entries, final_child=_id(final_child)))
+        entries, final = [self._entry(child) for child in children], self._id(final_child)
+        return _texts(self._ask("fan_out_task", **self._held(claim), children=entries, final_child=final))
 
     def complete(
         self, claim: Claim, output_location: str | None, *, result_data: Mapping[str, Any] | None = None,
@@ -148,37 +163,37 @@ class SupabaseStore(TaskStore):
     ) -> None:  # fmt: skip
         """The output is published before the row is completed: there is no transaction to do it in. Should the claim
         be lost between the two, what was published lies under a key of that claim, which no row names."""
-        if self._ask("claim_state", **_held(claim)) == "completed":
+        if self._ask("claim_state", **self._held(claim)) == "completed":
             return
         if publish is not None:
             publish()
         location = None if output_location is None else _text(output_location)
         data = None if result_data is None else _json(result_data, "result_data")
-        self._call("complete-task", **_held(claim), output_location=location, result_data=data)
+        self._call("complete-task", **self._held(claim), output_location=location, result_data=data)
 
     def fail(self, claim: Claim, message: str, *, error_class: str) -> None:
-        self._ask("fail_task", **_held(claim), message=_text(message), error_class=error_class)
+        self._ask("fail_task", **self._held(claim), message=_text(message), error_class=error_class)
 
     def retry_later(self, claim: Claim, message: str, *, error_class: str, delay_s: float) -> Status:
         now = self._ask(
-            "retry_task_later", **_held(claim), message=_text(message), error_class=error_class, delay_s=delay_s,
+            "retry_task_later", **self._held(claim), message=_text(message), error_class=error_class, delay_s=delay_s,
             max_attempts=self._max_attempts,
         )  # fmt: skip
         return Status(now)
 
     def release(self, claim: Claim) -> None:
-        self._ask("release_task", **_held(claim))
+        self._ask("release_task", **self._held(claim))
 
     def cancelled(self, claim: Claim) -> None:
-        self._ask("task_cancelled", **_held(claim))
+        self._ask("task_cancelled", **self._held(claim))
 
     # -- from outside -----------------------------------------------------------------------------------------------
 
     def cancel(self, task_id: str) -> Status:
-        return Status(self._call("cancel-task", task_id=_id(task_id))["status"])
+        return Status(self._call("cancel-task", task_id=self._id(task_id))["status"])
 
     def retry(self, task_id: str) -> Status:
-        return Status(self._ask("retry_task", task_id=_id(task_id)))
+        return Status(self._ask("retry_task", task_id=self._id(task_id)))
 
     # -- life of the connection -------------------------------------------------------------------------------------
 
@@ -219,29 +234,17 @@ class SupabaseStore(TaskStore):
             raise StoreError(f"{function}: its answer is no JSON object; does SUPABASE_URL name a project of ours?")
         return answer
 
+    def _held(self, claim: Claim) -> dict[str, Any]:
+        return {"task_id": self._id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
 
-def _id(value: str) -> str:
-    """The UUID that an id is there. Raises InvalidInput when it is none."""
-    if value == DEFAULT_PROJECT_ID:
-        return DEFAULT_PROJECT
-    try:
-        return str(uuid.UUID(value))
-    except ValueError:
-        raise InvalidInput(f"{value!r} is no UUID, and ids on Supabase are UUIDs") from None
-
-
-def _held(claim: Claim) -> dict[str, Any]:
-    return {"task_id": _id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
-
-
-def _entry(task: NewTask) -> dict[str, Any]:
-    return asdict(task) | {
-        "id": _id(task.id),
-        "params": json.loads(encoded(task.params, "params")),
-        "dependant_on": [_id(needed) for needed in task.dependant_on],
-        "project_id": _id(task.project_id),
-        "parent_id": task.parent_id and _id(task.parent_id),
-    }
+    def _entry(self, task: NewTask) -> dict[str, Any]:
+        return asdict(task) | {
+            "id": self._id(task.id),
+            "params": json.loads(encoded(task.params, "params")),
+            "dependant_on": [self._id(needed) for needed in task.dependant_on],
+            "project_id": self._id(task.project_id),
+            "parent_id": task.parent_id and self._id(task.parent_id),
+        }
 
 
 def _text(text: str) -> str:

@@ -188,7 +188,7 @@ def test_32_claimers_share_10000_tasks_without_duplicates(database: Database) ->
 
 def test_a_claim_passes_by_rows_that_another_is_just_taking(store: PostgresStore) -> None:
     first, second = store.add_many([NewTask(task_type="t2v", params={}) for _ in range(2)])
-    with store._connection.transaction():
+    with store.connection.transaction():
         assert [task.id for task in store.claim("w1", lease_s=60)] == [first]
         assert [task.id for task in PostgresStore(store.database).claim("w2", lease_s=60, limit=9)] == [second]
 

@@ -11,7 +11,7 @@ import pytest
 from postgres_server import MIGRATIONS, Connection, Database, call, server
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
-from postgres_store import PostgresStore
+from postgres_store import PostgresStore, held
 
 from source.errors import StaleClaim
 from source.store.types import NewTask
@@ -159,12 +159,11 @@ def test_two_last_children_that_end_at_once_end_their_parent(store: PostgresStor
     store.fan_out(claimed.claim, children, final_child=children[1].id)
     one, two = (task.claim for task in store.claim("w", lease_s=60, limit=2))
     other = PostgresStore(store.database)
-    with pytest.raises(psycopg.errors.LockNotAvailable), store._connection.transaction():
-        store._ask("complete_task", **store._held(one), p_output_location="a")
+    with pytest.raises(psycopg.errors.LockNotAvailable), store.connection.transaction():
+        call(store.connection, "complete_task", **held(one), p_output_location="a")
         with other.database.acting("service_role") as impatient:
             impatient.execute("set lock_timeout = '100ms'")
-            held = other._held(two)
-            call(impatient, "complete_task", **held, p_output_location="b")
+            call(impatient, "complete_task", **held(two), p_output_location="b")
     store.complete(one, "a")
     other.complete(two, "b")
     assert store.get(parent).output_location == "b"
@@ -177,7 +176,7 @@ def test_what_is_added_while_its_dependency_fails_waits_and_is_refused(store: Po
     entry = json.dumps([{"task_type": "t2v", "params": {}, "dependant_on": first}])
     with store.database.acting("service_role") as adding:
         adding.execute("set lock_timeout = '100ms'")
-        with store._connection.transaction():
+        with store.connection.transaction():
             store.fail(task.claim, "boom", error_class="engine")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 call(adding, "add_tasks", p_tasks=entry)
@@ -190,10 +189,10 @@ def test_a_failure_waits_for_what_is_just_being_added_and_takes_it_along(store: 
     [task] = store.claim("w", lease_s=60)
     with store.database.acting("service_role") as failing:
         failing.execute("set lock_timeout = '100ms'")
-        with store._connection.transaction():
+        with store.connection.transaction():
             after = a_row(store, dependant_on=(first,))
             with pytest.raises(psycopg.errors.LockNotAvailable):
-                call(failing, "fail_task", **store._held(task.claim), p_message="boom", p_error_class="engine")
+                call(failing, "fail_task", **held(task.claim), p_message="boom", p_error_class="engine")
     store.fail(task.claim, "boom", error_class="engine")
     assert store.get(after).status == "Failed"
 
