@@ -230,7 +230,9 @@ class EdgeFunctions:
             return value
         said = self._clean(_said(value, response), token)
         if response.status_code in PASSING:
-            raise _Passing(StoreError(f"{function}: {said}"), retry_after_s(response.headers))
+            raise _Passing(
+                StoreError(f"{function}: {said} (HTTP {response.status_code})"), retry_after_s(response.headers)
+            )
         raise _refusal(function, response, value, said)
 
     def _address(self, function: str) -> str:
@@ -290,7 +292,7 @@ def _said(value: Any, response: requests.Response) -> str:
     fields = value if isinstance(value, dict) else {}
     named = next((str(fields[name]) for name in ("error", "message", "msg") if fields.get(name)), "")
     said = named or " ".join(response.text.split()) or response.reason or "no reason given"
-    return f"{said} (HTTP {response.status_code})"
+    return str(said)
 
 
 def _refusal(function: str, response: requests.Response, value: Any, said: str) -> Exception:
@@ -298,26 +300,27 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
     fields = value if isinstance(value, dict) else {}
     match response.status_code:
         case 400:
-            return InvalidInput(f"{said}, by {function}", field=fields.get("field"))
+            field = fields.get("field")
+            return InvalidInput(f"{said.removeprefix(f'{field}: ')} ({function})", field=field)
         case 401:
             return TokenRefused(
                 f"{function}: the token was refused: {said}; give a valid one by SUPABASE_ACCESS_TOKEN, or renew it in "
                 "its @FILE"
             )
         case 403 | 422:
-            return RefusedWrite(f"{function}: {said}")
+            return RefusedWrite(f"{said} ({function})")
         case 404 if fields.get("code") == "PT404":
-            return TaskNotFound(f"{function}: {said}")
+            return TaskNotFound(f"{said} ({function})")
         case 404:
             return StoreError(f"{function}: there is no such function: {said}; deploy supabase/functions")
         case 424:
             return DamagedUpload(f"{function}: {said}")
         case 409:
-            return StaleClaim(f"{function}: {said}")
+            return StaleClaim(f"{said} ({function})")
         case status if 300 <= status < 400:
             where = redact(response.headers.get("Location", "another address"))
             return StoreError(f"{function}: the address leads to {where}; set SUPABASE_URL to where it ends")
-    return StoreError(f"{function}: {said}")
+    return StoreError(f"{function}: {said} (HTTP {response.status_code})")
 
 
 # ---- waits
@@ -331,4 +334,4 @@ def _wait_s(state: RetryCallState) -> float:
 
 def _say_so(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.info("%s; asked again in %.1f s", error, state.upcoming_sleep)
+    log.debug("%s; asked again in %.1f s", error, state.upcoming_sleep)

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: what DEFAULT_PROJECT_ID is called there
 DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
+#: the functions hand out no more at once
+MOST_CLAIMED, MOST_LISTED = 100, 1000
 
 _TASK_FIELDS = frozenset(field.name for field in fields(Task))
 _WORKER_FIELDS = tuple(field.name for field in fields(WorkerRow))
@@ -86,7 +88,9 @@ class SupabaseStore(TaskStore):
         return _task(self._ask("get_task", task_id=self._id(task_id)))
 
     def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
-        return _tasks(self._ask("list_tasks", status=status, task_type=task_type, limit=max(limit, 0)))
+        if limit <= 0:
+            return []
+        return _tasks(self._ask("list_tasks", status=status, task_type=task_type, limit=min(limit, MOST_LISTED)))
 
     def children(self, parent_id: str) -> list[Task]:
         return _tasks(self._ask("task_children", parent_id=self._id(parent_id)))
@@ -116,12 +120,15 @@ class SupabaseStore(TaskStore):
         task_types: Collection[str] | None = None,
     ) -> list[Task]:  # fmt: skip
         """Never repeated: rows of an answer that got lost are queued again when their lease ends."""
+        if limit <= 0:
+            return []
         if self._seen is None and self._look_s:
             self._look()
         try:
             answer = self._call(
-                "claim-next-task", worker_id=worker_id, lease_s=lease_s, limit=limit, loaded_model=loaded_model,
-                task_types=None if task_types is None else list(task_types), max_attempts=self._max_attempts,
+                "claim-next-task", worker_id=worker_id, lease_s=lease_s, limit=min(limit, MOST_CLAIMED),
+                loaded_model=loaded_model, task_types=None if task_types is None else list(task_types),
+                max_attempts=self._max_attempts,
             )  # fmt: skip
         except NoAnswer as error:
             raise NoAnswer(f"{error}; a task that it claimed is queued again within {lease_s:g} s") from error
