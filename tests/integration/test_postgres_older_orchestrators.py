@@ -328,8 +328,8 @@ def held(task: Task) -> dict[str, Any]:
 def test_two_last_children_that_end_at_once_end_their_orchestrator(store: PostgresStore, service: Connection) -> None:
     orchestrator, *_ = fanned_out(store, service)
     one, two = store.claim("new", lease_s=60, limit=2)
-    with pytest.raises(psycopg.errors.LockNotAvailable), store._connection.transaction():
-        call(store._connection, "complete_task", **held(one), p_output_location="a")
+    with pytest.raises(psycopg.errors.LockNotAvailable), store.connection.transaction():
+        call(store.connection, "complete_task", **held(one), p_output_location="a")
         service.execute("set lock_timeout = '100ms'")
         call(service, "complete_task", **held(two), p_output_location="b")
     store.complete(one.claim, "a")
