@@ -34,6 +34,7 @@ const MAX_KEY_BYTES = 1024;
 // What one HEAD may take, and reading or writing a whole object.
 const LOOK_TIMEOUT_MS = 10_000;
 const TRANSFER_TIMEOUT_MS = 60_000;
+const BLOCK_BYTES = 64 * 1024;
 
 interface Bucket {
   name: string;
@@ -264,12 +265,17 @@ function verifyMaxBytes(): number {
   return Number(Deno.env.get("STORAGE_VERIFY_MAX_MB") || "256") * 1024 * 1024;
 }
 
-/** Hex. Holds one chunk at a time. */
+/** Hex. Reads into one block, again and again: memory stays as it is, however large the object. */
 async function hashOf(key: string, algorithm: string): Promise<string> {
   const answer = await asked("GET", key, TRANSFER_TIMEOUT_MS);
   const hash = createHash(algorithm);
   try {
-    for await (const chunk of answer?.body ?? []) hash.update(chunk);
+    const reader = answer?.body?.getReader({ mode: "byob" });
+    let part = await reader?.read(new Uint8Array(BLOCK_BYTES));
+    while (part?.value && !part.done) {
+      hash.update(part.value);
+      part = await reader!.read(new Uint8Array(part.value.buffer));
+    }
   } catch {
     throw unavailable("the S3 endpoint broke off; try again");
   }
