@@ -163,10 +163,11 @@ create index task_events_changes on public.task_events (id)
     where name in ('queued', 'released', 'rescued', 'retry', 'fanned_out', 'complete', 'failed', 'cancelled',
                    'cancel_requested');
 
--- What was made: one row for each completed task with an output, so a repeated completion adds none.
+-- What was made: one row for each completed task with an output, so a repeated completion adds none. What a person
+-- uploaded has no task.
 create table public.generations (
     id uuid primary key default gen_random_uuid(),
-    task_id uuid not null unique references public.tasks (id) on delete cascade,
+    task_id uuid unique references public.tasks (id) on delete cascade,
     parent_task_id uuid,
     project_id uuid not null references public.projects (id) on delete cascade,
     type text,

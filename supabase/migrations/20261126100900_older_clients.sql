@@ -6,25 +6,32 @@
 set lock_timeout = '10s';
 set statement_timeout = '5min';
 
--- p_include_active is a part of the older signature and changes nothing: rows of others are never handed out.
-create function public.claim_next_task_service_role(
-    p_worker_id text, p_include_active boolean default false, p_run_type text default null,
-    p_same_model_only boolean default false
-) returns table (task_id uuid, params jsonb, task_type text, project_id uuid, user_id uuid)
-language plpgsql security definer set search_path = ''
+create function private.claim_older(p_worker_id text, p_run_type text, p_same_model_only boolean)
+returns setof public.tasks
+language plpgsql set search_path = ''
 as $$
 begin
     perform private.check_worker(p_worker_id, null);
     perform private.end_unreadable();
     perform private.rescue_expired(3, null);
     return query
-        select task.id, task.params, task.task_type, task.project_id, project.user_id
-        from private.claim(row(p_worker_id, interval '2 hours',
+        select * from private.claim(row(p_worker_id, interval '2 hours',
             (select worker.current_model from public.workers as worker
              where worker.id = p_worker_id and worker.status = 'active'),
-            p_same_model_only, null, p_run_type, null, null, null, true), 1) as task
-        join public.projects as project on project.id = task.project_id;
+            p_same_model_only, null, p_run_type, null, null, null, true), 1);
 end
+$$;
+
+-- p_include_active is a part of the older signature and changes nothing: rows of others are never handed out.
+create function public.claim_next_task_service_role(
+    p_worker_id text, p_include_active boolean default false, p_run_type text default null,
+    p_same_model_only boolean default false
+) returns table (task_id uuid, params jsonb, task_type text, project_id uuid, user_id uuid)
+language sql security definer set search_path = ''
+as $$
+    select task.id, task.params, task.task_type, task.project_id,
+        (select user_id from public.projects where id = task.project_id)
+    from private.claim_older(p_worker_id, p_run_type, p_same_model_only) as task
 $$;
 
 -- The older contract stored no worker here; a row needs one, so the person stands for it.

@@ -18,20 +18,20 @@ create table public.task_uploads (
     primary key (task_id, claim_number, storage_path)
 );
 
--- The row, locked, when the claim holds it. Clients of the older contract give no claim number: it is enough that the row
--- was claimed by such a client, and by this worker where one is named. Raises PT409.
+-- The row, locked, when the claim holds it. Clients of the older contract may leave out the claim number: it is enough
+-- that the row was claimed by such a client, and by this worker where one is named. Theirs are also the orchestrators that
+-- wait. Raises PT409.
 create function private.held(p_task_id uuid, p_worker_id text, p_claim_number bigint) returns public.tasks
 language plpgsql set search_path = ''
 as $$
 declare
     v_task public.tasks;
 begin
-    if p_claim_number is not null then
-        return private.claimed(p_task_id, p_worker_id, p_claim_number);
-    end if;
     select * into v_task from public.tasks where id = p_task_id for update;
-    if not private.holds_unfenced(v_task, p_worker_id) then
-        perform private.raise_stale(p_task_id, coalesce(p_worker_id, 'an unnamed worker'), null);
+    if not private.holds(v_task, p_worker_id, p_claim_number) and not (
+        private.holds_unfenced(v_task, p_worker_id)
+        and coalesce(p_claim_number, v_task.claim_number) = v_task.claim_number) then
+        perform private.raise_stale(p_task_id, coalesce(p_worker_id, 'an unnamed worker'), p_claim_number);
     end if;
     return v_task;
 end

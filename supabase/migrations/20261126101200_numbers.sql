@@ -46,6 +46,17 @@ $$;
 
 -- -- task-counts --------------------------------------------------------------------------------------------------
 
+-- For the limit of create-task: how many rows the caller made within a minute. Children of a fan-out do not count.
+create function public.creations_in_last_minute() returns bigint
+language sql stable set search_path = ''
+as $$
+    select count(*)
+    from (
+        select from public.tasks
+        where created_at > now() - interval '1 minute' and parent_id is null and orchestrator_id is null limit 1000
+    ) as made
+$$;
+
 -- How much there is to do: for the service of everybody, for a person of their own. p_include_active false leaves out the
 -- list active_tasks. SECURITY DEFINER: claimable is not for callers.
 create function public.task_counts(p_run_type text default null, p_include_active boolean default true) returns jsonb
@@ -79,6 +90,15 @@ as $$
         private.running(null, p_run_type) as running (count)
 $$;
 
+create function private.user_info(p_person uuid) returns jsonb
+language sql stable set search_path = ''
+as $$
+    select jsonb_build_object('user_id', p_person, 'credits', person.credits,
+        'allows_local', coalesce(person.settings #>> '{ui,generationMethods,onComputer}', 'true') <> 'false',
+        'allows_cloud', coalesce(person.settings #>> '{ui,generationMethods,inCloud}', 'true') <> 'false')
+    from (select p_person as id) as asked left join public.users as person on person.id = asked.id
+$$;
+
 -- Their own workers may take more than max_in_progress rows; the summary is about workers of the service.
 create function private.numbers_of_person(p_person uuid, p_run_type text) returns jsonb
 language sql stable set search_path = ''
@@ -87,9 +107,7 @@ as $$
         'user_id', p_person,
         'totals', jsonb_build_object('queued_only', queued.count, 'active_only', running.count,
             'queued_plus_active', queued.count + running.count, 'eligible_queued', queued.count),
-        'user_info', jsonb_build_object('user_id', p_person, 'credits', person.credits,
-            'allows_local', coalesce(person.settings #>> '{ui,generationMethods,onComputer}', 'true') <> 'false',
-            'allows_cloud', coalesce(person.settings #>> '{ui,generationMethods,inCloud}', 'true') <> 'false'),
+        'user_info', private.user_info(p_person),
         'debug_summary', jsonb_build_object('at_capacity', running.count >= allowed.count,
             'capacity_used_pct', round(100.0 * running.count / greatest(allowed.count, 1)),
             'can_claim_more', running.count < allowed.count))
@@ -98,8 +116,8 @@ as $$
         select count(*) from private.claimable
         where on_computer and (p_run_type is null or run_type = p_run_type)
             and project_id in (select id from public.projects where user_id = p_person)) as queued
-    left join public.users as person on person.id = p_person
-    cross join lateral (select coalesce(person.max_in_progress, 5)) as allowed (count)
+    cross join (
+        select coalesce((select max_in_progress from public.users where id = p_person), 5)) as allowed (count)
 $$;
 
 -- The first 100 of the rows that count as queued, in the order of claims. No orchestrators.
@@ -166,4 +184,4 @@ as $$
     where worker.last_heartbeat > now() - interval '1 day' and (p_person is null or worker.user_id = p_person)
 $$;
 
-select private.open_to('{latest_change,installation,task_counts}', '{}');
+select private.open_to('{latest_change,installation,task_counts,creations_in_last_minute}', '{}');

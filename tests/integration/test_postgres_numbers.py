@@ -132,3 +132,18 @@ def test_the_numbers_of_a_worker(store: PostgresStore, service: Connection) -> N
     assert 90 <= worker.pop("average_seconds") < 100
     assert worker == {"id": "w", "status": "active", "current_model": "wan", "tasks_in_progress": 1,
                       "completed_last_hour": 1, "failed_last_hour": 1}  # fmt: skip
+
+
+def test_a_person_s_pace_counts_what_they_made_themselves(
+    store: PostgresStore, service: Connection, anna: Connection
+) -> None:
+    store.add(NewTask(task_type="t2v", params={}))
+    orchestrator = store.add(NewTask(task_type="travel_orchestrator", params={}, project_id=HERS))
+    assert call(anna, "creations_in_last_minute") == 1
+    [task] = store.claim("w", lease_s=60, task_types=["travel_orchestrator"])
+    child = NewTask.child(task, "segment:0", "t2v", {})
+    store.add(NewTask(task_type="t2v", params={"orchestrator_task_id_ref": orchestrator}, project_id=HERS))
+    store.fan_out(task.claim, [child], final_child=child.id)
+    assert call(anna, "creations_in_last_minute") == 1
+    service.execute("update public.tasks set created_at = now() - interval '61 s'")
+    assert call(anna, "creations_in_last_minute") == 0

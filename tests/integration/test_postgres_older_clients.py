@@ -231,6 +231,69 @@ def test_the_small_questions(store: PostgresStore, service: Connection) -> None:
     assert rows(service, "get_task_model", p_params=params) == [("wan",)]
 
 
+def test_the_oldest_functions_claim_complete_and_fail(store: PostgresStore, service: Connection) -> None:
+    first, second = a_row(store), a_row(store)
+    [[task_id, status, attempts, worker_id, started, data, _, task_type]] = rows(
+        service, "func_claim_available_task", worker_id_param="old"
+    )
+    assert (str(task_id), status, attempts, worker_id, task_type) == (first, "In Progress", 0, "old", "t2v")
+    assert data == {"prompt": "x"} and started is not None
+    assert rows(service, "complete_task_with_timing", p_task_id=first, p_output_location="a.mp4") == [(True,)]
+    assert store.get(first).output_location == "a.mp4"
+    rows(service, "func_claim_available_task", worker_id_param="old")
+    assert rows(service, "func_mark_task_failed", p_task_id=second, p_error_message="boom") == [(True,)]
+    assert store.get(second).error_message == "boom"
+    for function, values in (
+        ("complete_task_with_timing", {"p_output_location": "x"}), ("func_mark_task_failed", {"p_error_message": "x"})
+    ):  # fmt: skip
+        with pytest.raises(psycopg.Error) as error:
+            rows(service, function, p_task_id="none", **values)
+        assert error.value.sqlstate == "PT400"
+
+
+def test_a_worker_that_is_to_stop_gets_nothing(store: PostgresStore, service: Connection) -> None:
+    a_row(store)
+    store.heartbeat("old", [], lease_s=60, status="terminating")
+    assert rows(service, "func_claim_available_task", worker_id_param="old") == []
+
+
+def test_why_rows_are_not_handed_out(store: PostgresStore, service: Connection) -> None:
+    service.execute("insert into public.users (id, credits, max_in_progress) values (%s, 7, 1)", (ANNA,))
+    service.execute("insert into public.projects (id, user_id, name) values (%s, %s, 'hers')", (HERS, ANNA))
+    first = a_row(store, project_id=HERS)
+    second = a_row(store, project_id=HERS)
+    a_row(store, project_id=HERS, dependant_on=(first,))
+    a_row(store)
+    paused = a_row(store)
+    service.execute("update public.tasks set paused = true where id = %s", (paused,))
+    store.claim("w", lease_s=60)
+    [[found]] = rows(service, "analyze_task_availability_service_role")
+    assert (found["total_tasks"], found["eligible_tasks"]) == (4, 1)
+    assert found["rejection_reasons"] == {
+        "no_credits": 0, "cloud_disabled": 0, "dependency_blocked": 1, "at_limit": 1, "held_up": 1
+    }  # fmt: skip
+    assert [user["in_progress_tasks"] for user in found["user_stats"]] == [1]
+    [[found]] = rows(service, "analyze_task_availability_service_role", p_include_active=True, p_run_type="gpu")
+    assert found["total_tasks"] == 5
+    service.execute("update public.users set credits = 0")
+    [[found]] = rows(service, "analyze_task_availability_service_role")
+    assert found["rejection_reasons"]["no_credits"] == 2
+    [[hers]] = rows(service, "analyze_task_availability_user_pat", p_user_id=ANNA)
+    assert (hers["eligible_count"], hers["user_info"]["credits"]) == (1, 0)
+    assert hers["projects"] == [{"id": HERS, "name": "hers"}]
+    blocked, free = hers["recent_tasks"]
+    assert (free["id"], free["dependency_blocking"], blocked["dependency_blocking"]) == (second, False, True)
+
+
+def test_cancelling_ends_a_row_whose_worker_would_not_hear_of_it(store: PostgresStore, service: Connection) -> None:
+    added = a_row(store)
+    older_claim(service)
+    assert store.cancel(added) == Status.CANCELLED
+    with pytest.raises(psycopg.Error) as error:
+        update(service, added, "Complete", "too late")
+    assert error.value.sqlstate == "PT422"
+
+
 def test_logs_are_kept_48_hours(service: Connection) -> None:
     logs = [json.dumps({"message": "old", "timestamp": "2026-01-01T00:00:00Z", "source_type": "orchestrator"}),
             json.dumps({"message": "new"})]  # fmt: skip

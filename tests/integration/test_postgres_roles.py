@@ -16,8 +16,9 @@ ANNA, BEN = "aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000
 HERS, HIS = "aaaaaaaa-0000-4000-8000-00000000000a", "bbbbbbbb-0000-4000-8000-00000000000b"
 QUEUED, RUNNING = "bbbbbbbb-0000-4000-8000-0000000000c1", "bbbbbbbb-0000-4000-8000-0000000000c2"
 FAILED, OURS = "bbbbbbbb-0000-4000-8000-0000000000c3", "cccccccc-0000-4000-8000-0000000000c4"
+HIS_SHOT, HIS_IMAGE = "bbbbbbbb-0000-4000-8000-0000000000d1", "bbbbbbbb-0000-4000-8000-0000000000d2"
 TABLES = ("users", "projects", "user_api_tokens", "task_types", "workers", "tasks", "task_events", "generations",
-          "system_logs", "task_uploads")  # fmt: skip
+          "system_logs", "task_uploads", "shots", "shot_generations")  # fmt: skip
 
 
 def held(task_id: str = RUNNING, worker_id: str = "ben-box", claim_number: int = 1) -> dict[str, Any]:
@@ -46,6 +47,11 @@ def people(database: Database) -> Database:
              p_logs=json.dumps([{"message": "hello", "task_id": RUNNING}]))  # fmt: skip
         call(ben, "create_api_token", p_name="laptop")
         call(ben, "declare_upload", **held(), p_filename="a.mp4")
+        ben.execute("insert into public.generations (id, project_id, type, location) values (%s, %s, 'image', 'y')",
+                    (HIS_IMAGE, HIS))  # fmt: skip
+        ben.execute("insert into public.shots (id, project_id) values (%s, %s)", (HIS_SHOT, HIS))
+        ben.execute("insert into public.shot_generations (shot_id, generation_id, timeline_frame) values (%s, %s, 0)",
+                    (HIS_SHOT, HIS_IMAGE))  # fmt: skip
     with database.acting("service_role") as service:
         service.execute("insert into public.tasks (id, task_type, params) values (%s, 't2v', '{}')", (OURS,))
         service.execute("insert into public.generations (task_id, project_id, location) values (%s, %s, 'x')",
@@ -72,9 +78,11 @@ VISIBLE = {
     "user_api_tokens": (None, None, 1),
     "workers":         (0, 1, 1),
     "tasks":           (0, 3, 4),
-    "generations":     (0, 1, 1),
+    "generations":     (0, 2, 2),
     "system_logs":     (0, 1, 1),
     "task_uploads":    (0, 1, 1),
+    "shots":           (0, 1, 1),
+    "shot_generations": (0, 1, 1),
 }  # fmt: skip
 
 
@@ -112,7 +120,8 @@ def test_the_reading_functions_show_a_person_nothing_of_others(people: Database)
     with people.acting("authenticated", ANNA) as anna:
         assert call(anna, "list_tasks") == call(anna, "list_workers") == []
         assert call(anna, "task_timeline", p_task_id=RUNNING) == []
-        assert call(anna, "open_tasks") == call(anna, "latest_change") == 0
+        assert call(anna, "open_tasks") == call(anna, "latest_change") == call(anna, "creations_in_last_minute") == 0
+        assert call(anna, "orchestrator_children", p_orchestrator_task_id=RUNNING) == []
         assert call(anna, "declared_uploads", p_task_id=RUNNING) == []
         counts = call(anna, "task_counts")
         assert counts["queued_tasks"] == counts["active_tasks"] == counts["workers"] == []
@@ -146,6 +155,22 @@ ATTEMPTS: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "cancel": ("PT404", lambda db: call(db, "cancel_task", p_task_id=QUEUED)),
     "retry": ("PT404", lambda db: call(db, "retry_task", p_task_id=FAILED)),
     "older update": ("PT404", lambda db: call(db, "func_update_task_status", p_task_id=QUEUED, p_status="Cancelled")),
+    "older completion": ("PT404", lambda db: call(
+        db, "complete_task_with_timing", p_task_id=RUNNING, p_output_location="hers")),
+    "older failure": ("PT404", lambda db: call(db, "func_mark_task_failed", p_task_id=RUNNING, p_error_message="x")),
+    "analyse for him": ("PT403", lambda db: call(db, "analyze_task_availability_user_pat", p_user_id=BEN)),
+    "analyse all": ("42501", lambda db: call(db, "analyze_task_availability_service_role")),
+    "claim what is available": ("42501", lambda db: db.execute("select public.func_claim_available_task('anna')")),
+    "his prompts": ("PT404", lambda db: call(
+        db, "update_shot_pair_prompts", p_shot_id=HIS_SHOT, p_enhanced_prompts=["hers"])),
+    "a shot in his project": ("42501", lambda db: db.execute(
+        "insert into public.shots (project_id) values (%s)", (HIS,))),
+    "an image in his shot": ("42501", lambda db: db.execute(
+        "insert into public.shot_generations (shot_id, generation_id) values (%s, %s)", (HIS_SHOT, HIS_IMAGE))),
+    "an image in his project": ("42501", lambda db: db.execute(
+        "insert into public.generations (project_id, location) values (%s, 'hers')", (HIS,))),
+    "a result of his task": ("42501", lambda db: db.execute(
+        "insert into public.generations (project_id, task_id, location) values (%s, %s, 'hers')", (HERS, RUNNING))),
     "older claim": ("PT404", lambda db: call(
         db, "safe_update_task_status", p_task_id=QUEUED, p_status="In Progress", p_worker_id="anna")),
     "claim for him": ("PT403", lambda db: call(db, "claim_next_task_user_pat", p_user_id=BEN)),

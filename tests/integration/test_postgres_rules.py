@@ -16,6 +16,7 @@ from postgres_store import PostgresStore, held
 from source.errors import StaleClaim
 from source.store.types import NewTask
 
+SOMEBODY = "aaaaaaaa-0000-4000-8000-000000000001"
 HELD = {"worker_id": "'w'", "claimed_at": "now()", "lease_expires_at": "now()"}
 
 
@@ -222,7 +223,7 @@ def test_every_table_has_row_level_security(database: Database) -> None:
         tables = superuser.execute("""
             select relname, relrowsecurity from pg_class
             where relkind = 'r' and relnamespace in ('public'::regnamespace, 'private'::regnamespace)""").fetchall()
-    assert len(tables) == 10
+    assert len(tables) == 12
     assert [name for name, secured in tables if not secured] == []
 
 
@@ -236,4 +237,36 @@ def test_the_migrations_apply_in_order_on_a_bare_project_and_are_refused_a_secon
         with pytest.raises(psycopg.errors.DuplicateSchema), owner.transaction():
             owner.execute(MIGRATIONS[0].read_bytes())
     assert PostgresStore(bare).counts()["Queued"] == 0
+    server().drop(bare)
+
+
+# What hosted Supabase Storage has of tables, as far as it matters here.
+STORAGE = """
+create schema storage;
+create table storage.buckets (id text primary key, name text not null unique, public boolean default false);
+create table storage.objects (id uuid primary key default gen_random_uuid(), bucket_id text, name text);
+alter table storage.buckets enable row level security;
+alter table storage.objects enable row level security;
+grant usage on schema storage to anon, authenticated, service_role, project_owner;
+grant all on storage.buckets, storage.objects to anon, authenticated, service_role, project_owner;
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, False])
+def test_on_hosted_storage_the_bucket_is_made_once_and_nobody_writes_past_it(chosen: bool | None) -> None:
+    bare = server().bare()
+    with bare.acting() as owner:
+        owner.execute(STORAGE.encode())
+        if chosen is not None:
+            owner.execute("insert into storage.buckets values ('image_uploads', 'image_uploads', %s)", (chosen,))
+        owner.execute("set session authorization project_owner")
+        for migration in MIGRATIONS:
+            with owner.transaction():
+                owner.execute(migration.read_bytes())
+        assert owner.execute("select name, public from storage.buckets").fetchall() == [
+            ("image_uploads", chosen is None)
+        ]
+    for role in ("anon", "authenticated"):
+        with bare.acting(role, SOMEBODY) as caller, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            caller.execute("insert into storage.objects (bucket_id, name) values ('image_uploads', 'x')")
     server().drop(bare)
