@@ -111,6 +111,7 @@ class Stack:
             "S3_SECRET_ACCESS_KEY": state.s3_secret,
             "STORAGE_BUCKET": BUCKET,
             "STORAGE_PUBLIC": "true",
+            "STORAGE_VERIFY_MAX_MB": "256",
         }
 
     def environment(self) -> dict[str, str]:

@@ -47,6 +47,8 @@ declare
     v_task public.tasks;
 begin
     update public.tasks set status = 'Complete', output_location = p_output_location, result_data = p_result_data,
+        -- front ends of the older contract look for the picture there
+        params = params || jsonb_strip_nulls(jsonb_build_object('thumbnail_url', p_result_data ->> 'thumbnail_url')),
         error_message = null, error_class = null, generation_processed_at = clock_timestamp(),
         updated_at = clock_timestamp()
     where id = p_task_id returning * into v_task;

@@ -164,11 +164,12 @@ function fileIn(
   if (!data || !name) {
     throw badInput(data ? nameField : dataField, `${dataField} and ${nameField} go together`);
   }
-  if (data.length / 4 * 3 > MAX_FILE_BYTES + 2) {
+  if (data.length % 4 || !BASE64.test(data)) throw badInput(dataField, `${dataField} is not base64`);
+  const bytes = new Uint8Array(Buffer.from(data, "base64"));
+  if (bytes.length > MAX_FILE_BYTES) {
     throw badInput(dataField, `${dataField} has more than 10 MB; use generate-upload-url`);
   }
-  if (data.length % 4 || !BASE64.test(data)) throw badInput(dataField, `${dataField} is not base64`);
-  return { name, bytes: new Uint8Array(Buffer.from(data, "base64")) };
+  return { name, bytes };
 }
 
 function typeOf(name: string): string {

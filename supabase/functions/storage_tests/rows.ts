@@ -3,20 +3,29 @@
 
 import { createHash } from "node:crypto";
 import postgres from "postgres";
+import { disconnect } from "../_shared/database.ts";
 import type { Handler } from "../_shared/endpoint.ts";
 
 export const SERVICE_KEY = Deno.env.get("SUPABASE_SERVICE_ROLE_KEY")!;
 
 let opened: postgres.Sql | undefined;
 
-export function admin(): postgres.Sql {
+function admin(): postgres.Sql {
   opened ??= postgres(Deno.env.get("TEST_ADMIN_URL")!, { max: 1, onnotice: () => {} });
   return opened;
 }
 
-export async function closeAdmin(): Promise<void> {
-  await opened?.end();
-  opened = undefined;
+/** A test that leaves no connection behind. */
+export function tested(what: string, work: () => Promise<void>): void {
+  Deno.test(what, async () => {
+    try {
+      await work();
+    } finally {
+      await disconnect();
+      await opened?.end();
+      opened = undefined;
+    }
+  });
 }
 
 export interface Person {
@@ -51,17 +60,17 @@ export async function claimed(owner: Person | null): Promise<Claim> {
 
 /** A task that a client of the older contract holds. Its id. */
 export async function claimedByOlder(owner: Person, type = "t2v", worker = "older"): Promise<string> {
-  const id = await queued(owner, type);
+  const id = await queued(owner, type, 9);
   const [row] = await admin()`select task_id from public.claim_next_task_service_role(${worker})`;
   if (row?.task_id !== id) throw new Error(`claimed ${row?.task_id} instead of ${id}`);
   return id;
 }
 
-export async function queued(owner: Person | null, type: string): Promise<string> {
+export async function queued(owner: Person | null, type: string, priority = 0): Promise<string> {
   const id = crypto.randomUUID();
   const project = owner?.project ?? "00000000-0000-0000-0000-000000000000";
-  await admin()`insert into public.tasks (id, task_type, params, project_id)
-    values (${id}, ${type}, '{"prompt": "a"}', ${project})`;
+  await admin()`insert into public.tasks (id, task_type, params, project_id, priority)
+    values (${id}, ${type}, '{"prompt": "a"}', ${project}, ${priority})`;
   return id;
 }
 
