@@ -93,7 +93,7 @@ class RunContext:
         self._moved: tuple[str, int, int] | None = None
         self._generations = 0
         self._store_progress = ProgressReport(
-            workplace.store, task.claim, token, interval_s=workplace.settings.progress_interval_s
+            workplace.store, task.claim, token, interval_s=workplace.settings.report_interval_s
         )
 
     @cached_property

@@ -110,7 +110,9 @@ class Settings(BaseSettings):
         5, ge=0, description="seconds after which a generation is claimed although another is still being prepared"
     )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
-    progress_interval_s: float = Field(1, ge=0, description="shortest time between two stored progress reports")
+    progress_interval_s: float | None = Field(
+        None, ge=0, description="shortest time between two stored progress reports; default: 1, on Supabase 5"
+    )
     checkpoint_interval_s: float = Field(
         2, ge=0, description="shortest time between two kept states of a running generation; 0 keeps each step's"
     )
@@ -228,6 +230,12 @@ class Settings(BaseSettings):
                         "the network is trusted"
                     )
         return self
+
+    @property
+    def report_interval_s(self) -> float:
+        """`progress_interval_s`, or what suits the database: on Supabase each report is a request."""
+        usual = 5.0 if self.db_type == "supabase" else 1.0
+        return usual if self.progress_interval_s is None else self.progress_interval_s
 
     @property
     def edge_function_urls(self) -> dict[str, str]:
