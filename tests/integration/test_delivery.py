@@ -171,7 +171,7 @@ def test_a_file_that_stays_for_debugging_is_delivered_too(tmp_path: Path) -> Non
     floor = Floor(tmp_path, skip_cleanup=True)
     task = floor.add()
     floor.work()
-    floor.close()
     assert not undelivered(floor)
     [kept] = (floor.settings.main_output_dir / "draw" / f"{task}-1").rglob("*.mp4")
     assert probe_video(kept).num_frames == probe_video(floor.output(task)).num_frames
+    floor.close()
