@@ -33,6 +33,11 @@ def _folders(value: Any) -> Any:
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
 
+def _words(value: Any) -> Any:
+    """A list of texts, separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 def _address(url: str | None) -> str | None:
     """An http(s) URL, without a slash at its end."""
     if url is not None and not re.match(r"https?://[^/\s@]+(/[^\s?#]*)?$", url):
@@ -155,6 +160,15 @@ class Settings(BaseSettings):
 
     download_timeout_s: float = Field(60, gt=0, description="longest silence of a download")
     max_download_mb: int = Field(2048, ge=1, description="largest file that is downloaded")
+    media_dirs: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+        (),
+        description="on Supabase: folders whose files rows may name by path, separated as in PATH; others are refused",
+    )
+    fetch_allow: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="on Supabase: machines of private networks that URLs of rows may lead to, separated by commas: "
+        "`host`, `host:port`, or a network such as `10.1.0.0/16`",
+    )
 
     replicate_api_token: SecretStr | None = Field(None, description="token of Replicate, for magic_edit")
     replicate_base_url: str = Field(
