@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from local_stack import LocalStack
+import requests
+from local_stack import LocalStack, bearer
 from local_stack import stack as stack
 
 from source.devstack.programs import program
@@ -25,3 +28,31 @@ def test_results_are_stored_and_checked(stack: LocalStack, tests: str) -> None:
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_public_address_of_a_result_shows_it(stack: LocalStack) -> None:
+    """All of it over HTTP, as a worker of another machine goes."""
+    anna = stack.person()
+    content = b"a picture" * 100_000
+
+    def ask(function: str, body: dict[str, Any]) -> Any:
+        answer = requests.post(
+            f"{stack.url}/functions/v1/{function}", json=body, headers=bearer(anna.access_token), timeout=10
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    ask("create-task", {"task_type": "t2v", "params": {"prompt": "a"}, "project_id": anna.project_id})
+    [task] = ask("claim-next-task", {"worker_id": "w", "lease_s": 60})["tasks"]
+    claim = {"task_id": task["id"], "worker_id": "w", "claim_number": task["claim_number"]}
+    target = ask("generate-upload-url", claim | {
+        "filename": "Käse & Brot (1)+'2'.png", "content_type": "image/png", "size_bytes": len(content),
+        "md5": hashlib.md5(content, usedforsecurity=False).hexdigest(),
+    })  # fmt: skip
+    sent = requests.put(target["upload_url"], data=content, headers=target["upload_headers"], timeout=10)
+    assert sent.status_code == 200, sent.text
+    done = ask("complete_task", claim | {"output_location": target["public_url"]})
+    assert done["output_location"] == target["public_url"]
+    shown = requests.get(done["output_location"], timeout=10)
+    assert (shown.content, shown.headers["Content-Type"]) == (content, "image/png")
+    assert (stack.objects / target["storage_path"]).read_bytes() == content

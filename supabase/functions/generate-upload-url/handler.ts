@@ -7,6 +7,9 @@ import { objectName, thumbnailName } from "../_shared/filenames.ts";
 import { claim, count, name, optional } from "../_shared/schemas.ts";
 import { publicUrl, type Signed, signedUpload } from "../_shared/storage.ts";
 
+// S3's limit for one PUT
+const MAX_FILE_BYTES = 5 * 1024 ** 3;
+
 const hex = (digits: number) =>
   z.string().toLowerCase().regex(new RegExp(`^[0-9a-f]{${digits}}$`), `must be ${digits} hexadecimal digits`);
 
@@ -21,7 +24,7 @@ const body = claim.extend({
   claim_number: optional(count),
   filename: z.string().min(1).max(1000),
   content_type: contentType,
-  size_bytes: optional(count),
+  size_bytes: optional(count.max(MAX_FILE_BYTES, "more than 5 GB do not go into one upload")),
   sha256: optional(hex(64)),
   md5: optional(hex(32)),
   generate_thumbnail_url: optional(z.boolean()),

@@ -233,6 +233,7 @@ tested("a wrong request for an address names its field", async () => {
     ["content_type", "image/svg+xml"],
     ["content_type", "video/mp4\r\nx: y"],
     ["size_bytes", -1],
+    ["size_bytes", 6 * 1024 ** 3],
     ["sha256", "abc"],
     ["md5", "g".repeat(32)],
   ];
