@@ -2,12 +2,16 @@
 
 import postgres from "postgres";
 import type { Caller } from "./auth.ts";
+import { Refused } from "./errors.ts";
 import { parseJson } from "./json.ts";
 
 export type Sql = postgres.TransactionSql<{ bigint: number }>;
 
 // Below the 15 s after which the most impatient client gives up.
 const STATEMENT_TIMEOUT_MS = "12000";
+
+// For all statements of a request, the wait for a connection included.
+const DEADLINE_MS = 20_000;
 
 const VOID = 2278;
 
@@ -39,8 +43,25 @@ function connections(): postgres.Sql<{ bigint: number }> {
   return pool;
 }
 
-/** Run `work` in one transaction as the caller; it is rolled back when `work` raises. */
+/** Run `work` in one transaction as the caller; it is rolled back when `work` raises. Raises Refused (503) when that takes
+ * too long. */
 export async function asCaller<T>(caller: Caller, work: (sql: Sql) => Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      // whoever answers nothing for so long is gone without a word; its connections would be used for ever
+      void disconnect();
+      reject(new Refused(503, "the database does not answer; try again"));
+    }, DEADLINE_MS);
+  });
+  try {
+    return await Promise.race([transaction(caller, work), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function transaction<T>(caller: Caller, work: (sql: Sql) => Promise<T>): Promise<T> {
   const [role, claims] = caller.kind === "service"
     ? ["service_role", { role: "service_role" }]
     : ["authenticated", { role: "authenticated", sub: caller.userId }];
@@ -77,8 +98,9 @@ export class PostgresArray {
   }
 }
 
-/** Close all connections. For tests: the platform ends a process as a whole. */
+/** Close all connections at once; the next request opens others. */
 export async function disconnect(): Promise<void> {
-  await pool?.end({ timeout: 1 });
+  const old = pool;
   pool = undefined;
+  await old?.end({ timeout: 0 });
 }

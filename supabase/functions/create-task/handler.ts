@@ -5,7 +5,7 @@ import { z } from "zod";
 import type { Caller } from "../_shared/auth.ts";
 import { asCaller, call, type Sql } from "../_shared/database.ts";
 import { endpoint } from "../_shared/endpoint.ts";
-import { Refused } from "../_shared/errors.ts";
+import { refusalOf, Refused } from "../_shared/errors.ts";
 import { id, newTask, newTasks, optional } from "../_shared/schemas.ts";
 
 // Of one person, children aside: a travel has more segments than a person presses buttons.
@@ -26,10 +26,26 @@ export const handler = endpoint({
   run: async (body, caller) => {
     if ("tasks" in body) return { task_ids: await add(body.tasks, caller) };
     const { task_id, ...task } = body;
-    const [added] = await add([{ ...task, id: task_id }], caller);
-    return { task_id: added, status: "Task queued" };
+    try {
+      const [added] = await add([{ ...task, id: task_id }], caller);
+      return { task_id: added, status: "Task queued" };
+    } catch (error) {
+      throw asBefore(error, caller);
+    }
   },
 });
+
+/** As the older contract has it: to the service a project that is not there is 404, and an id is `task_id`. */
+function asBefore(error: unknown, caller: Caller): unknown {
+  const refused = refusalOf(error);
+  if (refused?.status !== 403) return error;
+  const missing = refused.field === "project_id" && caller.kind === "service";
+  return new Refused(
+    missing ? 404 : 403,
+    refused.message,
+    refused.field === "id" ? "task_id" : refused.field,
+  );
+}
 
 function add(tasks: z.output<typeof newTasks>, caller: Caller): Promise<string[]> {
   return asCaller(caller, async (sql) => {
