@@ -8,19 +8,23 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-tiny test test-slow check format docs bench clean
+DENO := $(BIN)/deno
+EDGE := --config supabase/functions/deno.json supabase/functions supabase/gateway
+
+.PHONY: help setup demo demo-tiny supabase supabase-down test test-slow check format docs bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(VENV)/.installed  ## make the virtual environment and install everything, with pinned versions
 
-$(VENV)/.installed: pyproject.toml constraints.txt scripts/fetch_rife.py
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/fetch_rife.py supabase/functions/deno.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python scripts/fetch_rife.py
 	-$(BIN)/python -m Wan2GP.models fetch pose
 	-$(BIN)/python -m Wan2GP.models fetch person_mask
+	-$(DENO) install --quiet --frozen --config supabase/functions/deno.json
 	@touch $@
 
 demo: setup  ## travel between three photos, on this machine's CPU
@@ -29,23 +33,33 @@ demo: setup  ## travel between three photos, on this machine's CPU
 demo-tiny: setup  ## the same travel on drawn shapes, by diffusion, with the tiny Wan that ships
 	@OMP_NUM_THREADS=$$(nproc) $(BIN)/python scripts/demo.py --tiny
 
+supabase: setup  ## start Supabase on this machine: database, Edge Functions, storage; prints what to export
+	@$(BIN)/python -m source.devstack up
+
+supabase-down: setup  ## stop it; its data stays in .devstack
+	@$(BIN)/python -m source.devstack down
+
 test: setup  ## unit, contract, integration and acceptance tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: setup  ## tests that take minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
-check: setup  ## lint, format, types, layers, SQL, generated documentation
+check: setup  ## lint, format, types, layers, SQL, Edge Functions, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/squawk supabase/migrations/*.sql
+	$(DENO) fmt --quiet --check $(EDGE)
+	$(DENO) lint --quiet $(EDGE)
+	$(DENO) check --quiet --frozen $(EDGE)
 	$(BIN)/python scripts/document.py --check
 
 format: setup  ## mend what `make check` says of style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(DENO) fmt --quiet $(EDGE)
 
 docs: setup  ## write the generated parts of the documentation
 	$(BIN)/python scripts/document.py

@@ -102,7 +102,7 @@ class Worker:
         """Work. Returns the exit code: 0 when stopped or idle, 3 when the GPU was lost."""
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
         leases = Leases(self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model)
-        with leases, Changes(self._store, self.runs, self._wake):
+        with leases, Changes(self._store, self.runs, self._wake, leases.beat):
             for carrier in self._carriers:
                 carrier.start()
             try:

@@ -13,8 +13,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,17 @@ from source.settings import Settings
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
+#: what the last try gets, however late it is
+LEAST_S = 0.5
 #: a kept connection that rested longer may be dead without anybody having been told
 IDLE_S = 30.0
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
+LONGEST_WAIT_S = 8.0
 #: longest piece of an answer that stands in a message
 SHOWN = 300
-PASSING = frozenset({429, 502, 503, 504})
+#: the function did nothing, and may do it later
+REFUSING = frozenset({429, 503})
+#: something between us and the function gave up on it (52x: Cloudflare's, before hosted projects; 546: the platform's)
+LOSING = frozenset({502, 504, 520, 521, 522, 523, 524, 530, 546})
 
 
 @dataclass(frozen=True)
@@ -54,17 +61,23 @@ class Patience:
     answer_s: float
     #: 0: it is asked once
     in_all_s: float
+    first_wait_s: float = 0.5
 
 
-#: what is asked again and again anyway (heartbeats, progress) is given up early
+#: what the worker asks again by itself (heartbeats) is given up early
 PATIENCE: Mapping[str, Patience] = {
     "claim-next-task": Patience(15, 0),
     "heartbeat": Patience(10, 0),
-    "create-task": Patience(45, 90),
+    "create-task": Patience(45, 60),
     "complete-task": Patience(60, 120),
     "generate-upload-url": Patience(30, 60),
 }
 USUAL = Patience(20, 30)
+
+
+def usual_patience(function: str) -> Patience:
+    """What suits a function over the internet."""
+    return PATIENCE.get(function, USUAL)
 
 
 class TokenRefused(StoreError):
@@ -84,11 +97,10 @@ class Token:
         self.value = self._checked(text) if self._file is None else self._read()
 
     def renewed(self, refused: str) -> bool:
-        """Whether there is another value than the refused one by now. Raises ConfigurationError."""
-        if self._file is None:
-            return self.value != refused
-        with self._lock:
-            self.value = self._read()
+        """Whether there is another value than the refused one by now. A file that cannot be read holds none."""
+        if self._file is not None:
+            with self._lock, suppress(ConfigurationError):
+                self.value = self._read()
         return self.value != refused
 
     def _read(self) -> str:
@@ -134,10 +146,12 @@ class EdgeFunctions:
 
     def __init__(
         self, url: str, token: Token, *, urls: Mapping[str, str] | None = None, anon_key: str | None = None,
+        patience: Callable[[str], Patience] = usual_patience,
     ) -> None:  # fmt: skip
         self.url = url.rstrip("/")
         self._token = token
         self._urls = dict(urls or {})
+        self._patience = patience
         self._headers = {"Content-Type": "application/json", "User-Agent": "headless-wan2gp"}
         if anon_key:
             self._headers["apikey"] = anon_key
@@ -163,20 +177,20 @@ class EdgeFunctions:
         Raises InvalidInput (400), RefusedWrite (403, 422), TaskNotFound (404), StaleClaim (409), DamagedUpload (424),
         TokenRefused (401), NoAnswer, and StoreError for everything else.
         """
-        patience = PATIENCE.get(function, USUAL)
+        patience = self._patience(function)
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         deadline = time.monotonic() + max(patience.in_all_s if repeat else 0, patience.answer_s)
 
         def ask() -> Any:
-            left_s = max(deadline - time.monotonic(), 1)
-            return self._asked_as_somebody(function, content, min(patience.answer_s, left_s))
+            left_s = deadline - time.monotonic()
+            return self._asked_as_somebody(function, content, max(min(patience.answer_s, left_s), LEAST_S))
 
         try:
             if not repeat or not patience.in_all_s:
                 return ask()
             return Retrying(
                 retry=retry_if_exception_type(_Passing),
-                wait=_wait_s,
+                wait=partial(_wait_s, patience.first_wait_s),
                 stop=stop_before_delay(patience.in_all_s) | stop_when_event_set(self._closed),
                 sleep=sleep_using_event(self._closed),
                 before_sleep=_say_so,
@@ -223,16 +237,14 @@ class EdgeFunctions:
         return self._answer(function, response, token)
 
     def _answer(self, function: str, response: requests.Response, token: str) -> Any:
-        if response.status_code == 204 or (response.ok and not response.content):
-            return None
-        value = _json(response)
-        if response.status_code == 200 and value is not None:
+        value, done = _json(response), 200 <= response.status_code < 300
+        if done and (value is not None or not response.content):
             return value
         said = self._clean(_said(value, response), token)
-        if response.status_code in PASSING:
-            raise _Passing(
-                StoreError(f"{function}: {said} (HTTP {response.status_code})"), retry_after_s(response.headers)
-            )
+        if response.status_code in REFUSING | LOSING:
+            kind = NoAnswer if response.status_code in LOSING else StoreError
+            failure = kind(f"{function}: {said} (HTTP {response.status_code})")
+            raise _Passing(failure, retry_after_s(response.headers))
         raise _refusal(function, response, value, said)
 
     def _address(self, function: str) -> str:
@@ -326,9 +338,9 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
 # ---- waits
 
 
-def _wait_s(state: RetryCallState) -> float:
+def _wait_s(first_s: float, state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    growing: float = min(FIRST_WAIT_S * 2 ** (state.attempt_number - 1), LONGEST_WAIT_S) * random.uniform(0.75, 1.25)
+    growing: float = min(first_s * 2 ** (state.attempt_number - 1), LONGEST_WAIT_S) * random.uniform(0.75, 1.25)
     return max(growing, error.after_s if isinstance(error, _Passing) else 0.0)
 
 

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
 
-from source.errors import StoreError, TaskNotFound
+from headless.device_memory import device_memory
+from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.running import Run
 from source.settings import Settings
 from source.store.base import TaskStore
@@ -68,12 +69,19 @@ class Leases(_Thread):
 
     def _main(self) -> None:
         delay_s = 0.0
+        failed = False
         while not self._leaving.wait(delay_s):
             delay_s = self._settings.heartbeat_s
             try:
                 self.beat()
-            except StoreError as error:
-                log.warning("the heartbeat did not reach the database: %s", error)
+                if failed:
+                    log.info("heartbeats reach the database again")
+                failed = False
+            except (StoreError, InvalidInput) as error:
+                log.log(
+                    logging.DEBUG if failed else logging.WARNING, "the heartbeat did not reach the database: %s", error
+                )
+                failed = True
                 delay_s = min(delay_s, RETRY_S)
         self._say_goodbye()
 
@@ -91,6 +99,7 @@ class Leases(_Thread):
             [run.claim for run in runs.values()],
             lease_s=self._settings.lease_s,
             current_model=self._loaded_model(),
+            metadata=_device_facts(),
         )
         self._reached_at = time.monotonic()
         for task_id in reply.lost:
@@ -105,27 +114,35 @@ class Leases(_Thread):
             log.debug("the last heartbeat did not reach the database: %s", error)
 
 
+def _device_facts() -> dict[str, int]:
+    memory = device_memory()
+    return {} if memory is None else {"vram_total_mb": memory.total_mb, "vram_used_mb": memory.used_mb}
+
+
 class Changes(_Thread):
-    """Wakes the worker when others wrote to the table, and notices cancellations within a second.
+    """Wakes the worker when others wrote to the table, and notices cancellations: within a second where that costs
+    nothing, else with one heartbeat (`beat`) a change.
 
     Only a hint: without it, polling and heartbeats find out the same later.
     """
 
     name = "changes"
 
-    def __init__(self, store: TaskStore, runs: Runs, wake: Callable[[], None]) -> None:
+    def __init__(self, store: TaskStore, runs: Runs, wake: Callable[[], None], beat: Callable[[], None]) -> None:
         super().__init__()
         self._store = store
         self._runs = runs
         self._wake = wake
+        self._look = self.look_at_claims if store.local else beat
 
     def _main(self) -> None:
         while not self._leaving.is_set():
             try:
                 if self._store.wait_for_change(LOOK_S):
                     self._wake()
-                    self.look_at_claims()
-            except StoreError as error:
+                    if self._runs():
+                        self._look()
+            except (StoreError, InvalidInput) as error:
                 log.debug("could not look for changes: %s", error)
                 self._leaving.wait(RETRY_S)
 

@@ -22,6 +22,7 @@ from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreErr
 from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
+from source.media.places import Folders
 from source.outbox import Outbox
 from source.params.base import levels
 from source.provenance.ingredients import Ingredients
@@ -93,7 +94,7 @@ class RunContext:
         self._moved: tuple[str, int, int] | None = None
         self._generations = 0
         self._store_progress = ProgressReport(
-            workplace.store, task.claim, token, interval_s=workplace.settings.progress_interval_s
+            workplace.store, task.claim, token, interval_s=workplace.settings.report_interval_s
         )
 
     @cached_property
@@ -129,13 +130,14 @@ class RunContext:
     @cached_property
     def _fetcher(self) -> MediaFetcher:
         folder, check = self.scratch / "inputs", self._token.raise_if_cancelled
-        return MediaFetcher(self.settings, folder, check, storage=self._workplace.storage)
+        return MediaFetcher(self.settings, folder, check, storage=self._workplace.storage, own=(self.scratch,))
 
     @cached_property
     def _made_of(self) -> Ingredients:
         check = self._token.raise_if_cancelled
         place = self._workplace
-        return Ingredients(place.digests, place.storage, self.settings.ckpts, check, place.seen)
+        may_read = Folders.of(self.settings, self.scratch).allow
+        return Ingredients(place.digests, place.storage, self.settings.ckpts, check, place.seen, may_read)
 
     @cached_property
     def _lineage(self) -> Lineage:

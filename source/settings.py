@@ -33,6 +33,11 @@ def _folders(value: Any) -> Any:
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
 
+def _words(value: Any) -> Any:
+    """A list of texts, separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 def _address(url: str | None) -> str | None:
     """An http(s) URL, without a slash at its end."""
     if url is not None and not re.match(r"https?://[^/\s@]+(/[^\s?#]*)?$", url):
@@ -110,7 +115,9 @@ class Settings(BaseSettings):
         5, ge=0, description="seconds after which a generation is claimed although another is still being prepared"
     )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
-    progress_interval_s: float = Field(1, ge=0, description="shortest time between two stored progress reports")
+    progress_interval_s: float | None = Field(
+        None, ge=0, description="shortest time between two stored progress reports; default: 1, on Supabase 5"
+    )
     checkpoint_interval_s: float = Field(
         2, ge=0, description="shortest time between two kept states of a running generation; 0 keeps each step's"
     )
@@ -153,6 +160,15 @@ class Settings(BaseSettings):
 
     download_timeout_s: float = Field(60, gt=0, description="longest silence of a download")
     max_download_mb: int = Field(2048, ge=1, description="largest file that is downloaded")
+    media_dirs: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+        (),
+        description="on Supabase: folders whose files rows may name by path, separated as in PATH; others are refused",
+    )
+    fetch_allow: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="on Supabase: machines of private networks that URLs of rows may lead to, separated by commas: "
+        "`host`, `host:port`, or a network such as `10.1.0.0/16`",
+    )
 
     replicate_api_token: SecretStr | None = Field(None, description="token of Replicate, for magic_edit")
     replicate_base_url: str = Field(
@@ -228,6 +244,12 @@ class Settings(BaseSettings):
                         "the network is trusted"
                     )
         return self
+
+    @property
+    def report_interval_s(self) -> float:
+        """`progress_interval_s`, or what suits the database: on Supabase each report is a request."""
+        usual = 5.0 if self.db_type == "supabase" else 1.0
+        return usual if self.progress_interval_s is None else self.progress_interval_s
 
     @property
     def edge_function_urls(self) -> dict[str, str]:

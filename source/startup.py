@@ -13,15 +13,19 @@ from headless.model_management import HeadlessTaskQueue
 from headless.orchestrator import WanOrchestrator
 from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
+from source.devstack.database import migrations
 from source.display import ProgressDisplay
-from source.errors import ShuttingDown
-from source.logs import configure_logging
+from source.errors import ShuttingDown, StoreError
+from source.logs import configure_logging, secret_values
 from source.loras import LoRAStore
 from source.outbox import Outbox
 from source.settings import Settings
+from source.store.base import TaskStore
 from source.store.opening import open_store
+from source.store.supabase import SupabaseStore
 from source.supabase_storage import storage_for
 from source.task_registry import registry
+from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +40,43 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     """
     console = Console(stderr=True)
     configure_logging(settings, console)
-    store = open_store(settings)
-    if migrate_only:
+    logs = _logs_for_the_database(settings)
+    store = open_store(settings, logs)
+    try:
+        if isinstance(store, SupabaseStore):
+            check_installation(store)
+        return 0 if migrate_only else _run(settings, store, console, until_idle)
+    finally:
         store.close()
-        return 0
+        if logs is not None:
+            logging.getLogger().removeHandler(logs)
+
+
+def check_installation(store: SupabaseStore) -> None:
+    """Say what the project is. Raises StoreError when it cannot be used, and says what to do."""
+    found = store.installation(repeat=False)
+    schema, needed = found.get("schema"), migrations()[-1].name.split("_")[0] if migrations() else ""
+    if schema is not None and schema < needed:
+        raise StoreError(
+            f"the database is at migration {schema}, and this version needs {needed}; the Supabase CLI applies them: "
+            "supabase db push"
+        )
+    log.info(
+        "Supabase project with Postgres %s, migration %s; migrations are applied by the Supabase CLI (supabase db "
+        "push), never by a worker", found.get("postgres"), schema or "not recorded",
+    )  # fmt: skip
+
+
+def _logs_for_the_database(settings: Settings) -> WorkerLogs | None:
+    """On Supabase the log goes there too."""
+    if settings.db_type != "supabase":
+        return None
+    logs = WorkerLogs(secret_values(settings))
+    logging.getLogger().addHandler(logs)
+    return logs
+
+
+def _run(settings: Settings, store: TaskStore, console: Console, until_idle: bool) -> int:
     storage = storage_for(settings, store)
     storage.prepare()
     LoRAStore(settings).prepare()
@@ -65,7 +102,6 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     queue.stop(timeout_s=patience_s, reason=ShuttingDown())
     if worker.runs() or queue.alive:
         _leave_now(code)
-    store.close()
     return code
 
 

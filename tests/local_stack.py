@@ -60,7 +60,13 @@ class LocalStack:
 
     def start(self) -> None:
         """Start again what does not run, at the same ports, and wait until all of it answers."""
-        self._stack.up()
+        parts = (self.postgres, self.s3, self.gateway)
+        for part in parts:
+            part.resume()
+        if any(part.process() is None for part in parts):
+            self._stack.up()
+        for part in parts:
+            part.wait()
 
     def empty(self) -> None:
         """Remove every row and every object."""

@@ -5,6 +5,7 @@ Exit code: 1 when something is missing or wrong, or (status) when a part does no
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,9 @@ def main() -> int:
     commands = {"up": _up, "down": _down, "status": _status, "env": _env}
     try:
         return commands[given.command](Stack(given.folder), given)
+    except BrokenPipeError:  # `… | head` has what it wanted; what Python flushes as it leaves must not fail as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except WanError as error:
         print(f"devstack: {error}", file=sys.stderr)
         return 1

@@ -56,7 +56,7 @@ def migrate(uri: str) -> list[str]:
     with _connected(uri) as owner:
         owner.execute(f"set session authorization {OWNER}".encode())
         owner.execute(
-            "create schema if not exists supabase_migrations;"
+            "set client_min_messages = warning; create schema if not exists supabase_migrations;"
             "create table if not exists supabase_migrations.schema_migrations"
             " (version text primary key, statements text[], name text)"
         )
@@ -65,7 +65,7 @@ def migrate(uri: str) -> list[str]:
             text = file.read_text(encoding="utf-8")
             with owner.transaction():
                 recorded = owner.execute(
-                    "insert into supabase_migrations.schema_migrations values (%s, %s, %s)"
+                    "insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)"
                     " on conflict (version) do nothing returning version",
                     (version, [text], name),
                 ).fetchone()

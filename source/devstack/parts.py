@@ -58,7 +58,7 @@ def port_is_free(port: int) -> bool:
 
 def answers_http(port: int, path: str) -> bool:
     """Whether an HTTP server answers there, with anything but an error of its own."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    connection = http.client.HTTPConnection(HOST, port, timeout=1)
     try:
         connection.request("GET", path)
         return connection.getresponse().status < 500
@@ -109,9 +109,20 @@ class Part(ABC):
                 return process
         return None
 
+    def find(self) -> psutil.Process | None:
+        """`process`, or what a start that was cut short left running, which is noted then."""
+        if found := self.process():
+            return found
+        command = self.command()[1:]
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [])[1:] == command and _is_alive(process):
+                self._remember(process)
+                return process
+        return None
+
     def start(self) -> bool:
         """Start it unless it runs already; whether it was started. It need not answer yet: `wait`."""
-        if self.process() or self._found_again():
+        if self.find():
             return False
         if not port_is_free(self.port):
             raise StackError(f"{self.name}: port {self.port} is taken by another program; stop that one first")
@@ -140,7 +151,7 @@ class Part(ABC):
 
     def stop(self) -> bool:
         """Ask it to end, wait, and end it where it does not; whether it ran."""
-        process = self.process()
+        process = self.find()
         if process is None:
             self._record.unlink(missing_ok=True)
             return False
@@ -188,15 +199,6 @@ class Part(ABC):
         with suppress(psutil.NoSuchProcess):
             return [process, *process.children(recursive=True)]
         return []
-
-    def _found_again(self) -> bool:
-        """Whether a start that was cut short left it running."""
-        command = self.command()[1:]
-        for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [])[1:] == command and _is_alive(process):
-                self._remember(process)
-                return True
-        return False
 
     def _remember(self, process: psutil.Process) -> None:
         with suppress(psutil.NoSuchProcess):  # it ended at once: `wait` says so

@@ -13,14 +13,8 @@ from source.settings import child_environment
 BUCKET = "image_uploads"
 FUNCTIONS = SUPABASE / "functions"
 _GATEWAY = SUPABASE / "gateway" / "main.ts"
-#: what postgres.js and node's own modules ask for
-_ALSO_READ = (
-    "PGHOST", "PGPORT", "PGUSER", "PGUSERNAME", "PGPASSWORD", "PGDATABASE", "PGSSLMODE", "PGSSL", "PGAPPNAME",
-    "PGTARGETSESSIONATTRS", "PGTARGET_SESSION_ATTRS", "PGMAX", "PGMAX_LIFETIME", "PGIDLE_TIMEOUT",
-    "PGCONNECT_TIMEOUT", "PGKEEP_ALIVE", "PGBACKOFF", "PGPREPARE", "PGDEBUG", "PGFETCH_TYPES", "PGPUBLICATIONS",
-    "PGTRANSFORM", "PGTYPES", "PGPATH", "PGPASS", "PGMAX_PIPELINE", "PGUSERNAME", "USERNAME", "USER", "LOGNAME",
-    "NODE_ENV", "NODE_DEBUG", "NODE_V8_COVERAGE",
-)  # fmt: skip
+#: what the functions may ask for beside what they are given: an option of theirs, and what postgres.js looks up
+_ALSO_READ = ("STORAGE_VERIFY_MAX_MB", "PG*", "USERNAME", "USER", "LOGNAME")
 
 
 class ObjectServer(Part):
@@ -62,9 +56,18 @@ class Gateway(Part):
 
     name = "gateway"
 
-    def __init__(self, folder: Path, port: int, functions: Mapping[str, str], may_reach: tuple[int, ...]) -> None:
-        """`functions`: the environment of the functions; `may_reach`: ports on this machine that they connect to."""
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        secrets: Mapping[str, str],
+        may_reach: tuple[int, ...],
+        functions: Path = FUNCTIONS,
+    ) -> None:
+        """`secrets`: variables for the functions; `may_reach`: the ports of this machine that they connect to;
+        `functions`: their folder, with config.toml beside it."""
         super().__init__(folder, port)
+        self._secrets = secrets
         self._functions = functions
         self._may_reach = may_reach
 
@@ -77,12 +80,14 @@ class Gateway(Part):
         readable = ",".join(dict.fromkeys([*self._own(), *_ALSO_READ]))
         return [
             program("deno"), "run", "--quiet", "--no-prompt", "--frozen", f"--config={FUNCTIONS / 'deno.json'}",
-            f"--allow-net={reachable}", f"--allow-env={readable}", f"--allow-read={FUNCTIONS}",
+            f"--allow-net={reachable}", f"--allow-env={readable}", f"--allow-read={self._functions}",
             str(_GATEWAY), str(self.folder),
         ]  # fmt: skip
 
     def environment(self) -> Mapping[str, str]:
-        return child_environment() | self._own()
+        """Without the PG… of a shell, which would change how the functions connect."""
+        around = {name: value for name, value in child_environment().items() if not name.startswith("PG")}
+        return around | self._own()
 
     def prepare(self) -> None:
         """Nothing: Deno fetches the functions' packages by itself, the first time."""
@@ -91,15 +96,16 @@ class Gateway(Part):
         return answers_http(self.port, "/healthz")
 
     def _own(self) -> dict[str, str]:
-        return dict(self._functions) | {
+        return {
+            "SUPABASE_URL": self.url,
+            **self._secrets,
             "GATEWAY_PORT": str(self.port),
-            "GATEWAY_FUNCTIONS": FUNCTIONS.as_uri(),
-            "GATEWAY_VERIFY_THEMSELVES": ",".join(_verify_themselves()),
+            "GATEWAY_FUNCTIONS": self._functions.as_uri(),
+            "GATEWAY_VERIFY_THEMSELVES": ",".join(_verify_themselves(self._functions.with_name("config.toml"))),
         }
 
 
-def _verify_themselves() -> list[str]:
+def _verify_themselves(config: Path) -> list[str]:
     """Functions with `verify_jwt = false`: the gateway lets every request to them pass."""
-    config = SUPABASE / "config.toml"
-    functions = tomllib.loads(config.read_text(encoding="utf-8")).get("functions", {}) if config.exists() else {}
+    functions = tomllib.loads(config.read_text(encoding="utf-8")).get("functions", {})
     return sorted(slug for slug, options in functions.items() if options.get("verify_jwt") is False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,13 +95,12 @@ class Stack:
     @property
     def url(self) -> str:
         """SUPABASE_URL."""
-        return f"http://127.0.0.1:{self.state.ports['gateway']}"
+        return self.gateway.url
 
     def functions_environment(self) -> dict[str, str]:
         """What hosted Supabase gives to Edge Functions, and the secrets that an operator sets."""
         state = self.state
         return {
-            "SUPABASE_URL": self.url,
             "SUPABASE_ANON_KEY": state.anon_key,
             "SUPABASE_SERVICE_ROLE_KEY": state.service_key,
             "SUPABASE_DB_URL": self.postgres.uri(database.FUNCTIONS, state.functions_password),
@@ -144,7 +144,7 @@ class Stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             State.new(ports).write(self.folder)
             return
-        running = any(part.process() for part in self.parts())
+        running = any([part.find() for part in self.parts()])
         if gateway_port and gateway_port != state.ports["gateway"] and running:
             raise StackError(f"the stack runs at {self.url}; stop it first: python -m source.devstack down")
         if not running:
@@ -191,5 +191,5 @@ def edited_since(names: list[str]) -> str:
 
 
 def exports(environment: dict[str, str]) -> list[str]:
-    """Lines for a shell. No value has a character that means something to it."""
-    return [f"export {name}={value}" for name, value in environment.items()]
+    """Lines for a shell."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]

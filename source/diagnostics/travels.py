@@ -37,11 +37,12 @@ def visualize_travel(
     from source.media.fetch import MediaFetcher
     from source.media.visualization import visualize
     from source.storage import task_name
+    from source.supabase_storage import storage_for
 
     row = _finished_travel(store, task_id)
     target = output or Path(f"{task_name(row)}_visualization.mp4")
     with tempfile.TemporaryDirectory() as folder:
-        fetcher = MediaFetcher(settings, Path(folder))
+        fetcher = MediaFetcher(settings, Path(folder), storage=storage_for(settings, store))
         made = visualize(described(row, store.children(row.id), fetcher, layout), target)
     return {"id": row.id, "output": str(target), "num_frames": made.num_frames, "size": [made.width, made.height]}
 

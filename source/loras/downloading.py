@@ -22,6 +22,7 @@ from source.errors import InvalidMedia, Transient
 from source.loras.inspection import GB, PREFIX_BYTES, check_lora, refuse_foreign
 from source.loras.references import HUGGING_FACE, RemoteLoRA, same_origin
 from source.media.download import DownloadRules, opened, received, refuse_status, shown
+from source.media.places import Reach
 from source.settings import Settings
 
 ATTEMPTS = 4
@@ -124,6 +125,7 @@ class LoRADownload:
             max_text=f"{settings.max_lora_gb:g} GB (setting max_lora_gb)",
             check=check,
             limit_s=LIMIT_S,
+            reach=Reach.of(settings),
         )
         self._make_room = make_room
         self._on_bytes = on_bytes

@@ -13,6 +13,8 @@ import requests
 from requests.auth import AuthBase
 
 from source.errors import InvalidInput, InvalidMedia, Transient
+from source.media.guarded import GuardedAdapter
+from source.media.places import Reach
 
 CONNECT_TIMEOUT_S = 10.0
 DOWNLOAD_LIMIT_S = 3600.0
@@ -42,6 +44,8 @@ class DownloadRules:
     check: Callable[[], None] = proceed
     #: seconds after which a download that is never silent for long is given up
     limit_s: float = DOWNLOAD_LIMIT_S
+    #: which machines may be asked, also by redirects; None: all
+    reach: Reach | None = None
 
 
 def url_scheme(reference: str) -> str | None:
@@ -89,6 +93,10 @@ def opened(
     timeouts = (CONNECT_TIMEOUT_S, rules.timeout_s)
     with requests.Session() as session:
         session.max_redirects = MAX_REDIRECTS
+        if rules.reach is not None:
+            session.trust_env = False  # neither a proxy, which would look the name up itself, nor a login of ~/.netrc
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, GuardedAdapter(rules.reach))
         with _typed_failures(url):
             response = session.get(url, stream=True, timeout=timeouts, headers=headers, auth=auth)
         with response:

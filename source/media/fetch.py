@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ from source.media.download import (
     refuse_status,
     url_scheme,
 )
+from source.media.places import Folders, Reach
 from source.settings import Settings
 from source.storage import LocalStorage, Storage, sanitise_filename
 from Wan2GP.media import check_video, probe_image, publishing
@@ -35,19 +37,23 @@ class MediaFetcher:
     """Makes local files of the media that one task names.
 
     `folder` receives the downloads. `check` is called between chunks and may raise to stop a download. `storage` knows
-    the files and addresses of outputs.
+    the files and addresses of outputs. `own` are further folders of the task: those of MEDIA_DIRS and these alone are
+    read where rows come from others.
     """
 
     def __init__(
-        self, settings: Settings, folder: Path, check: Callable[[], None] = proceed, *, storage: Storage | None = None
-    ) -> None:
+        self, settings: Settings, folder: Path, check: Callable[[], None] = proceed, *,
+        storage: Storage | None = None, own: Sequence[Path] = (),
+    ) -> None:  # fmt: skip
         self._storage = storage or LocalStorage(settings)
         self.folder = folder
+        self.folders = Folders.of(settings, folder, *own)
         self._rules = DownloadRules(
             timeout_s=settings.download_timeout_s,
             max_bytes=settings.max_download_mb * 1024 * 1024,
             max_text=f"{settings.max_download_mb} MB (setting max_download_mb)",
             check=check,
+            reach=Reach.of(settings),
         )
 
     def fetch(self, reference: str, *, kind: str, field: str) -> Path:
@@ -76,14 +82,17 @@ class MediaFetcher:
             return target
         if kept := self._storage.kept(reference, self.folder):
             return kept
-        self._download(self._storage.address(reference), target)
+        address, rules = self._storage.address(reference), self._rules
+        if address != reference and rules.reach is not None:
+            rules = replace(rules, reach=rules.reach.beside(address))
+        self._download(address, target, rules)
         return target
 
     def _existing(self, reference: str) -> Path:
         if not reference.strip() or "\0" in reference:
             raise InvalidMedia(f"{reference!r} is not a file path")
         try:
-            path = Path(reference).expanduser()
+            path = self.folders.check(Path(reference).expanduser())
             if path.is_file():
                 return path.resolve()
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no such home
@@ -95,11 +104,12 @@ class MediaFetcher:
             return self._storage.resolve(reference)
         raise InvalidMedia(f"the file {path} does not exist (working directory: {Path.cwd()})")
 
-    def _download(self, url: str, target: Path) -> None:
-        with publishing(target) as partial, opened(url, self._rules) as response:
+    @staticmethod
+    def _download(url: str, target: Path, rules: DownloadRules) -> None:
+        with publishing(target) as partial, opened(url, rules) as response:
             refuse_status(response.status_code, url)
             with partial.open("wb") as file:
-                for chunk in received(response, url, self._rules):
+                for chunk in received(response, url, rules):
                     file.write(chunk)
 
 

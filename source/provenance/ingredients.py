@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 _MAX_SEEN = 4096
 
 
+def _any(path: Path) -> bool:
+    """Rows are the user's own."""
+    return True
+
+
 @dataclass
 class Ingredients:
     """Filled by a run as it goes; asked at its end."""
@@ -38,6 +43,8 @@ class Ingredients:
     check: Callable[[], None]
     #: files that the worker's earlier tasks were given, by path or address; shared with them
     seen: dict[str, FileNote] = field(default_factory=dict)
+    #: whether a file that the parameters name may be looked at
+    may_read: Callable[[Path], bool] = _any
     _files: dict[str, FileNote] = field(default_factory=dict)
     _loras: dict[str, Path] = field(default_factory=dict)
     _runs: list[GenerationResult] = field(default_factory=list)
@@ -160,6 +167,8 @@ class Ingredients:
             return None
         try:
             path = Path(text).expanduser()
+            if not self.may_read(path):
+                return None
             if path.is_file():
                 return path
             return self.storage.resolve(text) if path.parts[:1] == ("files",) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from headless.options import GenerationOptions
-from source.errors import InvalidInput, TaskNotFound
+from source.errors import InvalidInput, TaskNotFound, Transient
 from source.logs import REDACTED
+from source.media.download import url_scheme
+from source.media.fetch import MediaFetcher
+from source.media.places import Folders
 from source.params.base import knob_table, levels
 from source.provenance.portable import PINNED_SEEDS, localised, notes_in, places_in
 from source.provenance.record import FileNote, OutputNote, Provenance, RootNote, versions
 from source.provenance.weights import known_digest
 from source.settings import Settings
-from source.storage import LocalStorage
+from source.storage import Storage
 from source.store.base import TaskStore
 from source.store.types import NewTask, Status
+from source.supabase_storage import storage_for
 from source.task_registry import registry
 from Wan2GP.layout import PACKAGE_DIR
 from Wan2GP.media.digest import FileDigests
@@ -140,13 +145,12 @@ def plan_replay(
             f"its metadata name a place themselves ({places[0][:80]!r}), which those of this project never do; "
             "they were changed, and are not followed"
         )
-    storage = LocalStorage(settings)
-    files = Files(given, search, (Path.cwd(), storage.public_dir / "files"))
+    files = Files(given, search, (Path.cwd(), settings.public_dir / "files"))
     notes = notes_in(record.root.params)
     _refuse_unused(given, [*notes, *record.loras])
     paths = {note: files.path_of(note) for note in notes}
     loras = _loras(record, files, settings)
-    missing = [*files.missing, *_missing_outputs(record.root.dependant_on, store, storage, files.digests)]
+    missing = [*files.missing, *_missing_outputs(record.root.dependant_on, store, settings, files.digests)]
     if missing:
         raise InvalidInput("it cannot be replayed as it was:\n  " + "\n  ".join(missing))
     params = localised(record.root.params, paths, loras)
@@ -158,7 +162,8 @@ def plan_replay(
         task_type=record.root.type, params=pinned, dependant_on=tuple(each.task for each in record.root.dependant_on)
     )
     found = {note.name: path for note, path in paths.items() if path is not None}
-    return Replay(task, found, tuple(_warnings(record, params, settings)))
+    warnings = (*_warnings(record, params, settings), *_unread(found.values(), settings))
+    return Replay(task, found, warnings)
 
 
 def _refuse_unused(given: Iterable[str], notes: Iterable[FileNote]) -> None:
@@ -192,7 +197,7 @@ def _loras(record: Provenance, files: Files, settings: Settings) -> dict[str, st
 
 
 def _missing_outputs(
-    needed: Iterable[OutputNote], store: TaskStore, storage: LocalStorage, digests: FileDigests
+    needed: Iterable[OutputNote], store: TaskStore, settings: Settings, digests: FileDigests
 ) -> Iterator[str]:
     """What is wrong with the outputs of other tasks that the row depends on."""
     for note in needed:
@@ -204,15 +209,21 @@ def _missing_outputs(
         if row.status is not Status.COMPLETE:
             yield f"it depends on task {note.task}, which is {row.status}"
         elif note.sha256 is not None:
-            yield from _changed_output(note, row.output_location or "", storage, digests)
+            yield from _changed_output(note, row.output_location or "", storage_for(settings, store), settings, digests)
 
 
-def _changed_output(note: OutputNote, location: str, storage: LocalStorage, digests: FileDigests) -> Iterator[str]:
-    try:
-        if digests.of(storage.resolve(location)) != note.sha256:
-            yield f"the output of task {note.task} is not what it was (sha256 {note.sha256} is needed)"
-    except (InvalidInput, OSError) as error:
-        yield f"the output of task {note.task} cannot be used: {error}"
+def _changed_output(
+    note: OutputNote, location: str, storage: Storage, settings: Settings, digests: FileDigests
+) -> Iterator[str]:
+    """One that is a URL is downloaded for a look."""
+    with tempfile.TemporaryDirectory() as folder:
+        fetcher = MediaFetcher(settings, Path(folder), storage=storage)
+        try:
+            path = fetcher.locate(location) if url_scheme(location) else storage.resolve(location)
+            if digests.of(path) != note.sha256:
+                yield f"the output of task {note.task} is not what it was (sha256 {note.sha256} is needed)"
+        except (InvalidInput, Transient, OSError) as error:
+            yield f"the output of task {note.task} cannot be used: {error}"
 
 
 # ---- seeds
@@ -253,6 +264,13 @@ def _warnings(record: Provenance, params: Mapping[str, Any], settings: Settings)
             yield f"the weights {weight.name} of {weight.model} are not those that it was made with"
     if _holds_redacted(params):
         yield f"secrets were left out of its parameters; they read {REDACTED}"
+
+
+def _unread(paths: Iterable[str], settings: Settings) -> Iterator[str]:
+    folders = Folders.of(settings)
+    for path in paths:
+        if not folders.allow(Path(path)):
+            yield f"workers refuse {path}, unless their setting MEDIA_DIRS names its folder"
 
 
 def _holds_redacted(value: Any) -> bool:

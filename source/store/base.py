@@ -13,13 +13,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from source.store.types import Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
 
 
 class TaskStore(ABC):
     """A tasks table. Safe to share between threads."""
+
+    #: whether a question costs next to nothing; else each is a request that somebody pays for
+    local: ClassVar[bool] = True
 
     # -- adding -----------------------------------------------------------------------------------------------------
 
@@ -102,9 +105,10 @@ class TaskStore(ABC):
     @abstractmethod
     def heartbeat(
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
-        status: str = "active",
+        status: str = "active", metadata: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
-        """Extend the leases and the worker's row. Never raises StaleClaim: the reply names what was lost."""
+        """Extend the leases and the worker's row. Never raises StaleClaim: the reply names what was lost. `metadata`:
+        facts for whoever looks at the worker; a backend without a place for them drops them."""
 
     @abstractmethod
     def generation_started(self, claim: Claim) -> None:

@@ -10,13 +10,14 @@ from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
 from source.store.supabase import SupabaseStore
+from source.worker_logs import WorkerLogs
 
 
-def open_store(settings: Settings) -> TaskStore:
-    """A file that does not exist yet is made. Close the store. Raises StoreError, and ConfigurationError for a token
-    that cannot be read; whether a Supabase project answers is not asked here."""
+def open_store(settings: Settings, logs: WorkerLogs | None = None) -> TaskStore:
+    """A file that does not exist yet is made. `logs`: lines that go to a Supabase project. Close the store. Raises
+    StoreError, and ConfigurationError for a token that cannot be read; whether a project answers is not asked here."""
     if settings.db_type == "supabase":
-        return open_supabase(settings)
+        return open_supabase(settings, logs)
     return SqliteStore(settings.db_file, max_attempts=settings.max_attempts)
 
 
@@ -27,10 +28,10 @@ def open_existing(settings: Settings) -> TaskStore:
     return existing_file(settings.db_file)
 
 
-def open_supabase(settings: Settings) -> SupabaseStore:
+def open_supabase(settings: Settings, logs: WorkerLogs | None = None) -> SupabaseStore:
     """The project's store, whatever `db_type` says. Raises ConfigurationError."""
     return SupabaseStore(
-        EdgeFunctions.of(settings), max_attempts=settings.max_attempts, look_s=settings.supabase_look_s
+        EdgeFunctions.of(settings), max_attempts=settings.max_attempts, look_s=settings.supabase_look_s, logs=logs
     )
 
 

@@ -148,7 +148,7 @@ class SqliteStore(TaskStore):
 
     def heartbeat(
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
-        status: str = "active",
+        status: str = "active", metadata: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
         lost, asked = set(), set()
         with self._writing() as db:

@@ -16,10 +16,11 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from source.edge_functions import NoAnswer
-from source.errors import InvalidInput, StoreError
+from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.store.base import TaskStore
 from source.store.encoding import encoded, plain
 from source.store.types import DEFAULT_PROJECT_ID, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +56,18 @@ def uuid_of(value: str) -> str:
 class SupabaseStore(TaskStore):
     """The store behind a project's functions.
 
-    look_s: shortest time between two questions whether others changed anything, 0 for never. uuid_of: the UUID that an
-    id is there; raises InvalidInput.
+    look_s: shortest time between two questions whether others changed anything, 0 for never. logs: lines to send with
+    heartbeats. uuid_of: the UUID that an id is there; raises InvalidInput.
     """
+
+    local = False
 
     def __init__(
         self, functions: Functions, *, max_attempts: int = 3, look_s: float = 5.0,
-        uuid_of: Callable[[str], str] = uuid_of,
+        logs: WorkerLogs | None = None, uuid_of: Callable[[str], str] = uuid_of,
     ) -> None:  # fmt: skip
         self._functions = functions
+        self._logs = logs
         self._id = uuid_of
         self._max_attempts = max_attempts
         self._look_s = look_s
@@ -85,7 +89,11 @@ class SupabaseStore(TaskStore):
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task:
-        return _task(self._ask("get_task", task_id=self._id(task_id)))
+        try:
+            known = self._id(task_id)
+        except InvalidInput as error:
+            raise TaskNotFound(f"there is no task {task_id}: {error}") from None
+        return _task(self._ask("get_task", task_id=known))
 
     def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
         if limit <= 0:
@@ -141,12 +149,26 @@ class SupabaseStore(TaskStore):
 
     def heartbeat(
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
-        status: str = "active",
+        status: str = "active", metadata: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
+        """Takes log lines along. Those of a beat that failed go with a later one."""
         held = [{"task_id": self._id(claim.task_id), "claim_number": claim.claim_number} for claim in claims]
-        reply = self._call(
-            "heartbeat", worker_id=worker_id, claims=held, lease_s=lease_s, current_model=current_model, status=status,
-        )  # fmt: skip
+        beat: dict[str, Any] = {
+            "worker_id": worker_id, "claims": held, "lease_s": lease_s, "current_model": current_model,
+            "status": status, "metadata": None if metadata is None else _json(metadata, "metadata"),
+        }  # fmt: skip
+        logs = self._logs.take() if self._logs else []
+        try:
+            reply = self._call("heartbeat", **beat, logs=_storable(logs) or None)
+        except InvalidInput as error:
+            if not logs:
+                raise
+            log.warning("%d log lines were refused and are dropped: %s", len(logs), error)
+            reply = self._call("heartbeat", **beat)
+        except StoreError:
+            if self._logs:
+                self._logs.put_back(logs)
+            raise
         return HeartbeatReply(frozenset(reply["lost"]), frozenset(reply["cancel_requested"]))
 
     def generation_started(self, claim: Claim) -> None:
@@ -217,9 +239,9 @@ class SupabaseStore(TaskStore):
         self._closed.set()
         self._functions.close()
 
-    def installation(self) -> dict[str, Any]:
+    def installation(self, *, repeat: bool = True) -> dict[str, Any]:
         """What the database says of itself: schema (its newest migration), now, postgres, tables_without_rls."""
-        return dict(self._ask("installation"))
+        return dict(self._ask("installation", repeat=repeat))
 
     def _look(self) -> bool:
         """Whether there are newer events than at the last look."""

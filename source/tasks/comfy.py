@@ -62,9 +62,12 @@ class ComfyParams(TaskParams):
 @task("comfy", output="what the workflow saves: a video, else a GIF, an image or a sound")
 def comfy(params: ComfyParams, context: TaskContext) -> Done:
     """Run a workflow of ComfyUI, with a video (and other files) of yours put into its loading nodes."""
+    from source.comfy.places import refuse_places
     from source.comfy.running import InputFile, run_workflow
+    from source.media.places import Folders
 
     workflow: Workflow = params.workflow
+    refuse_places(workflow, Folders.of(context.settings))
     for field, each in params.media:
         where = "video_node_id" if field == "video_url" else f"{field}.node_id"
         check_input(workflow, each.node_id, each.input_field, where)

@@ -55,7 +55,9 @@ export class PublicObjects {
       const value = found.headers.get(name);
       if (value !== null) headers.set(name, value);
     }
-    return new Response(found.body, { status: found.status, headers });
+    // rclone sends a part with 200
+    const status = found.status === 200 && headers.has("content-range") ? 206 : found.status;
+    return new Response(found.body, { status, headers });
   }
 
   async #fetched(object: string, request: Request): Promise<Response | undefined> {
@@ -64,7 +66,7 @@ export class PublicObjects {
       const value = request.headers.get(name);
       if (value !== null) headers.set(name, value);
     }
-    const url = `${this.#server.endpoint}/${object}`;
+    const url = `${this.#server.endpoint}/${object.replaceAll("+", "%2B")}`; // aws4fetch signs "+" as a space
     const signed = await this.#client.sign(url, { method: request.method, headers });
     try {
       return await fetch(signed);

@@ -20,9 +20,11 @@ begin
                 'complete', 'failed', 'cancelled', 'cancel_requested')
             order by id desc limit case when v_person is null then 1 else 1000 end
         ) as recent
-        where v_person is null or exists (
-            select from public.tasks as task join public.projects as project on project.id = task.project_id
-            where task.id = recent.task_id and project.user_id = v_person)));
+        -- a scalar subquery: as an EXISTS it becomes a join that reads all tasks
+        where v_person is null or v_person = (
+            select project.user_id
+            from public.tasks as task join public.projects as project on project.id = task.project_id
+            where task.id = recent.task_id)));
 end
 $$;
 

@@ -411,7 +411,7 @@ def test_a_deleted_row_stops_its_run_and_hides_no_other(tmp_path: Path) -> None:
     connection.execute("DELETE FROM tasks WHERE id = ?", (gone,))
     connection.execute("UPDATE tasks SET claim_number = 2 WHERE id = ?", (other,))
     connection.close()
-    Changes(floor.store, lambda: runs, lambda: None).look_at_claims()  # type: ignore[return-value, arg-type]
+    Changes(floor.store, lambda: runs, lambda: None, lambda: None).look_at_claims()  # type: ignore[return-value, arg-type]
     assert [run.lost for run in runs] == [True, True]
     floor.close()
 

@@ -4,7 +4,6 @@ loaded model."""
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import Connection, Database, call
+from postgres_server import Database
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
@@ -22,128 +21,10 @@ from source.store.types import NewTask
 ANNA, HERS = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-00000000000a"
 BEN, HIS = "bbbbbbbb-0000-4000-8000-000000000002", "bbbbbbbb-0000-4000-8000-00000000000b"
 
-# What a claim reads, as private.claim asks for it.
-WALK = """
-select id, priority, created_at, seq from private.claimable
-where project_id <> all ('{}'::uuid[]) and in_cloud
-order by priority desc, created_at, seq limit 1 for update skip locked"""
-WARM_WALK = WALK.replace("where", "where model = 'wan' and priority = 0 and")
-
-# what the blocked rows wait for: a paused one
-BLOCKER = "cccccccc-0000-4000-8000-000000000003"
-LOAD = f"""
-insert into public.tasks (id, task_type, params, paused) values ('{BLOCKER}', 't2v', '{{}}', true);
-insert into public.tasks (task_type, params, status, created_at, model, dependant_on)
-select 't2v', '{{"prompt": "a lake"}}', 'Complete', now() - interval '1 day', (array['wan', 'flux', 'ltx'])[1 + n %% 3],
-    '{{}}'
-from generate_series(1, %(history)s) as n;
-insert into public.tasks (task_type, params, created_at, model, dependant_on)
-select 't2v', '{{"prompt": "a lake"}}', now() - interval '1 h' + n * interval '1 ms',
-    (array['wan', 'flux', 'ltx'])[1 + n %% 3],
-    case when n %% 4 = 0 then array['{BLOCKER}'::uuid] else '{{}}' end
-from generate_series(1, %(queued)s) as n;
-"""
-
 
 @pytest.fixture
 def store(database: Database) -> PostgresStore:
     return PostgresStore(database)
-
-
-def load(database: Database, history: int, queued: int) -> None:
-    """Rows of a long life: most Complete, the rest Queued, a quarter of those waiting for a row that is paused."""
-    with database.acting() as superuser:
-        # no triggers and no timeline: minutes less
-        superuser.execute("set session_replication_role = replica")
-        for statement in LOAD.split(";")[:3]:
-            superuser.execute(statement.encode(), {"history": history, "queued": queued})
-        superuser.execute("analyze")
-
-
-def plan(connection: Connection, statement: str) -> list[dict[str, Any]]:
-    """The nodes of the plan, under the settings of private.claim."""
-    connection.execute("""
-        select set_config(split_part(setting, '=', 1), split_part(setting, '=', 2), false)
-        from pg_proc, unnest(proconfig) as setting where oid = 'private.claim'::regproc and setting like 'enable%'""")
-    row = connection.execute(f"explain (format json, analyze) {statement}".encode()).fetchone()
-    assert row is not None
-    found, pending = [], [row[0][0]["Plan"]]
-    while pending:
-        node = pending.pop()
-        found.append(node)
-        pending += node.get("Plans", [])
-    return found
-
-
-def claim_times_ms(connection: Connection, count: int, **options: Any) -> list[float]:
-    given = "".join(f", {name} => %({name})s" for name in options)
-    statement = f"select public.claim_tasks('w', 600{given})".encode()
-    times = []
-    for _ in range(count):
-        started = time.perf_counter()
-        row = connection.execute(statement, options).fetchone()
-        times.append((time.perf_counter() - started) * 1000)
-        assert row is not None and len(row[0]) == 1
-    return sorted(times)
-
-
-def check_plans(database: Database) -> None:
-    for statement, index in ((WALK, "tasks_claim"), (WARM_WALK, "tasks_claim_model")):
-        with database.acting() as superuser:
-            nodes = plan(superuser, statement)
-        scans = [node for node in nodes if node.get("Relation Name") == "tasks"]
-        assert index in {node.get("Index Name") for node in scans}
-        assert not [node for node in nodes if node["Node Type"] in ("Seq Scan", "Sort", "Bitmap Heap Scan")
-                    and node.get("Relation Name", "tasks") == "tasks"]  # fmt: skip
-        # it stops at the first row that fits, and locks no other
-        assert [node["Actual Rows"] for node in nodes if node["Node Type"] == "LockRows"] == [1]
-
-
-def check_work(database: Database, claims: int) -> None:
-    """What the claims themselves did, by Postgres's own counters: no walk through the table."""
-    with database.acting() as superuser:
-        superuser.execute("select pg_stat_force_next_flush()")
-        row = superuser.execute("""
-            select seq_scan, (select idx_scan from pg_stat_user_indexes where indexrelname = 'tasks_claim')
-            from pg_stat_user_tables where relname = 'tasks'""").fetchone()
-    assert row is not None
-    assert row[0] == 0
-    assert row[1] >= claims
-
-
-def measured(database: Database, claims: int) -> list[float]:
-    """Times of `claims` claims, half of them with a loaded model."""
-    with database.acting() as superuser:
-        superuser.execute("select pg_stat_reset()")
-    with database.acting("service_role") as service:
-        claim_times_ms(service, 5)
-        times = claim_times_ms(service, claims // 2)
-        times += claim_times_ms(service, claims // 2, p_loaded_model="flux")
-    check_work(database, claims)
-    return sorted(times)
-
-
-def test_a_claim_walks_the_index_of_queued_rows(database: Database) -> None:
-    load(database, history=20_000, queued=2_000)
-    check_plans(database)
-    measured(database, 40)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_claim_takes_milliseconds_on_a_million_rows(database: Database) -> None:
-    load(database, history=1_000_000, queued=50_000)
-    check_plans(database)
-    times = measured(database, 1000)
-    p50, p99 = times[len(times) // 2], times[math.ceil(len(times) * 0.99) - 1]
-    print(f"claim on 1M history rows and 50k queued: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    assert p99 < 20
-    with database.acting("service_role") as service:
-        started = time.perf_counter()
-        assert call(service, "rescue_tasks") == 0
-        rescue_ms = (time.perf_counter() - started) * 1000
-    print(f"a rescue that finds nothing: {rescue_ms:.0f} ms")
-    assert rescue_ms < 2000
 
 
 # -- many at once ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -42,7 +43,7 @@ def update(service: Connection, task_id: str, status: str, text: str | None = No
 def running(store: PostgresStore, service: Connection, task_type: str = "travel_orchestrator", **details: Any) -> str:
     """An orchestrator that a worker of the older contract holds."""
     details = {"run_id": "run-1", "num_new_segments_to_generate": 2} | details
-    added = store.add(NewTask(task_type=task_type, params={"orchestrator_details": details}))
+    added = store.add(NewTask(task_type=task_type, params={"orchestrator_details": details}, priority=9))
     assert older_claim(service) == added
     return added
 
@@ -302,13 +303,30 @@ def test_a_name_that_is_no_open_orchestrator_of_the_project_ties_nothing(
 ) -> None:
     service.execute("insert into public.users (id) values (%s)", (ANNA,))
     service.execute("insert into public.projects (id, user_id) values (%s, %s)", (HERS, ANNA))
-    plain = store.add(NewTask(task_type="t2v", params={}, priority=-1))
+    plain = store.add(NewTask(task_type="t2v", params={}))
     orchestrator = running(store, service)
     ref = {"orchestrator_task_id_ref": orchestrator, "orchestrator_run_id": "run-1"}
     assert link(store, service, {"orchestrator_task_id_ref": plain}) is None
     assert link(store, service, ref, project_id=HERS) is None
     update(service, orchestrator, "Cancelled")
     assert link(store, service, ref) is None
+
+
+def test_a_person_s_own_worker_may_insert_the_children(store: PostgresStore, service: Connection) -> None:
+    service.execute("insert into public.users (id) values (%s)", (ANNA,))
+    service.execute("insert into public.projects (id, user_id) values (%s, %s)", (HERS, ANNA))
+    orchestrator = store.add(NewTask(task_type="travel_orchestrator", params={}, project_id=HERS))
+    with store.database.acting("authenticated", ANNA) as anna:
+        anna.execute("select public.claim_next_task_user_pat(%s)", (ANNA,))
+        anna.execute(
+            "insert into public.tasks (task_type, params, project_id) values ('travel_segment', %s, %s)",
+            (Jsonb({"orchestrator_task_id_ref": orchestrator}), HERS),
+        )
+        update(anna, orchestrator, "In Progress", "one segment")
+        anna.execute("select public.claim_next_task_user_pat(%s)", (ANNA,))
+        [segment] = call(anna, "orchestrator_children", p_orchestrator_task_id=orchestrator)
+        update(anna, segment["id"], "Complete", "a.mp4")
+    assert store.get(orchestrator).output_location == "a.mp4"
 
 
 def test_the_tie_cannot_be_changed(store: PostgresStore, service: Connection) -> None:
@@ -345,3 +363,37 @@ def test_a_row_of_its_own_completes_while_others_run_alone(store: PostgresStore,
         [task] = call(service, "claim_tasks", p_worker_id="w", p_lease_s=60)
         given = {"p_task_id": task["id"], "p_worker_id": "w", "p_claim_number": 1, "p_output_location": "x"}
         assert call(service, "complete_task", **given) is True
+
+
+def test_ends_of_children_and_of_orchestrators_never_wait_in_a_circle(
+    store: PostgresStore, service: Connection
+) -> None:
+    """Children complete and fail while their orchestrators are cancelled, completed and spoken of."""
+    orchestrators = [fanned_out(store, service, segments=4)[0] for _ in range(4)]
+    tasks = store.claim("new", lease_s=600, limit=16)
+    assert len(tasks) == 16
+
+    ends: list[Any] = [
+        *[lambda db, task=task: call(db, "complete_task", **held(task), p_output_location="x") for task in tasks[::2]],
+        *[lambda db, task=task: call(db, "fail_task", **held(task), p_message="boom", p_error_class="engine")
+          for task in tasks[1::8]],
+        *[lambda db, task=task: call(db, "task_cancelled", **held(task)) for task in tasks[3::4]],
+        *[lambda db, orchestrator=orchestrator: call(db, "cancel_task", p_task_id=orchestrator)
+          for orchestrator in orchestrators[:1]],
+        *[lambda db, orchestrator=orchestrator, status=status: update(db, orchestrator, status, "told")
+          for orchestrator in orchestrators for status in ("In Progress", "Complete")],
+        *[lambda db: call(db, "rescue_tasks") for _ in range(4)],
+    ]  # fmt: skip
+
+    def run(end: Any) -> str | None:
+        with store.database.acting("service_role") as own:
+            try:
+                end(own)
+            except psycopg.Error as error:
+                return error.sqlstate
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        states = set(pool.map(run, ends[::3] + ends[1::3] + ends[2::3]))
+    assert states <= {None, "PT409", "PT422"}
+    assert set(statuses(store, orchestrators)) <= {"Complete", "Failed", "Cancelled"}
