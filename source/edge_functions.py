@@ -229,9 +229,10 @@ class EdgeFunctions:
             )  # fmt: skip
         except (requests.RequestException, OSError) as error:
             session.close()
-            reason = self._clean(str(error) or type(error).__name__, token)
-            late = isinstance(error, requests.ReadTimeout)
-            said = f"no answer within {answer_s:g} s" if late else f"no connection, or it broke: {reason}"
+            if isinstance(error, requests.ReadTimeout):
+                said = f"no answer within {answer_s:.3g} s"
+            else:
+                said = self._clean(f"{self._address(function)} cannot be reached: {_innermost(error)}", token)
             raise _Passing(NoAnswer(f"{function}: {said}")) from error
         self._rest(session)
         return self._answer(function, response, token)
@@ -278,6 +279,14 @@ class EdgeFunctions:
 
 
 # ---- answers
+
+
+def _innermost(error: BaseException) -> str:
+    """What the operating system said; the libraries above it repeat each other."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error or type(error).__name__)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

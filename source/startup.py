@@ -15,7 +15,7 @@ from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
 from source.devstack.database import migrations
 from source.display import ProgressDisplay
-from source.errors import ShuttingDown, StoreError
+from source.errors import RefusedWrite, ShuttingDown, StoreError
 from source.logs import configure_logging, secret_values
 from source.loras import LoRAStore
 from source.outbox import Outbox
@@ -45,6 +45,8 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
     try:
         if isinstance(store, SupabaseStore):
             check_installation(store)
+            if migrate_only:
+                log.info("nothing to migrate here: the Supabase CLI does that (supabase db push), a worker never does")
         return 0 if migrate_only else _run(settings, store, console, until_idle)
     finally:
         store.close()
@@ -54,17 +56,17 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
 
 def check_installation(store: SupabaseStore) -> None:
     """Say what the project is. Raises StoreError when it cannot be used, and says what to do."""
-    found = store.installation(repeat=False)
+    try:
+        found = store.installation(repeat=False)
+    except RefusedWrite as error:
+        raise StoreError(f"the project refuses the token: {error}; set SUPABASE_ACCESS_TOKEN to one of its") from error
     schema, needed = found.get("schema"), migrations()[-1].name.split("_")[0] if migrations() else ""
     if schema is not None and schema < needed:
         raise StoreError(
             f"the database is at migration {schema}, and this version needs {needed}; the Supabase CLI applies them: "
             "supabase db push"
         )
-    log.info(
-        "Supabase project with Postgres %s, migration %s; migrations are applied by the Supabase CLI (supabase db "
-        "push), never by a worker", found.get("postgres"), schema or "not recorded",
-    )  # fmt: skip
+    log.info("Supabase: Postgres %s, migration %s", found.get("postgres"), schema or "not recorded")
 
 
 def _logs_for_the_database(settings: Settings) -> WorkerLogs | None:

@@ -15,8 +15,10 @@ from headless.testing import FakeOrchestrator
 from source.daemon import Worker
 from source.params.base import TaskParams
 from source.settings import Settings, load_settings
-from source.store.sqlite import SqliteStore
+from source.store.base import TaskStore
+from source.store.opening import open_store
 from source.store.types import NewTask, Status, Task
+from source.supabase_storage import storage_for
 from source.task_registry import Done, Run, TaskContext, TaskRegistry, TaskType
 
 #: short enough that a test which waits for a poll is quick, long enough that hints are what is usually seen
@@ -40,12 +42,15 @@ def nothing(params: TaskParams, context: TaskContext) -> Done:
 class Floor:
     """What a test's worker stands on."""
 
-    def __init__(self, folder: Path, engine: FakeOrchestrator | None = None, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, engine: FakeOrchestrator | None = None, *,
+        open_it: Callable[[Settings], TaskStore] = open_store, **settings: Any,
+    ) -> None:  # fmt: skip
         self.settings: Settings = load_settings(
             db_file=folder / "tasks.db", main_output_dir=folder / "outputs", **(QUICK | settings)
         )
         self.engine = engine or FakeOrchestrator()
-        self.store = SqliteStore(self.settings.db_file, max_attempts=self.settings.max_attempts)
+        self.store = open_it(self.settings)
         self.queue = HeadlessTaskQueue(self.engine)
         self.queue.start()
         self.registry = TaskRegistry()
@@ -60,7 +65,10 @@ class Floor:
         return self.store.add(NewTask(task_type=task_type, params=given | params, dependant_on=dependant_on))
 
     def worker(self, **choices: Any) -> Worker:
-        choices = {"registry": self.registry, "describe": self.engine.describe} | choices
+        choices = {
+            "registry": self.registry, "describe": self.engine.describe,
+            "storage": storage_for(self.settings, self.store),
+        } | choices  # fmt: skip
         return Worker(self.settings, self.store, self.queue, **choices)
 
     def work(self, options_class: type[GenerationOptions] = GenerationOptions) -> int:

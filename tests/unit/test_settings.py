@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from source.errors import ConfigurationError
-from source.settings import Settings, load_settings
+from source.settings import Settings, child_environment, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +89,59 @@ def test_results_lie_beside_the_database(folder: Path) -> None:
 @pytest.mark.parametrize(("flags", "kept"), [({}, False), ({"debug": True}, True), ({"skip_cleanup": True}, True)])
 def test_scratch_is_kept_when_asked(flags: dict[str, bool], kept: bool) -> None:
     assert load_settings(**flags).keep_scratch is kept
+
+
+# -- Supabase -------------------------------------------------------------------------------------------------------
+
+URL = "https://abc.supabase.co"
+
+
+@pytest.mark.parametrize(
+    "name", ["SUPABASE_ACCESS_TOKEN", "REIGH_ACCESS_TOKEN", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"]
+)
+def test_the_token_has_several_names_and_is_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "tokentoken")
+    settings = load_settings(db_type="supabase", supabase_url=f"{URL}/")
+    assert settings.supabase_url == URL
+    assert settings.supabase_access_token is not None
+    assert settings.supabase_access_token.get_secret_value() == "tokentoken"
+    assert "tokentoken" not in repr(settings)
+    assert name not in child_environment()
+    given = load_settings(db_type="supabase", supabase_url=URL, supabase_access_token="flag").supabase_access_token
+    assert given is not None and given.get_secret_value() == "flag"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "SUPABASE_URL or --supabase-url"),
+        ({"supabase_url": URL}, "SUPABASE_ACCESS_TOKEN .* --supabase-access-token @FILE"),
+        ({"supabase_url": "abc.supabase.co"}, "supabase_url: must be an address such as"),
+        ({"supabase_url": "https://u:p@abc.supabase.co"}, "supabase_url: must be an address"),
+        ({"supabase_url": "http://10.0.0.5:8000"}, "unencrypted.*SUPABASE_ALLOW_HTTP"),
+        ({"supabase_url": URL, "supabase_edge_claim_task_url": "http://10.0.0.5/claim"}, "10.0.0.5/claim.*unencrypted"),
+        ({"supabase_url": URL, "postgres_table_name": "jobs"}, "postgres_table_name: 'jobs' cannot be used.*`tasks`"),
+    ],
+)  # fmt: skip
+def test_what_supabase_needs_is_said(given: dict[str, str], says: str) -> None:
+    token = {} if "ACCESS_TOKEN" in says else {"supabase_access_token": "tokentoken"}
+    with pytest.raises(ConfigurationError, match=says) as refused:
+        load_settings(db_type="supabase", **given, **token)
+    assert "tokentoken" not in str(refused.value)
+
+
+def test_http_is_for_this_machine_or_where_it_is_allowed() -> None:
+    for values in ({"supabase_url": "http://127.0.0.1:54321"}, {"supabase_url": "http://localhost:54321"},
+                   {"supabase_url": "http://10.0.0.5", "supabase_allow_http": True}):  # fmt: skip
+        load_settings(db_type="supabase", supabase_access_token="tokentoken", **values)
+
+
+def test_functions_may_have_addresses_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPABASE_EDGE_CLAIM_TASK_URL", f"{URL}/functions/v2/claim")
+    assert load_settings().edge_function_urls == {"claim-next-task": f"{URL}/functions/v2/claim"}
+
+
+def test_progress_is_stored_less_often_where_each_report_is_a_request() -> None:
+    supabase = {"db_type": "supabase", "supabase_url": URL, "supabase_access_token": "tokentoken"}
+    assert (load_settings().report_interval_s, load_settings(**supabase).report_interval_s) == (1, 5)
+    assert load_settings(progress_interval_s=2.0, **supabase).report_interval_s == 2
