@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,8 @@ SILENCE_S = 20.0
 LEAST_S, SLOWEST_BYTES_PER_S = 120.0, 100_000
 #: after the last byte the server may still have to bring the file to its place
 SETTLING_S, SETTLING_BYTES_PER_S = 60.0, 20_000_000
+#: how often an upload is looked at
+LOOK_S = 0.1
 _READ_BYTES = 1024 * 1024
 #: client errors that a later try may not meet: time-out, too early, too many requests
 _PASSING = frozenset({408, 425, 429})
@@ -53,26 +57,49 @@ def upload(
 ) -> None:  # fmt: skip
     """PUT a file to a presigned address, whose query is a secret: no message holds it.
 
-    `on_sent` is called as bytes are sent and may raise to stop; after the last one the storage gets `settling_s`, and
-    more for a large file. Raises StorageUnavailable, RefusedUpload, OSError.
+    `on_sent` is called every LOOK_S and may raise to stop: a thread of its own sends, and is left to itself then. After
+    the last byte the storage gets `settling_s`, and more for a large file.
+    Raises StorageUnavailable, RefusedUpload, OSError.
     """
+    body = _Body(path.open("rb"), size_bytes)
     timeouts = (SILENCE_S, settling_s + size_bytes / SETTLING_BYTES_PER_S)
-    with path.open("rb") as file, requests.Session() as session:
-        body = _Body(file, size_bytes, on_sent)
+    answer: Future[None] = Future()
+
+    def send() -> None:
+        try:
+            with body:
+                _put(path.name, url, headers, body, timeouts)
+        except BaseException as error:  # noqa: BLE001 - it is raised below, on the thread that waits
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+
+    threading.Thread(target=send, name="upload", daemon=True).start()
+    try:
+        while not answer.done():
+            on_sent(body.sent, size_bytes)
+            wait([answer], timeout=LOOK_S)
+    except BaseException:
+        body.stop()
+        raise
+    answer.result()
+    on_sent(size_bytes, size_bytes)
+
+
+def _put(name: str, url: str, headers: Mapping[str, str], body: _Body, timeouts: tuple[float, float]) -> None:
+    with requests.Session() as session:
         try:
             answer = session.put(
                 url, data=body, headers=dict(headers) | {"Connection": "close"}, timeout=timeouts,
                 allow_redirects=False, auth=_Presigned(),
             )  # fmt: skip
         except requests.Timeout:
-            raise StorageUnavailable(
-                f"{path.name} could not be uploaded: the storage was silent for too long"
-            ) from None
+            raise StorageUnavailable(f"{name} could not be uploaded: the storage was silent for too long") from None
         except requests.RequestException as error:
             reason = type(error).__name__
-            raise StorageUnavailable(f"{path.name} could not be uploaded: the connection failed ({reason})") from None
+            raise StorageUnavailable(f"{name} could not be uploaded: the connection failed ({reason})") from None
         with answer:
-            _refuse_status(answer, path.name)
+            _refuse_status(answer, name)
 
 
 def _refuse_status(answer: requests.Response, name: str) -> None:
@@ -81,11 +108,11 @@ def _refuse_status(answer: requests.Response, name: str) -> None:
         raise StorageUnavailable(f"{name} could not be uploaded: the storage answered {status}")
     if not 200 <= status < 300:
         raise RefusedUpload(
-            f"the storage refused {name} ({size_in_words(answer)}): it answered {status}{_code(answer)}"
+            f"the storage refused {name} ({_size_in_words(answer)}): it answered {status}{_code(answer)}"
         )
 
 
-def size_in_words(answer: requests.Response) -> str:
+def _size_in_words(answer: requests.Response) -> str:
     """How much was to be uploaded, for people."""
     size = answer.request.headers.get("Content-Length", "0") if answer.request else "0"
     return f"{int(size) / 1e6:.1f} MB"
@@ -106,15 +133,21 @@ class _Presigned(AuthBase):
 
 
 class _Body:
-    """A file that tells how far it was read, and raises when that takes too long. Its length makes it no chunked body,
+    """A file that says how far it was read, and raises when that takes too long. Its length makes it no chunked body,
     which S3 does not take."""
 
-    def __init__(self, file: BinaryIO, size_bytes: int, on_sent: OnSent) -> None:
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         self._file = file
         self._size = size_bytes
-        self._on_sent = on_sent
-        self._sent = 0
         self._deadline = time.monotonic() + LEAST_S + size_bytes / SLOWEST_BYTES_PER_S
+        #: bytes that were read
+        self.sent = 0
+
+    def __enter__(self) -> None:
+        """Open already."""
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def __len__(self) -> int:
         return self._size
@@ -122,7 +155,10 @@ class _Body:
     def read(self, count: int = -1) -> bytes:
         if time.monotonic() > self._deadline:
             raise requests.Timeout()
-        self._on_sent(self._sent, self._size)
         block = self._file.read(count)
-        self._sent += len(block)
+        self.sent += len(block)
         return block
+
+    def stop(self) -> None:
+        """No further byte is sent."""
+        self._deadline = 0.0

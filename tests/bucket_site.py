@@ -68,6 +68,17 @@ class _Put(BaseHTTPRequestHandler):
             self.server.files[self.path.partition("?")[0].lstrip("/")] = content
             self._answer(200, "")
 
+    def do_GET(self) -> None:
+        key, _, query = self.path.lstrip("/").partition("?")
+        content = self.server.files.get(key)
+        if content is None or query != SECRET:
+            self._answer(403, "")
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def _read(self, size: int) -> bytes:
         content = b""
         while len(content) < size:

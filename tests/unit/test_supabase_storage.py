@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket_site import BucketSite, bucket_site
+from bucket_site import SECRET, BucketSite, bucket_site
 from project_functions import ProjectFunctions
 
 from source.errors import GenerationCancelled, InvalidMedia, RefusedUpload, StaleClaim, StorageUnavailable
+from source.media.fetch import MediaFetcher
 from source.settings import Settings, load_settings
 from source.store.types import Status, Task
 from source.supabase_storage import SupabaseStorage
@@ -159,6 +160,21 @@ def test_a_private_file_of_ours_gets_a_signed_address_and_any_other_is_left_alon
     assert storage.address(location) == bucket.upload_url("project/tasks/t1/3-clip.mp4")
     assert storage.address("https://elsewhere.example/cat.png") == "https://elsewhere.example/cat.png"
     assert [function for function, _ in functions.asked] == ["generate-upload-url", "generate-download-url"]
+
+
+def test_a_private_output_is_downloaded_from_wherever_the_project_says(
+    settings: Settings, bucket: BucketSite, tmp_path: Path
+) -> None:
+    """The storage is on this machine, which no row could name."""
+    storage = SupabaseStorage(settings, ProjectFunctions(bucket, PROJECT, public=False))
+    storage.prepare()
+    location = storage.stage(row(), clip(settings)).location
+    fetcher = MediaFetcher(settings, tmp_path / "inputs", storage=storage)
+    found = fetcher.locate(location)
+    assert found.read_bytes() == b"a video"
+    assert SECRET not in found.name
+    with pytest.raises(InvalidMedia, match="FETCH_ALLOW"):
+        fetcher.locate(bucket.upload_url("project/tasks/t1/3-clip.mp4"))
 
 
 def test_a_public_bucket_is_asked_about_once(
