@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from pydantic import Field
 from source.errors import StaleClaim
 from source.params.base import TaskParams
 from source.store.supabase import SupabaseStore
-from source.store.types import Claim, Status
+from source.store.types import Claim, NewTask, Status
 from source.supabase_storage import storage_for
 from source.task_registry import Done, TaskContext
 from Wan2GP.media import probe_image, probe_video
 
-SHORT = {"lease_s": 2, "heartbeat_s": 0.5}
+SHORT = {"lease_s": 1.5, "heartbeat_s": 0.4}
 
 #: a worker process that generates and delivers
 VICTIM = """
@@ -36,7 +37,7 @@ from worker_floor import Floor
 
 Floor(
     Path(sys.argv[1]), db_type="supabase", supabase_url=sys.argv[2], supabase_access_token="@" + sys.argv[3],
-    lease_s=2, heartbeat_s=0.5,
+    lease_s=1.5, heartbeat_s=0.4,
 ).work()
 """
 
@@ -201,6 +202,21 @@ def test_a_worker_killed_while_it_uploads_leaves_its_result_to_the_next(
     assert floor.event_names(task).count("started") == 1
 
 
+def test_a_cancel_is_heard_while_the_storage_stands_still(make: Callable[..., ProjectFloor], stack: LocalStack) -> None:
+    floor = make()
+    task = floor.add(num_frames=5)
+    stack.s3.pause()
+    with floor.working():
+        floor.wait_until(lambda: "uploading" in floor.event_names(task))
+        begun_at = time.monotonic()
+        floor.store.cancel(task)
+        floor.wait_for(task, Status.CANCELLED)
+        assert time.monotonic() - begun_at < 3
+        stack.s3.resume()
+    assert not undelivered(floor)
+    assert floor.store.get(task).output_location is None
+
+
 def test_rows_of_a_shared_database_read_no_file_of_the_worker(
     make: Callable[..., ProjectFloor], tmp_path: Path
 ) -> None:
@@ -212,8 +228,6 @@ def test_rows_of_a_shared_database_read_no_file_of_the_worker(
     assert "MEDIA_DIRS" in (row.error_message or "")
 
 
-def _row(project_id: str, task_type: str = "draw", dependant_on: tuple[str, ...] = (), **params: Any) -> Any:
-    from source.store.types import NewTask
-
+def _row(project_id: str, task_type: str = "draw", dependant_on: tuple[str, ...] = (), **params: Any) -> NewTask:
     given = {"prompt": "a ball"} if task_type == "draw" else {}
     return NewTask(task_type=task_type, params=given | params, project_id=project_id, dependant_on=dependant_on)
