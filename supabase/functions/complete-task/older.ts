@@ -40,6 +40,9 @@ export async function completeWithData(body: Body, caller: Caller): Promise<unkn
   const frame = body.first_frame_data === undefined && body.first_frame_filename === undefined
     ? null
     : fileIn(body, "first_frame_data", "first_frame_filename");
+  if (frame && objectName(frame.name) === objectName(file.name)) {
+    throw badInput("first_frame_filename", "the first frame needs a name of its own");
+  }
   const state = await stateOf(body.task_id, caller);
   if (state.completed) {
     return repeated(state.row, (key) => key.endsWith(`/${state.row.claim_number}-${objectName(file.name)}`));

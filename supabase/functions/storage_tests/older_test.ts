@@ -80,6 +80,7 @@ tested("mode 1: what is wrong with the file is said, and the row stays", async (
     [{ filename: undefined }, "filename"],
     [{ first_frame_data: base64(PICTURE) }, "first_frame_filename"],
     [{ first_frame_filename: "a.jpg" }, "first_frame_data"],
+    [{ first_frame_data: base64(PICTURE), first_frame_filename: "/clip.mp4" }, "first_frame_filename"],
     [{ first_frame_data: "?", first_frame_filename: "a.jpg" }, "first_frame_data"],
     [{ file_data: base64(new Uint8Array(10 * 1024 * 1024 + 1)) }, "file_data"],
   ];
