@@ -28,6 +28,9 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
         self.add_argument("--supabase-url", metavar="URL", help="address of the Supabase project")
         self.add_argument(
+            "--supabase-anon-key", metavar="KEY", help="its publishable key, where a gateway asks for one"
+        )
+        self.add_argument(
             "--supabase-access-token", "--reigh-access-token", metavar="@FILE", action=TokenAction,
             help="its service key, a personal access token or a user JWT; better by SUPABASE_ACCESS_TOKEN",
         )  # fmt: skip
@@ -38,7 +41,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def database_of(given: argparse.Namespace) -> dict[str, Any]:
     """What the flags say of the database, as settings."""
-    names = ("db_type", "db_file", "supabase_url", "supabase_access_token")
+    names = ("db_type", "db_file", "supabase_url", "supabase_access_token", "supabase_anon_key")
     return {name: getattr(given, name) for name in names}
 
 

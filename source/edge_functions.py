@@ -84,6 +84,10 @@ class TokenRefused(StoreError):
     """The project does not know the token, or it has expired."""
 
 
+class FunctionFailed(StoreError):
+    """The function is at fault, or what it stands on; its log says why."""
+
+
 class NoAnswer(StoreError):
     """Nothing came back: whether the function did what was asked is not known."""
 
@@ -330,6 +334,8 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
             )
         case 403 | 422:
             return RefusedWrite(f"{said} ({function})")
+        case 500:
+            return FunctionFailed(f"{function}: {said} (HTTP 500)")
         case 404 if fields.get("code") == "PT404":
             return TaskNotFound(f"{said} ({function})")
         case 404:

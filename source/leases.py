@@ -121,7 +121,8 @@ def _device_facts() -> dict[str, int]:
 
 class Changes(_Thread):
     """Wakes the worker when others wrote to the table, and notices cancellations: within a second where that costs
-    nothing, else with one heartbeat (`beat`) a change.
+    nothing, else with one heartbeat (`beat`) a change, and only while something runs (an idle worker's claims look
+    for themselves, and cost no more).
 
     Only a hint: without it, polling and heartbeats find out the same later.
     """
@@ -137,6 +138,9 @@ class Changes(_Thread):
 
     def _main(self) -> None:
         while not self._leaving.is_set():
+            if not self._store.local and not self._runs():
+                self._leaving.wait(LOOK_S)
+                continue
             try:
                 if self._store.wait_for_change(LOOK_S):
                     self._wake()

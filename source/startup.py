@@ -15,6 +15,7 @@ from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
 from source.devstack.database import migrations
 from source.display import ProgressDisplay
+from source.edge_functions import FunctionFailed
 from source.errors import RefusedWrite, ShuttingDown, StoreError
 from source.logs import configure_logging, secret_values
 from source.loras import LoRAStore
@@ -60,6 +61,11 @@ def check_installation(store: SupabaseStore) -> None:
         found = store.installation(repeat=False)
     except RefusedWrite as error:
         raise StoreError(f"the project refuses the token: {error}; set SUPABASE_ACCESS_TOKEN to one of its") from error
+    except FunctionFailed as error:
+        raise StoreError(
+            f"{error}; was the database migrated (supabase db push) before the functions were deployed? Their log says "
+            "more"
+        ) from error
     schema, needed = found.get("schema"), migrations()[-1].name.split("_")[0] if migrations() else ""
     if schema is not None and schema < needed:
         raise StoreError(

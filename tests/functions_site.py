@@ -68,6 +68,7 @@ class FunctionsSite(ThreadingHTTPServer):
 class _Functions(BaseHTTPRequestHandler):
     server: FunctionsSite
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 from functions_site import TOKEN, Answer, FunctionsSite, functions_site
 
-from source.edge_functions import EdgeFunctions, NoAnswer, Patience, Token, TokenRefused, retry_after_s, usual_patience
+from source.edge_functions import (
+    EdgeFunctions,
+    FunctionFailed,
+    NoAnswer,
+    Patience,
+    Token,
+    TokenRefused,
+    retry_after_s,
+    usual_patience,
+)
 from source.errors import ConfigurationError, InvalidInput, RefusedWrite, StaleClaim, StoreError, TaskNotFound, WanError
 
 MakeDoor = Callable[..., EdgeFunctions]
@@ -207,7 +216,7 @@ def test_retry_after_may_be_a_date() -> None:
         (404, {"message": "Requested function was not found"}, StoreError, "no such function.*supabase/functions"),
         (409, {"error": "is stale"}, StaleClaim, "is stale"),
         (422, {"error": "Complete is final"}, RefusedWrite, "Complete is final"),
-        (500, {"error": "the server failed; request 77"}, StoreError, "task-store: the server failed; request 77"),
+        (500, {"error": "the server failed; request 77"}, FunctionFailed, "task-store: the server failed; request 77"),
         (200, b"<html>hello</html>", StoreError, "hello"),
         (302, b"", StoreError, "leads to https://other.example/functions"),
     ],

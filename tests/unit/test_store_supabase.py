@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from functions_site import TOKEN, Answer, FunctionsSite, functions_site
 
 from source.edge_functions import EdgeFunctions, NoAnswer
 from source.errors import ConfigurationError, InvalidInput, StoreError, TaskNotFound
+from source.leases import Changes
+from source.running import Run
 from source.settings import Settings, load_settings
 from source.startup import check_installation
 from source.store.opening import open_existing, open_store
@@ -121,6 +124,22 @@ def test_no_look_is_asked_for_when_it_is_turned_off(functions: Recorder) -> None
     assert functions.operations() == ["claim-next-task"]
 
 
+def test_an_idle_worker_asks_for_no_changes(functions: Recorder) -> None:
+    """Its claims look for themselves."""
+    wakes: list[bool] = []
+    with Changes(SupabaseStore(functions, look_s=0.01), list, lambda: wakes.append(True), lambda: None):
+        threading.Event().wait(0.1)
+    assert functions.asked == []
+
+
+def test_a_busy_worker_learns_of_changes_by_one_heartbeat(functions: Recorder) -> None:
+    beaten, busy = threading.Event(), [cast(Run, object())]
+    functions.latest = 7
+    with Changes(SupabaseStore(functions, look_s=0.01), lambda: busy, lambda: None, beaten.set):
+        assert beaten.wait(5)
+    assert set(functions.operations()) == {"latest_change"}
+
+
 def test_a_change_is_told_once(functions: Recorder) -> None:
     store = SupabaseStore(functions, look_s=0.01)
     store.claim("w", lease_s=60)
@@ -164,6 +183,7 @@ def test_an_answer_of_something_else_is_said_to_be_one(site: FunctionsSite) -> N
     [
         (Answer({"error": "nobody has it"}, 403), "refuses the token: nobody has it.*SUPABASE_ACCESS_TOKEN"),
         (Answer({"error": "the token has expired"}, 401), "has expired.*SUPABASE_ACCESS_TOKEN"),
+        (Answer({"error": "the server failed; request 7"}, 500), "request 7 .*supabase db push"),
         (Answer({"error": "no"}, 503), r"no \(HTTP 503\)"),
         (Answer({"result": {"schema": "20200101000000", "postgres": "17"}}), "20200101000000.*supabase db push"),
     ],
