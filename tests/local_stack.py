@@ -49,6 +49,8 @@ class LocalStack:
         state = self._stack.state
         self.url = self._stack.url
         self.service_key, self.anon_key, self.jwt_secret = state.service_key, state.anon_key, state.jwt_secret
+        #: the newer kind of service key
+        self.secret_key = state.secret_key
         self.postgres, self.s3, self.gateway = self._stack.postgres, self._stack.s3, self._stack.gateway
         #: as the superuser, or as any role
         self.database = Database(self.postgres.uri())

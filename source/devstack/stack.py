@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ class Stack:
         return {
             "SUPABASE_ANON_KEY": state.anon_key,
             "SUPABASE_SERVICE_ROLE_KEY": state.service_key,
+            "SUPABASE_SECRET_KEYS": json.dumps({"default": state.secret_key}),
             "SUPABASE_DB_URL": self.postgres.uri(database.FUNCTIONS, state.functions_password),
             "JWT_SECRET": state.jwt_secret,
             "S3_ENDPOINT": self.s3.endpoint,

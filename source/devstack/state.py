@@ -47,6 +47,8 @@ class State(BaseModel):
     s3_secret: str = Field(repr=False)
     anon_key: str = Field(repr=False)
     service_key: str = Field(repr=False)
+    #: what newer projects have beside, or instead of, the service key
+    secret_key: str = Field(repr=False)
     person: Person | None = None
 
     @classmethod
@@ -58,6 +60,7 @@ class State(BaseModel):
             database_password=secrets.token_hex(16), functions_password=secrets.token_hex(16),
             s3_key_id=secrets.token_hex(16), s3_secret=secrets.token_hex(32),
             anon_key=signed_jwt(secret, role="anon"), service_key=signed_jwt(secret, role="service_role"),
+            secret_key=f"sb_secret_{secrets.token_urlsafe(24)}",
         )  # fmt: skip
 
     @classmethod

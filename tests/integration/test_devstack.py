@@ -111,7 +111,7 @@ def test_secrets_are_in_no_list_of_processes_and_in_no_file_that_others_may_read
     assert state is not None and state.person is not None
     secrets = [
         state.jwt_secret, state.database_password, state.functions_password, state.s3_secret, state.s3_key_id,
-        state.service_key, state.person.access_token,
+        state.service_key, state.secret_key, state.person.access_token,
     ]  # fmt: skip
     listed = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     assert not [line for line in listed if any(secret in line for secret in secrets)]

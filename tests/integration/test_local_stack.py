@@ -21,11 +21,12 @@ def public(stack: LocalStack, key: str, **options: object) -> requests.Response:
 
 def test_each_kind_of_token_is_taken_for_what_it_is(stack: LocalStack) -> None:
     anna = stack.person()
-    for token in (stack.service_key, anna.access_token, stack.jwt_of(anna)):
+    for token in (stack.service_key, stack.secret_key, anna.access_token, stack.jwt_of(anna)):
         assert count(stack, token).status_code == 200
     for token in (stack.forged_jwt(), stack.forged_jwt("authenticated", anna), stack.expired_jwt(anna)):
         assert count(stack, token).status_code == 401
-    assert count(stack, "pat_of_nobody").status_code == 403
+    for token in ("pat_of_nobody", stack.secret_key[:-1], "default"):
+        assert count(stack, token).status_code == 403
     assert count(stack, stack.anon_key).status_code == 403
 
 
