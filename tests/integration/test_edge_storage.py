@@ -20,7 +20,12 @@ FUNCTIONS = Path(__file__).resolve().parents[2] / "supabase" / "functions"
 
 @pytest.mark.parametrize("tests", ["storage_test.ts", "completion_test.ts", "older_test.ts"])
 def test_results_are_stored_and_checked(stack: LocalStack, tests: str) -> None:
-    given = {"TEST_ADMIN_URL": stack.postgres.uri(), "TEST_OBJECTS": str(stack.objects), "NO_COLOR": "1"}
+    given = {
+        "SUPABASE_URL": stack.url,
+        "TEST_ADMIN_URL": stack.postgres.uri(),
+        "TEST_OBJECTS": str(stack.objects),
+        "NO_COLOR": "1",
+    }
     # their types are checked by `make check`
     command = [program("deno"), "test", "--frozen", "--quiet", "--no-check", "--allow-all", f"storage_tests/{tests}"]
     done = subprocess.run(
