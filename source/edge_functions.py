@@ -123,13 +123,14 @@ class Token:
 
 
 class _Bearer(AuthBase):
-    """Given explicitly, so that `requests` does not look for a login in .netrc."""
+    """Given explicitly, so that `requests` does not look for a login in .netrc; None goes without a token."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str | None) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 
 
@@ -203,6 +204,13 @@ class EdgeFunctions:
         except _Passing as passing:
             raise passing.failure from passing.__cause__
 
+    def status(self, function: str, body: Mapping[str, Any], token: str | None) -> int:
+        """The HTTP status that whoever has `token` (None: nobody) is answered with. Asked once. Raises StoreError."""
+        try:
+            return self._posted(function, json.dumps(body).encode(), token, USUAL.answer_s).status_code
+        except _Passing as passing:
+            raise passing.failure from passing.__cause__
+
     def close(self) -> None:
         """Close what rests. A question that waits for its next try is given up."""
         self._closed.set()
@@ -225,6 +233,9 @@ class EdgeFunctions:
             return self._ask(function, content, self._token.value, answer_s)
 
     def _ask(self, function: str, content: bytes, token: str, answer_s: float) -> Any:
+        return self._answer(function, self._posted(function, content, token, answer_s), token)
+
+    def _posted(self, function: str, content: bytes, token: str | None, answer_s: float) -> requests.Response:
         session = self._session()
         try:
             response = session.post(
@@ -236,10 +247,10 @@ class EdgeFunctions:
             if isinstance(error, requests.ReadTimeout):
                 said = f"no answer within {answer_s:.3g} s"
             else:
-                said = self._clean(f"{self._address(function)} cannot be reached: {_innermost(error)}", token)
+                said = self._clean(f"{self._address(function)} cannot be reached: {_innermost(error)}", token or "")
             raise _Passing(NoAnswer(f"{function}: {said}")) from error
         self._rest(session)
-        return self._answer(function, response, token)
+        return response
 
     def _answer(self, function: str, response: requests.Response, token: str) -> Any:
         value, done = _json(response), 200 <= response.status_code < 300
@@ -256,7 +267,7 @@ class EdgeFunctions:
         return self._urls.get(function) or f"{self.url}/functions/v1/{function}"
 
     def _clean(self, text: str, token: str) -> str:
-        return redact(text, (token,))[:SHOWN]
+        return redact(text, (token,) if token else ())[:SHOWN]
 
     # ---- sessions: one for each question that is being asked, kept for the next one
 

@@ -102,6 +102,21 @@ def _put(name: str, url: str, headers: Mapping[str, str], body: _Body, timeouts:
             _refuse_status(answer, name)
 
 
+def remove(url: str, name: str) -> None:
+    """DELETE what lies at a presigned address; `name` is for messages. Raises StorageUnavailable, RefusedUpload."""
+    with requests.Session() as session:
+        try:
+            answer = session.delete(url, timeout=SILENCE_S, allow_redirects=False, auth=_Presigned())
+        except requests.RequestException as error:
+            reason = type(error).__name__
+            raise StorageUnavailable(f"{name} could not be removed: the connection failed ({reason})") from None
+        with answer:
+            if not 200 <= answer.status_code < 300:
+                raise RefusedUpload(
+                    f"{name} could not be removed: the storage answered {answer.status_code}{_code(answer)}"
+                )
+
+
 def _refuse_status(answer: requests.Response, name: str) -> None:
     status = answer.status_code
     if status >= 500 or status in _PASSING:

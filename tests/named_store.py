@@ -74,7 +74,7 @@ class Named:
 
     def _make_projects(self, tasks: list[dict[str, Any]]) -> None:
         """The contract's projects are names; here they are rows that must exist."""
-        for project in {task["project_id"] for task in tasks} - {DEFAULT_PROJECT}:
+        for project in {task["project_id"] for task in tasks} - {DEFAULT_PROJECT, None}:
             with self._database.acting("service_role") as connection:
                 connection.execute("insert into public.projects (id) values (%s) on conflict do nothing", (project,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from source.doctor.checks import Check, examine
@@ -10,6 +11,7 @@ from source.doctor.clocks import Clock, machine_clock
 from source.doctor.machine import machine_checks
 from source.doctor.report import report
 from source.doctor.sqlite import sqlite_checks
+from source.doctor.supabase import supabase_checks
 from source.doctor.weights import weight_checks
 from source.logs import secret_values
 from source.settings import Settings
@@ -24,19 +26,21 @@ def examined(
 
     `models` are looked at down to the content of their files; `beginning` hears the name of each check before it runs.
     """
-    checks = checks_of(settings, models, clock)
-    return report(subject_of(settings), examine(checks, beginning), secret_values(settings))
+    with ExitStack() as opened:
+        checks = checks_of(settings, opened, models, clock)
+        return report(subject_of(settings), examine(checks, beginning), secret_values(settings))
 
 
-def checks_of(settings: Settings, models: Sequence[str] = (), clock: Clock = machine_clock) -> list[Check]:
-    """The database's own first, then the machine's."""
-    return [
-        *sqlite_checks(settings, clock),
-        *machine_checks(settings),
-        *weight_checks(settings, lambda: open_existing(settings), models),
-    ]
+def checks_of(
+    settings: Settings, opened: ExitStack, models: Sequence[str] = (), clock: Clock = machine_clock
+) -> list[Check]:
+    """The database's own first, then the machine's. `opened` closes what they use. Raises ConfigurationError."""
+    backend = (
+        supabase_checks(settings, clock, opened) if settings.db_type == "supabase" else sqlite_checks(settings, clock)
+    )
+    return [*backend, *machine_checks(settings), *weight_checks(settings, lambda: open_existing(settings), models)]
 
 
 def subject_of(settings: Settings) -> str:
     """What is looked at."""
-    return f"SQLite {settings.db_file}"
+    return f"Supabase {settings.supabase_url}" if settings.db_type == "supabase" else f"SQLite {settings.db_file}"

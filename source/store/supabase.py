@@ -271,7 +271,8 @@ class SupabaseStore(TaskStore):
             "id": self._id(task.id),
             "params": json.loads(encoded(task.params, "params")),
             "dependant_on": [self._id(needed) for needed in task.dependant_on],
-            "project_id": self._id(task.project_id),
+            # a service's goes to the installation's own, a person's to their only one
+            "project_id": None if task.project_id == DEFAULT_PROJECT_ID else self._id(task.project_id),
             "parent_id": task.parent_id and self._id(task.parent_id),
         }
 

@@ -19,6 +19,28 @@ exception when invalid_parameter_value then
 end
 $$;
 
+-- Where a task goes that names no project: the service's to the installation's own, a person's to their only one.
+-- Raises PT400.
+create function private.usual_project() returns uuid
+language plpgsql stable set search_path = ''
+as $$
+declare
+    v_person uuid := private.person();
+    v_ids uuid[];
+begin
+    if v_person is null then
+        return '00000000-0000-0000-0000-000000000000';
+    end if;
+    v_ids := array(select id from public.projects where user_id = v_person order by created_at, id limit 20);
+    if cardinality(v_ids) = 1 then
+        return v_ids[1];
+    end if;
+    raise exception '%', case cardinality(v_ids) when 0 then 'is missing, and you have no project yet; make one first'
+        else 'is missing; your projects are ' || array_to_string(v_ids, ', ') end
+        using errcode = 'PT400', column = 'project_id';
+end
+$$;
+
 -- A row out of JSON. Raises PT400.
 create function private.task_of(p_entry jsonb) returns public.tasks
 language plpgsql set search_path = ''
@@ -36,8 +58,7 @@ begin
     v_task.task_type := p_entry ->> 'task_type';
     v_task.params := p_entry -> 'params';
     v_task.dependant_on := private.distinct_ids(private.ids_of(p_entry -> 'dependant_on'));
-    v_task.project_id := coalesce(
-        private.id_of(p_entry ->> 'project_id', 'project_id'), '00000000-0000-0000-0000-000000000000');
+    v_task.project_id := coalesce(private.id_of(p_entry ->> 'project_id', 'project_id'), private.usual_project());
     v_task.parent_id := private.id_of(p_entry ->> 'parent_id', 'parent_id');
     v_task.child_key := p_entry ->> 'child_key';
     v_task.priority := coalesce((p_entry ->> 'priority')::bigint, 0);

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from source.doctor.checks import State, examine
-from source.doctor.examination import checks_of
+from source.doctor.examination import checks_of, examined
 from source.doctor.machine import device, disk, ffmpeg
 from source.doctor.weights import of_queued_rows, verified
 from source.settings import Settings, load_settings
@@ -39,8 +40,9 @@ def doctor(root: Path, settings: Settings, *arguments: str) -> tuple[int, dict[s
 
 def state_of(settings: Settings, name: str, **given: Any) -> tuple[State, str]:
     """What one of the checks of the database finds."""
-    wanted = [check for check in checks_of(settings, **given) if check.name in ("database", "clock")]
-    [finding] = [each.finding for each in examine(wanted) if each.check == name]
+    with ExitStack() as opened:
+        wanted = [check for check in checks_of(settings, opened, **given) if check.name in ("database", "clock")]
+        [finding] = [each.finding for each in examine(wanted) if each.check == name]
     return finding.state, f"{finding.measured} {finding.advice}"
 
 
@@ -65,7 +67,7 @@ def test_without_a_database_it_says_how_to_make_one_and_makes_none(root: Path, s
 
 def test_looking_changes_nothing(settings: Settings) -> None:
     before = settings.db_file.read_bytes()
-    examine(checks_of(settings))
+    examined(settings)
     assert settings.db_file.read_bytes() == before
     assert sorted(path.name for path in settings.db_file.parent.iterdir()) == ["tasks.db"]
 
@@ -125,9 +127,9 @@ def test_a_folder_that_is_a_file_and_a_full_disk_are_found(settings: Settings, t
     assert full.state is State.FAILED
     assert "GB free" in full.measured
     (tmp_path / "loras").write_text("a file")
-    [found] = [each for each in examine(checks_of(settings)) if each.check == "disk"]
-    assert found.finding.state is State.FAILED
-    assert "loras" in found.finding.measured
+    [found] = [check for check in examined(settings)["checks"] if check["check"] == "disk"]
+    assert found["state"] == "failed"
+    assert "loras" in found["measured"]
 
 
 def test_ffmpeg_that_does_not_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

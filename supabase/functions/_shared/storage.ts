@@ -156,6 +156,11 @@ export async function signedUpload(
   return { ...await signed("PUT", key, { ...headers, ...length }), headers };
 }
 
+/** Where to DELETE an object. */
+export async function signedRemoval(key: string): Promise<string> {
+  return (await signed("DELETE", key, {})).url;
+}
+
 /** Where to read an object, and until when (null: for ever). */
 export async function download(key: string): Promise<{ url: string; expires_at: string | null }> {
   if (bucket().isPublic) return { url: publicUrl(key), expires_at: null };

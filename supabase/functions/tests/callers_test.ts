@@ -102,6 +102,8 @@ const ROWS: Record<string, Row> = {
   },
   "get-predecessor-output": { subject: onQueued(), bert: 404 },
   "get-task-output": { subject: onQueued(), bert: 404 },
+  // an address of the caller's own
+  "probe-storage": { subject: onQueued(), bert: 200 },
   "heartbeat": {
     // Anna's worker has sent one: it bears her name now
     subject: async () => {
