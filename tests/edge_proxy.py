@@ -1,0 +1,80 @@
+"""A proxy in front of the Edge Functions that a test breaks: it acts before a request goes on, and loses answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import requests
+
+
+class EdgeProxy:
+    """Passes each POST on to `target`, an address without a path."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.url = ""
+        #: called once, before the next request goes on
+        self.before: Callable[[], object] | None = None
+        #: how many of the next answers nobody gets to see
+        self.lost_answers = 0
+        #: status of each answer; 0 where there was none
+        self.answers: list[int] = []
+        #: set when a request had no good answer
+        self.refused = threading.Event()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Pass one request on, and its answer back. Without an answer the connection just ends."""
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        act, self.before = self.before, None
+        if act:
+            act()
+        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
+        try:
+            reply = requests.post(self.target + request.path, data=body, headers=headers, timeout=30)
+        except requests.RequestException:
+            self._note(0)
+            request.close_connection = True
+            return
+        self._note(reply.status_code)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            request.close_connection = True
+            return
+        request.send_response(reply.status_code)
+        request.send_header("Content-Type", reply.headers.get("Content-Type", "application/json"))
+        request.send_header("Content-Length", str(len(reply.content)))
+        request.end_headers()
+        request.wfile.write(reply.content)
+
+    def _note(self, status: int) -> None:
+        self.answers.append(status)
+        if not 200 <= status < 300:
+            self.refused.set()
+
+
+@contextmanager
+def edge_proxy(target: str) -> Iterator[EdgeProxy]:
+    """A running proxy."""
+    proxy = EdgeProxy(target)
+
+    class Door(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            proxy.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            server.shutdown()
+            thread.join()
