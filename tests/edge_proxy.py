@@ -1,4 +1,5 @@
-"""A proxy in front of the Edge Functions that a test breaks: it acts before a request goes on, and loses answers."""
+"""A proxy in front of the Edge Functions that a test breaks: it acts before a request goes on, loses answers, lets
+nothing through; and counts what passes."""
 
 from __future__ import annotations
 
@@ -16,31 +17,33 @@ class EdgeProxy:
     def __init__(self, target: str) -> None:
         self.target = target
         self.url = ""
-        #: called once, before the next request goes on
-        self.before: Callable[[], object] | None = None
-        #: how many of the next answers nobody gets to see
-        self.lost_answers = 0
-        #: status of each answer; 0 where there was none
-        self.answers: list[int] = []
-        #: set when a request had no good answer
-        self.refused = threading.Event()
+        #: called once, before the next request for a function goes on
+        self.before: dict[str, Callable[[], object]] = {}
+        #: functions whose next answer nobody gets to see
+        self.lost_answers: list[str] = []
+        #: function and status of each answer; 0 where there was none
+        self.answers: list[tuple[str, int]] = []
+        #: set: nothing gets through
+        self.cut = threading.Event()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Pass one request on, and its answer back. Without an answer the connection just ends."""
         body = request.rfile.read(int(request.headers["Content-Length"]))
-        act, self.before = self.before, None
-        if act:
-            act()
+        function = request.path.rpartition("/")[2]
+        self.before.pop(function, lambda: None)()
+        if self.cut.is_set():
+            request.close_connection = True
+            return
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
         try:
             reply = requests.post(self.target + request.path, data=body, headers=headers, timeout=30)
         except requests.RequestException:
-            self._note(0)
+            self.answers.append((function, 0))
             request.close_connection = True
             return
-        self._note(reply.status_code)
-        if self.lost_answers:
-            self.lost_answers -= 1
+        self.answers.append((function, reply.status_code))
+        if function in self.lost_answers:
+            self.lost_answers.remove(function)
             request.close_connection = True
             return
         request.send_response(reply.status_code)
@@ -49,10 +52,9 @@ class EdgeProxy:
         request.end_headers()
         request.wfile.write(reply.content)
 
-    def _note(self, status: int) -> None:
-        self.answers.append(status)
-        if not 200 <= status < 300:
-            self.refused.set()
+    def statuses(self, function: str) -> list[int]:
+        """Of the answers of one function."""
+        return [status for name, status in self.answers if name == function]
 
 
 @contextmanager

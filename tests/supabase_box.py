@@ -64,10 +64,10 @@ class SupabaseBox(Box):
     @contextmanager
     def worker(self, name: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         """A worker with a scratch folder of its own; its log is `log(name)`. It is gone when the block ends."""
+        folders = ("--worker", name, "--main-output-dir", str(self.folder / name))
         with self.log_file(name).open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "worker.py", "--worker", name, "--main-output-dir", str(self.folder / name)]
-                + list(arguments),
+                [sys.executable, "worker.py", *folders, *arguments],
                 cwd=self.root, env=os.environ | self._environment | environment, text=True, stderr=log,
             )  # fmt: skip
         try:
@@ -115,9 +115,7 @@ class SupabaseBox(Box):
 
     def objects(self) -> set[str]:
         """The keys of all objects."""
-        return {
-            str(path.relative_to(self.stack.objects)) for path in self.stack.objects.rglob("*") if path.is_file()
-        }
+        return {str(path.relative_to(self.stack.objects)) for path in self.stack.objects.rglob("*") if path.is_file()}
 
     def undelivered(self) -> list[Path]:
         """Files of scratch and outbox; kept copies of what was delivered are none."""

@@ -47,8 +47,8 @@ class Finished:
 
 def work(box: SupabaseBox, travels: dict[str, dict[str, object]], token: str, project: str) -> dict[str, str]:
     """Queue travels when two workers are there, and have them finish. A row for later keeps the workers until then."""
-    later = {"task_type": "travel_orchestrator", "params": {}, "project_id": project, "run_after": "2099-01-01T00:00:00Z"}
-    gate = box.ask("create-task", token, **later)["task_id"]
+    later = {"task_type": "extract_frame", "params": {}, "run_after": "2099-01-01T00:00:00Z"}
+    gate = box.ask("create-task", token, project_id=project, **later)["task_id"]
     with ExitStack() as running:
         workers = {name: running.enter_context(box.worker(name, "--until-idle")) for name in ("a", "b")}
         wait_until(lambda: len(box.store.workers()) == 2, "both workers are there", workers["a"])

@@ -1,12 +1,14 @@
-"""Postgres, the gateway and the S3 server are killed under a worker process at work: it goes on, nothing is lost or done
-twice. A worker that stood still for longer than its lease, and an answer that got lost on the way."""
+"""Postgres, the gateway and the S3 server are killed under a worker process at work: it goes on, and nothing is lost or
+done twice. A worker that stood still, or was cut off, for longer than its lease; an answer that got lost on the way."""
 
 from __future__ import annotations
 
 import hashlib
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from edge_proxy import EdgeProxy, edge_proxy
 from local_stack import bearer, local_stack
 from supabase_box import SupabaseBox, wait_until
 
+from source.devstack.parts import Part
 from source.store.types import Status, Task
 from Wan2GP.media import probe_video
 
@@ -28,14 +31,15 @@ NOTICED = ("out of reach", "did not reach")
 
 @dataclass
 class Shop:
-    """One worker process that outlives all tests of this module, whose completions pass the proxy."""
+    """One worker process that outlives all tests of this module. All that it asks passes the proxy."""
 
     box: SupabaseBox
     proxy: EdgeProxy
     worker: subprocess.Popen[str]
 
-    def part(self, name: str) -> object:
-        return getattr(self.box.stack, name)
+    def part(self, name: str) -> Part:
+        part: Part = getattr(self.box.stack, name)
+        return part
 
     def queue(self) -> str:
         params = self.box.sample("individual_travel_segment.i2v") | {"num_frames": FRAMES}
@@ -69,14 +73,12 @@ def running(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
     stack.start()
     stack.empty()
     box = SupabaseBox(root, tmp_path_factory.mktemp("outages"), stack, stack.service_key)
-    with edge_proxy(stack.url) as proxy:
-        door = {"SUPABASE_EDGE_COMPLETE_TASK_URL": f"{proxy.url}/functions/v1/complete-task"}
-        with box.worker("w", **SHORT_LEASE, **door) as worker:
-            shop = Shop(box, proxy, worker)
-            shop.until(box.store.workers, "the worker is there")
-            yield shop
-            worker.send_signal(signal.SIGTERM)
-            box.ends_well(worker, "w")
+    with edge_proxy(stack.url) as proxy, box.worker("w", **SHORT_LEASE, SUPABASE_URL=proxy.url) as worker:
+        shop = Shop(box, proxy, worker)
+        shop.until(box.store.workers, "the worker is there")
+        yield shop
+        worker.send_signal(signal.SIGTERM)
+        box.ends_well(worker, "w")
     box.close()
 
 
@@ -85,7 +87,6 @@ def shop(running: Shop) -> Iterator[Shop]:
     """Everything runs at the start, and at the end, whatever a test broke."""
     running.box.stack.start()
     running.proxy.answers.clear()
-    running.proxy.refused.clear()
     yield running
     running.box.stack.start()
 
@@ -98,22 +99,28 @@ def outage_while_generating(shop: Shop, name: str) -> str:
 
 
 def outage_while_uploading(shop: Shop, name: str) -> str:
-    """The S3 server stands still, so the upload is under way when the part dies."""
+    with uploading(shop) as task:
+        shop.part(name).kill()
+    return task
+
+
+@contextmanager
+def uploading(shop: Shop) -> Iterator[str]:
+    """A task whose upload is under way: the S3 server stands still until the block ends."""
     s3 = shop.box.stack.s3
     s3.pause()
     try:
         task = shop.queue()
         shop.until(lambda: shop.phase(task) == "uploading", "it uploads")
-        shop.part(name).kill()
+        yield task
     finally:
         s3.resume()
-    return task
 
 
 def outage_while_completing(shop: Shop, name: str) -> str:
-    shop.proxy.before = shop.part(name).kill
+    shop.proxy.before["complete-task"] = shop.part(name).kill
     task = shop.queue()
-    shop.until(shop.proxy.refused.is_set, "the completion meets the outage")
+    shop.until(lambda: shop.proxy.statuses("complete-task")[:1] not in ([], [200]), "the completion meets the outage")
     return task
 
 
@@ -159,31 +166,57 @@ def own_objects(shop: Shop, row: Task) -> set[str]:
     return {key for key in shop.box.objects() if row.id in key}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["postgres", "gateway"])
+@pytest.mark.parametrize("moment", ["generating", "completing"])
+def test_an_outage_that_outlasts_the_lease_costs_no_attempt(shop: Shop, name: str, moment: str) -> None:
+    """Nobody could take the task meanwhile, and its worker is the first to ask for it afterwards."""
+    task = MOMENTS[moment](shop, name)
+    threading.Event().wait(1.5 * LEASE_S)
+    shop.box.stack.start()
+    done_once(shop, shop.complete(task))
+
+
 def test_a_completion_whose_answer_got_lost_is_completed_once(shop: Shop) -> None:
-    shop.proxy.lost_answers = 1
+    shop.proxy.lost_answers.append("complete-task")
     row = shop.complete(shop.queue())
-    shop.until(lambda: len(shop.proxy.answers) == 2, "it is asked again")
-    assert shop.proxy.answers == [200, 200]
+    shop.until(lambda: len(shop.proxy.statuses("complete-task")) == 2, "it is asked again")
+    assert shop.proxy.statuses("complete-task") == [200, 200]
     done_once(shop, row)
+
+
+def done_by_another(shop: Shop, task: str) -> Task:
+    """The row, claimed by another worker when the lease has ended, and completed."""
+    taken: list[Task] = []
+    shop.until(lambda: taken.extend(shop.box.store.claim("other", lease_s=60)) or taken, "the lease ends")
+    assert (taken[0].id, taken[0].claim_number, taken[0].attempts) == (task, 2, 1)
+    shop.box.store.complete(taken[0].claim, "https://elsewhere.example/other.mp4")
+    return shop.box.store.get(task)
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_cut_off_for_longer_than_its_lease_publishes_nothing(shop: Shop) -> None:
+    """What it generated meanwhile is not accepted, and it takes the next task."""
+    task = shop.queue()
+    shop.until(lambda: shop.phase(task) == "decoding", "it generates")
+    shop.proxy.cut.set()
+    try:
+        row = done_by_another(shop, task)
+    finally:
+        shop.proxy.cut.clear()
+    done_once(shop, shop.complete(shop.queue()))
+    assert shop.box.store.get(task) == row
+    assert [event.name for event in shop.box.store.events(task)].count("complete") == 1
 
 
 def test_a_worker_that_stood_still_for_longer_than_its_lease_publishes_nothing(shop: Shop) -> None:
     """SIGSTOP while it uploads, another one completes the task, SIGCONT: its file is named by no row."""
     box = shop.box
-    box.stack.s3.pause()
-    task = shop.queue()
-    shop.until(lambda: shop.phase(task) == "uploading", "it uploads")
-    stale = box.store.get(task).claim
-    said = len(box.log("w"))
-    shop.worker.send_signal(signal.SIGSTOP)
+    with uploading(shop) as task:
+        shop.worker.send_signal(signal.SIGSTOP)
+    stale, said = box.store.get(task).claim, len(box.log("w"))
     try:
-        box.stack.s3.resume()
-        taken: list[Task] = []
-        shop.until(lambda: taken.extend(box.store.claim("other", lease_s=60)) or taken, "the lease ends")
-        assert (taken[0].id, taken[0].claim_number, taken[0].attempts) == (task, 2, 1)
-        box.store.complete(taken[0].claim, "https://elsewhere.example/other.mp4")
-        row = box.store.get(task)
-        assert row.status is Status.COMPLETE
+        row = done_by_another(shop, task)
     finally:
         shop.worker.send_signal(signal.SIGCONT)
     shop.until(lambda: "lost" in box.log("w")[said:], "the worker learns of it")
