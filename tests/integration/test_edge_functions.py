@@ -42,6 +42,7 @@ def somebody(stack: LocalStack) -> dict[str, str]:
 def test_every_test_of_the_functions_passes(stack: LocalStack, tmp_path: Path) -> None:
     files = [file.name for file in (FUNCTIONS / "tests").glob("*_test.ts")]
     people = {name: [somebody(stack) for _ in range(3)] for name in files}
+    given = {"SUPABASE_URL": stack.url, "TEST_PEOPLE": json.dumps(people), "NO_COLOR": "1"}
     report = tmp_path / "junit.xml"
     ran = subprocess.run(
         [
@@ -49,7 +50,7 @@ def test_every_test_of_the_functions_passes(stack: LocalStack, tmp_path: Path) -
             "--junit-path", str(report), "tests",
         ],
         cwd=FUNCTIONS, capture_output=True, text=True, timeout=120,
-        env=os.environ | stack.functions_environment | {"TEST_PEOPLE": json.dumps(people), "NO_COLOR": "1"},
+        env=os.environ | stack.functions_environment | given,
     )  # fmt: skip
     cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
     failed = [case.get("name") for case in cases if case.find("failure") is not None]
