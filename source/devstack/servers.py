@@ -14,7 +14,7 @@ BUCKET = "image_uploads"
 FUNCTIONS = SUPABASE / "functions"
 _GATEWAY = SUPABASE / "gateway" / "main.ts"
 #: what the functions may ask for beside what they are given: an option of theirs, and what postgres.js looks up
-_ALSO_READ = ("STORAGE_VERIFY_MAX_MB", "PG*", "USERNAME", "USER", "LOGNAME")
+_ALSO_READ = ("STORAGE_VERIFY_MAX_MB", "DB_POOLER_URL", "PG*", "USERNAME", "USER", "LOGNAME")
 
 
 class ObjectServer(Part):
@@ -85,8 +85,8 @@ class Gateway(Part):
         ]  # fmt: skip
 
     def environment(self) -> Mapping[str, str]:
-        """Without the PG… of a shell, which would change how the functions connect."""
-        around = {name: value for name, value in child_environment().items() if not name.startswith("PG")}
+        """Without the PG… and DB_… of a shell, which would change where and how the functions connect."""
+        around = {name: value for name, value in child_environment().items() if not name.startswith(("PG", "DB_"))}
         return around | self._own()
 
     def prepare(self) -> None:

@@ -20,14 +20,15 @@ let pool: postgres.Sql<{ bigint: number }> | undefined;
 /** One a process. Connections that break are replaced: a restarted database is noticed by at most the requests that
  * were under way. */
 function connections(): postgres.Sql<{ bigint: number }> {
-  const url = Deno.env.get("SUPABASE_DB_URL");
+  // a project with many workers names its pooler; what hosted Supabase gives by itself is a direct connection
+  const url = Deno.env.get("DB_POOLER_URL") || Deno.env.get("SUPABASE_DB_URL");
   // said here, for the client's own error would carry the password into the log
   if (!url || !URL.canParse(url)) throw new Error("SUPABASE_DB_URL is not set, or is no URL");
   pool ??= postgres(url, {
     max: 8,
     // seconds
     connect_timeout: 5,
-    idle_timeout: 60,
+    idle_timeout: 20,
     // the client would wait up to 20 s before it connects again
     backoff: () => 0.05,
     // prepared statements and questions about types do not go together with poolers by transaction

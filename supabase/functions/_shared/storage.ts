@@ -54,7 +54,7 @@ function bucket(): Bucket {
   const name = Deno.env.get("STORAGE_BUCKET") || "image_uploads";
   opened = {
     name,
-    isPublic: Deno.env.get("STORAGE_PUBLIC")?.toLowerCase() !== "false",
+    isPublic: isPublic(),
     address: `${address("S3_ENDPOINT")}/${name}`,
     publicAddress: `${address("SUPABASE_URL")}/storage/v1/object/public/${name}`,
     client: new AwsClient({
@@ -66,6 +66,10 @@ function bucket(): Bucket {
     }),
   };
   return opened;
+}
+
+function isPublic(): boolean {
+  return Deno.env.get("STORAGE_PUBLIC")?.toLowerCase() !== "false";
 }
 
 function setting(name: string): string {
@@ -169,7 +173,7 @@ export async function download(key: string): Promise<{ url: string; expires_at: 
 
 /** A location that its reader can open: a row's, or a signed one when that is an object in a private bucket. */
 export async function readable(location: string): Promise<string> {
-  const key = bucket().isPublic ? null : ownKey(location);
+  const key = isPublic() ? null : ownKey(location);
   return key === null ? location : (await download(key)).url;
 }
 

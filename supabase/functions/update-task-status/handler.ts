@@ -28,7 +28,9 @@ export type Change = z.output<typeof body>;
 export const handler = endpoint({
   body,
   run: async (change, caller) => {
-    check(change);
+    if (change.claim_number !== undefined && change.worker_id === undefined) {
+      throw badInput("worker_id", "is missing; a claim_number comes with it");
+    }
     try {
       const now = await asCaller(caller, async (sql) => {
         await (change.claim_number === undefined
@@ -44,20 +46,6 @@ export const handler = endpoint({
     }
   },
 });
-
-function check({ status, worker_id, claimed_at, claim_number }: Change): void {
-  if (claim_number !== undefined && worker_id === undefined) {
-    throw badInput("worker_id", "is missing; a claim_number comes with it");
-  }
-  if (status !== "In Progress" || claim_number !== undefined) return;
-  const missing = worker_id === undefined ? "worker_id" : claimed_at === undefined ? "claimed_at" : null;
-  if (missing !== null) {
-    throw badInput(
-      missing,
-      "is missing, and nobody would hold the task; claim it by claim-next-task",
-    );
-  }
-}
 
 /** Older clients expect 400 for a change that does not exist, and read the status out of the answer. */
 async function explained(error: unknown, change: Change, caller: Caller): Promise<unknown> {
