@@ -43,17 +43,25 @@ export async function completeWithData(body: Body, caller: Caller): Promise<unkn
   if (frame && objectName(frame.name) === objectName(file.name)) {
     throw badInput("first_frame_filename", "the first frame needs a name of its own");
   }
-  const state = await stateOf(body.task_id, caller);
-  if (state.completed) {
-    return repeated(state.row, (key) => key.endsWith(`/${state.row.claim_number}-${objectName(file.name)}`));
+  const { row, completed } = await stateOf(body.task_id, caller);
+  const name = `/${row.claim_number}-${objectName(file.name)}`;
+  if (completed) return repeated(row, (key) => key.endsWith(name));
+  let declared: (string | null)[];
+  try {
+    declared = await asCaller(caller, async (sql) => [
+      await declare(sql, body.task_id, row, file),
+      frame && await declare(sql, body.task_id, row, frame),
+    ]);
+  } catch (error) {
+    // the same request, sent again while this one was under way, was faster; or the claim is stale
+    const now = await stateOf(body.task_id, caller);
+    if (now.completed) return repeated(now.row, (key) => key.endsWith(name));
+    throw error;
   }
-  const [key, thumbnail] = await asCaller(caller, async (sql) => [
-    await declare(sql, body.task_id, state.row, file),
-    frame && await declare(sql, body.task_id, state.row, frame),
-  ]);
+  const [key, thumbnail] = declared;
   await put(key!, file.bytes, typeOf(file.name));
   if (frame) await put(thumbnail!, frame.bytes, typeOf(frame.name));
-  return await complete(body.task_id, state.row, key!, thumbnail!, caller);
+  return await complete(body.task_id, row, key!, thumbnail!, caller);
 }
 
 /** Modes 3 and 4: the file is there. Under `{user}/tasks/{task_id}/…` it was put by generate-upload-url. */
@@ -87,10 +95,17 @@ interface State {
 /** Raises PT404, and PT409 when no older client holds the row nor completed it. */
 async function stateOf(taskId: string, caller: Caller): Promise<State> {
   return await asCaller(caller, async (sql) => {
-    const row = await call<Row>(sql, "get_task", { p_task_id: taskId });
-    const claim = { p_task_id: taskId, p_worker_id: null, p_claim_number: null };
-    const state = await call<string>(sql, "claim_state", claim);
-    const declared = await call<Declared[]>(sql, "declared_uploads", { p_task_id: taskId });
+    const task = { p_task_id: taskId };
+    // 404 for a row that the caller does not see
+    await call(sql, "get_task", task);
+    const state = await call<string>(sql, "claim_state", {
+      ...task,
+      p_worker_id: null,
+      p_claim_number: null,
+    });
+    // after the state: whoever is told that the row is Complete needs its result
+    const row = await call<Row>(sql, "get_task", task);
+    const declared = await call<Declared[]>(sql, "declared_uploads", task);
     const [project] = await sql<{ owner: string }[]>`
       select coalesce(user_id, id) as owner from public.projects where id = ${row.project_id}`;
     return { row, owner: project!.owner, completed: state === "completed", declared };
@@ -146,7 +161,7 @@ async function complete(
       }),
       await call<Row>(sql, "get_task", { p_task_id: taskId }),
     ] as const);
-  // the same request, sent again while this one was under way, was faster
+  // the same request, sent again, was faster
   if (!fresh) return repeated(now, (stored) => stored === key);
   return answer(publicUrl(key), thumbnailUrl, "Task completed");
 }
