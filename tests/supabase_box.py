@@ -47,7 +47,8 @@ class SupabaseBox(Box):
         folder.mkdir(exist_ok=True)
         self.stack = stack
         self._environment = {
-            "DB_TYPE": "supabase", "SUPABASE_URL": stack.url, "SUPABASE_ACCESS_TOKEN": token, **QUICK,
+            "DB_TYPE": "supabase", "SUPABASE_URL": stack.url, "SUPABASE_ACCESS_TOKEN": token,
+            "MEDIA_DIRS": str(root / "samples"), **QUICK,
         }  # fmt: skip
         #: what the database holds, seen by the service
         self.store = SupabaseStore(EdgeFunctions(stack.url, Token(stack.service_key)))
