@@ -21,7 +21,7 @@ def parser() -> CommandParser:
     flags.add_argument("--folder", type=Path, default=Path(".devstack"), help="data, keys, logs (default: .devstack)")
     commands = flags.add_subparsers(dest="command", required=True, metavar="up|down|status|env")
     up = commands.add_parser("up", help="start what does not run; apply new migrations")
-    up.add_argument("--port", type=int, help="port of the gateway (default: 54321, or a free one; then the same again)")
+    up.add_argument("--port", type=_port, help="of the gateway (default: 54321, or a free one; then the same again)")
     down = commands.add_parser("down", help="stop everything; data stays")
     down.add_argument("--erase", action="store_true", help="remove the folder too, with database, objects and keys")
     commands.add_parser("status", help="which parts answer")
@@ -38,9 +38,16 @@ def main() -> int:
     except BrokenPipeError:  # `… | head` has what it wanted; what Python flushes as it leaves must not fail as well
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except WanError as error:
+    except (WanError, OSError) as error:
         print(f"devstack: {error}", file=sys.stderr)
         return 1
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise ValueError(text)
+    return port
 
 
 def _up(stack: Stack, given: argparse.Namespace) -> int:

@@ -125,7 +125,7 @@ class Part(ABC):
         if self.find():
             return False
         if not port_is_free(self.port):
-            raise StackError(f"{self.name}: port {self.port} is taken by another program; stop that one first")
+            raise StackError(f"{self.name}: port {self.port} cannot be had; another program may have it")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.prepare()
         with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:

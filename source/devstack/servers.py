@@ -78,9 +78,10 @@ class Gateway(Part):
     def command(self) -> list[str]:
         reachable = ",".join(f"{HOST}:{port}" for port in (self.port, *self._may_reach))
         readable = ",".join(dict.fromkeys([*self._own(), *_ALSO_READ]))
+        folder = str(self._functions).replace(",", ",,")  # it is a list of folders
         return [
             program("deno"), "run", "--quiet", "--no-prompt", "--frozen", f"--config={FUNCTIONS / 'deno.json'}",
-            f"--allow-net={reachable}", f"--allow-env={readable}", f"--allow-read={self._functions}",
+            f"--allow-net={reachable}", f"--allow-env={readable}", f"--allow-read={folder}",
             str(_GATEWAY), str(self.folder),
         ]  # fmt: skip
 

@@ -21,6 +21,8 @@ from source.devstack.state import Person, State, signed_jwt, usual_ports
 
 #: how long a command waits for another one on the same folder
 _TURN_S = 120.0
+#: what the very first `up` may leave when it is cut short
+_OWN_AT_FIRST = (".lock", ".stack.json.new")
 #: any text does: the S3 server has no regions, but signatures name one
 _REGION = "local"
 
@@ -143,7 +145,7 @@ class Stack:
         """Keys once; ports once too, unless others took them while nothing of ours ran."""
         state = State.read(self.folder)
         if state is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._must_be_empty()
             State.new(ports).write(self.folder)
             return
         running = any([part.find() for part in self.parts()])
@@ -153,6 +155,11 @@ class Stack:
             kept = {name: port if port_is_free(port) else ports[name] for name, port in state.ports.items()}
             kept |= {"gateway": gateway_port} if gateway_port else {}
             state.model_copy(update={"ports": kept}).write(self.folder)
+
+    def _must_be_empty(self) -> None:
+        """`erase` removes the whole folder, so nothing else may be in it."""
+        if found := sorted(path.name for path in self.folder.iterdir() if path.name not in _OWN_AT_FIRST):
+            raise StackError(f"{self.folder} is no stack's folder: it holds {found[0]}; name another with --folder")
 
     def _bring_up_to_date(self) -> tuple[list[str], list[str]]:
         """Names of migrations: applied now, and edited since they were applied."""

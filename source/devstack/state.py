@@ -71,8 +71,11 @@ class State(BaseModel):
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
-            raise StackError(f"{file} cannot be read ({error}); remove {folder} to begin anew") from None
+        except OSError as error:
+            raise StackError(f"{file} cannot be read: {error}") from None
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()) or "no JSON"
+            raise StackError(f"{file} is not of this version ({fields}); remove {folder} to begin anew") from None
 
     def write(self, folder: Path) -> None:
         """Keep it."""

@@ -81,7 +81,7 @@ def shell(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shel
     made.first = made.does("up", "--port", str(free_ports()["gateway"]))  # type: ignore[attr-defined]
     made.took = time.monotonic() - begun  # type: ignore[attr-defined]
     yield made
-    made.does("down", "--erase")
+    assert "stopped" in made.does("down", "--erase")
     assert made.processes() == [] and not folder.exists()
 
 
@@ -128,7 +128,7 @@ def test_secrets_are_in_no_list_of_processes_and_in_no_file_that_others_may_read
 
 
 def test_up_starts_again_what_died(shell: Shell) -> None:
-    before = shell.environment()
+    before = shell.stack.environment()
     shell.stack.gateway.kill()
     postmaster = shell.stack.postgres.process()
     assert postmaster is not None
@@ -139,7 +139,7 @@ def test_up_starts_again_what_died(shell: Shell) -> None:
     assert status.stdout.count("does not run; its log: ") == 2
     assert "started postgres, gateway in" in shell.does("up")
     assert shell.counts(before["DEVSTACK_PAT"]).status_code == 200
-    assert shell.environment()["SUPABASE_URL"] == before["SUPABASE_URL"]
+    assert shell.stack.url == before["SUPABASE_URL"]
 
 
 def test_what_was_there_is_there_after_down_and_up(shell: Shell) -> None:
@@ -149,8 +149,7 @@ def test_what_was_there_is_there_after_down_and_up(shell: Shell) -> None:
     assert shell.does("down") == "stopped gateway, s3, postgres\n"
     assert shell.processes() == []
     assert shell.does("down") == "nothing ran\n"
-    assert shell.run("status").returncode == 1
-    shell.does("up")
+    shell.stack.up()
     after = shell.environment()
     assert {**after, "DEVSTACK_USER_JWT": ""} == {**before, "DEVSTACK_USER_JWT": ""}
     assert shell.counts(before["DEVSTACK_PAT"]).status_code == 200
@@ -160,26 +159,25 @@ def test_what_was_there_is_there_after_down_and_up(shell: Shell) -> None:
 
 def test_an_up_that_was_killed_is_taken_up_where_it_was(shell: Shell) -> None:
     """Killed as soon as something runs; and once more after it started all three and could record none."""
-    shell.does("down")
+    shell.stack.down()
     cut_short = subprocess.Popen(shell.arguments("up"), cwd=shell.root, stdout=subprocess.DEVNULL)
     while not shell.processes()[1:]:
-        time.sleep(0.005)
+        time.sleep(0.02)
     cut_short.send_signal(signal.SIGKILL)
     cut_short.wait()
-    shell.does("up")
+    shell.stack.up()
     assert len(shell.processes()) == 3
     before = {process.pid for process in shell.processes()}
     for record in shell.folder.glob("*.pid"):
         record.unlink()
     assert "it runs already" in shell.does("up")
     assert {process.pid for process in shell.processes()} == before
-    shell.does("down")
+    shell.stack.down()
     assert shell.processes() == []
-    shell.does("up")
 
 
 def test_two_commands_at_once_take_turns(shell: Shell) -> None:
-    shell.does("down")
+    shell.stack.down()
     both = [
         subprocess.Popen(shell.arguments("up"), cwd=shell.root, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -193,11 +191,11 @@ def test_a_process_that_got_the_number_of_a_dead_part_is_left_alone(shell: Shell
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         (shell.folder / "gateway.pid").write_text(json.dumps({"pid": stranger.pid, "started": time.time() - 3600}))
-        assert "gateway" not in shell.does("down").replace("image", "")
+        assert shell.does("down") == "stopped s3, postgres\n"
         assert stranger.poll() is None
     finally:
         stranger.communicate(b"\n")
-    shell.does("up")
+    shell.stack.up()
 
 
 def test_a_migration_that_was_edited_after_it_was_applied_is_named(shell: Shell) -> None:
@@ -208,7 +206,7 @@ def test_a_migration_that_was_edited_after_it_was_applied_is_named(shell: Shell)
         warned = shell.run("up")
         assert "_claims.sql" in warned.stderr and "down --erase" in warned.stderr and warned.returncode == 0
         superuser.execute("update supabase_migrations.schema_migrations set statements = null where name = 'claims'")
-    assert shell.run("up").stderr == ""
+    assert shell.stack.up().edited == []
 
 
 def test_a_port_that_somebody_else_has_is_named(shell: Shell, tmp_path: Path) -> None:
@@ -217,11 +215,23 @@ def test_a_port_that_somebody_else_has_is_named(shell: Shell, tmp_path: Path) ->
         other = Shell(shell.root, tmp_path / "other")
         refused = other.run("up", "--port", str(port))
         assert refused.returncode == 1
-        assert f"gateway: port {port} is taken by another program" in refused.stderr
-        other.does("down", "--erase")
+        assert f"gateway: port {port} cannot be had" in refused.stderr
+        other.stack.down(erase=True)
         assert other.processes() == []
     refused = shell.run("up", "--port", str(port))
     assert refused.returncode == 1 and "source.devstack down" in refused.stderr
+
+
+def test_a_folder_that_holds_anything_else_is_left_alone(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_text("mine")
+    shell = Shell(root, tmp_path)
+    refused = shell.run("up")
+    assert refused.returncode == 1
+    assert (
+        refused.stderr == f"devstack: {tmp_path} is no stack's folder: it holds film.mp4; name another with --folder\n"
+    )
+    shell.stack.down(erase=True)
+    assert (tmp_path / "film.mp4").read_text() == "mine"
 
 
 def test_without_its_packages_it_says_what_to_install(root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import requests
 from local_stack import LocalStack, bearer
@@ -52,6 +57,24 @@ def test_a_part_that_is_paused_answers_when_it_is_resumed(stack: LocalStack) -> 
     stack.start()
     assert stack.s3.answers()
     assert count(stack, stack.service_key).status_code == 200
+
+
+def test_what_a_killed_process_of_tests_leaves_is_cleared_away(tmp_path: Path, root: Path) -> None:
+    done = tmp_path / "done"
+    code = (
+        "import sys, time; from process_end import at_process_end\n"
+        "at_process_end('open(sys.argv[1], \"x\").close()', sys.argv[1]); print('ready', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, done], cwd=root / "tests", stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert not done.exists()
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while not done.exists():
+        assert time.monotonic() < deadline
 
 
 def test_nothing_is_left_of_the_test_before(stack: LocalStack) -> None:
