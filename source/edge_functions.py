@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from socket import gaierror
 from typing import Any
 
 import requests
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 CONNECT_S = 5.0
 #: what the last try gets, however late it is
 LEAST_S = 0.5
+#: what is not asked again is given up no later than this: somebody waits who has other things to do
+ONCE_S = 10.0
 #: a kept connection that rested longer may be dead without anybody having been told
 IDLE_S = 30.0
 LONGEST_WAIT_S = 8.0
@@ -184,7 +187,7 @@ class EdgeFunctions:
         """
         patience = self._patience(function)
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-        deadline = time.monotonic() + max(patience.in_all_s if repeat else 0, patience.answer_s)
+        deadline = time.monotonic() + max(patience.in_all_s, patience.answer_s)
 
         def ask() -> Any:
             left_s = deadline - time.monotonic()
@@ -192,7 +195,8 @@ class EdgeFunctions:
 
         try:
             if not repeat or not patience.in_all_s:
-                return ask()
+                answer_s = patience.answer_s if repeat else min(patience.answer_s, ONCE_S)
+                return self._asked_as_somebody(function, content, answer_s)
             return Retrying(
                 retry=retry_if_exception_type(_Passing),
                 wait=partial(_wait_s, patience.first_wait_s),
@@ -245,10 +249,11 @@ class EdgeFunctions:
         except (requests.RequestException, OSError) as error:
             session.close()
             if isinstance(error, requests.ReadTimeout):
-                said = f"no answer within {answer_s:.3g} s"
-            else:
-                said = self._clean(f"{self._address(function)} cannot be reached: {_innermost(error)}", token or "")
-            raise _Passing(NoAnswer(f"{function}: {said}")) from error
+                raise _Passing(NoAnswer(f"{function}: no answer within {answer_s:.3g} s")) from error
+            inner = _innermost(error)
+            unsent = isinstance(error, requests.ConnectTimeout) or isinstance(inner, ConnectionRefusedError | gaierror)
+            said = f"{self._address(function)} cannot be reached: {getattr(inner, 'strerror', None) or inner}"
+            raise _Passing((StoreError if unsent else NoAnswer)(f"{function}: {self._clean(said, token or '')}")) from error
         self._rest(session)
         return response
 
@@ -296,12 +301,11 @@ class EdgeFunctions:
 # ---- answers
 
 
-def _innermost(error: BaseException) -> str:
+def _innermost(error: BaseException) -> BaseException:
     """What the operating system said; the libraries above it repeat each other."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    strerror = getattr(error, "strerror", None)
-    return str(strerror or error or type(error).__name__)
+    return error
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

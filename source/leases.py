@@ -83,7 +83,8 @@ class Leases(_Thread):
                 )
                 failed = True
                 delay_s = min(delay_s, RETRY_S)
-        self._say_goodbye()
+        if not failed:
+            self._say_goodbye()
 
     def catch_up(self) -> None:
         """Renew the leases now when that is overdue: this process stood still, or the database was out of reach. Else

@@ -56,6 +56,9 @@ def uuid_of(value: str) -> str:
 class SupabaseStore(TaskStore):
     """The store behind a project's functions.
 
+    What the worker's main loop asks, and what it does as it leaves, is asked once: the loop asks again by itself, and
+    hears in between that it is to stop.
+
     look_s: shortest time between two questions whether others changed anything, 0 for never. logs: lines to send with
     heartbeats. uuid_of: the UUID that an id is there; raises InvalidInput.
     """
@@ -119,7 +122,7 @@ class SupabaseStore(TaskStore):
         return datetime.fromisoformat(self.installation()["now"])
 
     def open_tasks(self) -> int:
-        return int(self._ask("open_tasks"))
+        return int(self._ask("open_tasks", repeat=False))
 
     # -- claiming ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +146,7 @@ class SupabaseStore(TaskStore):
         return _tasks(answer["tasks"])
 
     def rescue(self) -> int:
-        return int(self._ask("rescue_tasks", max_attempts=self._max_attempts))
+        return int(self._ask("rescue_tasks", repeat=False, max_attempts=self._max_attempts))
 
     # -- the claimed task's writes ----------------------------------------------------------------------------------
 
@@ -211,7 +214,7 @@ class SupabaseStore(TaskStore):
         return Status(now)
 
     def release(self, claim: Claim) -> None:
-        self._ask("release_task", **self._held(claim))
+        self._ask("release_task", repeat=False, **self._held(claim))
 
     def cancelled(self, claim: Claim) -> None:
         self._ask("task_cancelled", **self._held(claim))
