@@ -253,7 +253,9 @@ class EdgeFunctions:
             inner = _innermost(error)
             unsent = isinstance(error, requests.ConnectTimeout) or isinstance(inner, ConnectionRefusedError | gaierror)
             said = f"{self._address(function)} cannot be reached: {getattr(inner, 'strerror', None) or inner}"
-            raise _Passing((StoreError if unsent else NoAnswer)(f"{function}: {self._clean(said, token or '')}")) from error
+            raise _Passing(
+                (StoreError if unsent else NoAnswer)(f"{function}: {self._clean(said, token or '')}")
+            ) from error
         self._rest(session)
         return response
 
