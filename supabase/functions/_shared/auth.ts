@@ -62,11 +62,13 @@ async function verified(token: string): Promise<JWTPayload> {
   try {
     return await verify(token);
   } catch (error) {
-    if (error instanceof errors.JWKSTimeout || error instanceof TypeError) {
+    // ERR_JOSE_GENERIC: the address answered, but not with keys
+    const code = error instanceof errors.JOSEError ? error.code : null;
+    if (error instanceof TypeError || code === "ERR_JWKS_TIMEOUT" || code === "ERR_JOSE_GENERIC") {
       throw new Refused(503, "the keys of the project's tokens cannot be read; try again");
     }
-    if (error instanceof errors.JWTExpired) throw new Refused(401, "the token has expired; log in again");
-    if (error instanceof errors.JOSEError) throw new Refused(401, "the token is not valid");
+    if (code === "ERR_JWT_EXPIRED") throw new Refused(401, "the token has expired; log in again");
+    if (code !== null) throw new Refused(401, "the token is not valid");
     throw error;
   }
 }

@@ -92,11 +92,13 @@ Deno.test("the project's public keys: cached, read again for a new one, and neve
     ["ES256", "RS256"].map((alg) => generateKeyPair(alg, { extractable: true })),
   );
   const known: unknown[] = [];
+  let broken = true;
   let reads = 0;
   const show = async (place: number, alg: string) =>
     known.push({ ...await exportJWK(pairs[place]!.publicKey), alg, kid: alg, use: "sig" });
   await show(0, "ES256");
   await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, () => {
+    if (broken) return new Response("not now", { status: 500 });
     reads += 1;
     return Response.json({ keys: known });
   });
@@ -107,6 +109,8 @@ Deno.test("the project's public keys: cached, read again for a new one, and neve
       .sign(key);
   await within({ SUPABASE_URL: `http://127.0.0.1:${server.addr.port}` }, async () => {
     const token = await sign("ES256", pairs[0]!.privateKey);
+    assert.equal(await status(`Bearer ${token}`), 503);
+    broken = false;
     assert.deepEqual(await callerOf(request(`Bearer ${token}`)), { kind: "person", userId: PERSON });
     assert.equal(await status(`Bearer ${token}`), 200);
     assert.equal(reads, 1);

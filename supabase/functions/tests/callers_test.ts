@@ -138,6 +138,15 @@ Deno.test("every function has its row", () => {
   assert.deepEqual(FUNCTIONS, Object.keys(ROWS).sort());
 });
 
+Deno.test("the gateway leaves every token to the function, which starts with its handler", async () => {
+  const config = await Deno.readTextFile(new URL("../../config.toml", import.meta.url));
+  for (const name of FUNCTIONS) {
+    assert.ok(config.includes(`[functions.${name}]\nverify_jwt = false\n`), name);
+    const start = await Deno.readTextFile(new URL(`../${name}/index.ts`, import.meta.url));
+    assert.match(start, /Deno\.serve\(handler\);\n$/, name);
+  }
+});
+
 /** Tokens that nobody may come in with, and how they are refused. */
 async function badTokens(): Promise<[string, string | null, number][]> {
   const good = await jwt({ sub: anna.user_id });
