@@ -207,8 +207,8 @@ as $$
     insert into public.task_events (task_id, name) select id, 'cancel_requested' from asked
 $$;
 
--- Cancel the row and its open descendants: queued ones end here, and so do those of clients of the older contract, whose
--- later writes are refused; other running ones are asked to stop.
+-- Cancel the row and its open descendants: queued ones end here, and so do those of clients of the older contract,
+-- whose later writes are refused; other running ones are asked to stop.
 create function private.cancel(p_task_id uuid) returns void
 language plpgsql set search_path = ''
 as $$

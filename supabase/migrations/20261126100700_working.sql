@@ -138,8 +138,8 @@ as $$
         current_model = excluded.current_model, metadata = worker.metadata || excluded.metadata
 $$;
 
--- Entries: timestamp, level, message, task_id, metadata. One that cannot be read is left out, and so is the task_id of a
--- task that is not the caller's: its owner reads what is logged about it. Returns how many.
+-- Entries: timestamp, level, message, task_id, metadata. One that cannot be read is left out, and so is the task_id of
+-- a task that is not the caller's: its owner reads what is logged about it. Returns how many.
 create function private.insert_logs(p_logs jsonb, p_worker_id text, p_source_type text default 'worker') returns bigint
 language plpgsql set search_path = ''
 as $$

@@ -243,7 +243,9 @@ language sql stable security definer set search_path = ''
 as $$
     select count(*) + case when p_include_active then private.running(null, p_run_type) else 0 end
     from private.claimable
-    where in_cloud and project_id <> all (private.full_projects()) and (p_run_type is null or run_type = p_run_type)
+    where in_cloud and (p_run_type is null or run_type = p_run_type)
+        -- the subquery: once, and not for every row
+        and project_id <> all ((select private.full_projects())::uuid[])
 $$;
 
 create function public.count_eligible_tasks_user_pat(p_user_id uuid, p_include_active boolean default false)
@@ -261,7 +263,31 @@ begin
 end
 $$;
 
--- A row that several things hold back counts once: dependencies, then settings, then capacity.
+-- The queued rows by what holds them back. A row that several things hold back counts once, under the first:
+-- dependencies; being paused, not due, or of a type that is switched off; the owner's credits and settings; the owner's
+-- limit.
+create function private.queued_by_reason(p_run_type text) returns table (reason text, count bigint)
+language sql stable set search_path = '' set jit = off
+as $$
+    select case
+        when free.id is null and exists (
+            select from unnest(task.dependant_on) as needed (id)
+            left join public.tasks as found on found.id = needed.id where found.status is distinct from 'Complete')
+            then 'dependency_blocked'
+        when free.id is null then 'held_up'
+        when person.credits <= 0 then 'no_credits'
+        when not free.in_cloud then 'cloud_disabled'
+        when task.project_id = any ((select private.full_projects())::uuid[]) then 'at_limit'
+        else 'eligible' end as reason, count(*)
+    from public.tasks as task
+    join public.projects as project on project.id = task.project_id
+    left join public.users as person on person.id = project.user_id
+    left join public.task_types as type on type.name = task.task_type
+    left join private.claimable as free on free.id = task.id
+    where task.status = 'Queued' and (p_run_type is null or coalesce(type.run_type, 'gpu') = p_run_type)
+    group by 1
+$$;
+
 create function public.count_queued_tasks_breakdown_service_role(p_run_type text default null)
 returns table (
     claimable_now bigint, blocked_by_capacity bigint, blocked_by_deps bigint, blocked_by_settings bigint,
@@ -269,17 +295,12 @@ returns table (
 )
 language sql stable security definer set search_path = ''
 as $$
-    select count(*) filter (where free.in_cloud and not free.project_id = any (closed.ids)),
-        count(*) filter (where free.in_cloud and free.project_id = any (closed.ids)),
-        count(*) filter (where free.id is null and exists (
-            select from unnest(task.dependant_on) as needed (id)
-            left join public.tasks as found on found.id = needed.id where found.status is distinct from 'Complete')),
-        count(*) filter (where not free.in_cloud),
-        count(*)
-    from public.tasks as task
-    cross join (select private.full_projects() as ids) as closed
-    left join private.claimable as free on free.id = task.id
-    where task.status = 'Queued' and (p_run_type is null or public.get_task_run_type(task.task_type) = p_run_type)
+    select coalesce(sum(count) filter (where reason = 'eligible'), 0)::bigint,
+        coalesce(sum(count) filter (where reason = 'at_limit'), 0)::bigint,
+        coalesce(sum(count) filter (where reason = 'dependency_blocked'), 0)::bigint,
+        coalesce(sum(count) filter (where reason in ('no_credits', 'cloud_disabled')), 0)::bigint,
+        coalesce(sum(count), 0)::bigint
+    from private.queued_by_reason(p_run_type)
 $$;
 
 create function public.per_user_capacity_stats_service_role()

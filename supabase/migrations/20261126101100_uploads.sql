@@ -1,6 +1,6 @@
--- What a claim uploads. A worker declares each file before it gets an address to put it at; the completion looks whether
--- the declared files are there. So nobody writes under the key of a task that they do not hold, and what a worker that
--- lost its claim still uploads lies under a claim number that no completion names.
+-- What a claim uploads. A worker declares each file before it gets an address to put it at; the completion looks
+-- whether the declared files are there. So nobody writes under the key of a task that they do not hold, and what a
+-- worker that lost its claim still uploads lies under a claim number that no completion names.
 
 set lock_timeout = '10s';
 set statement_timeout = '5min';
@@ -19,8 +19,8 @@ create table public.task_uploads (
 );
 
 -- The row, locked, when the claim holds it. Clients of the older contract may leave out the claim number: it is enough
--- that the row was claimed by such a client, and by this worker where one is named. Theirs are also the orchestrators that
--- wait. Raises PT409.
+-- that the row was claimed by such a client, and by this worker where one is named. Theirs are also the orchestrators
+-- that wait. Raises PT409.
 create function private.held(p_task_id uuid, p_worker_id text, p_claim_number bigint) returns public.tasks
 language plpgsql set search_path = ''
 as $$
@@ -92,8 +92,8 @@ as $$
     where upload.task_id = p_task_id and upload.claim_number = coalesce(p_claim_number, task.claim_number)
 $$;
 
--- 'held' while the claim holds the row, 'completed' when this claim completed it; else PT409. Changes and locks nothing.
--- SECURITY DEFINER: private.holds is not for callers; it looks at the owner itself.
+-- 'held' while the claim holds the row, 'completed' when this claim completed it; else PT409. Changes and locks
+-- nothing. SECURITY DEFINER: private.holds is not for callers; it looks at the owner itself.
 create function public.claim_state(p_task_id uuid, p_worker_id text, p_claim_number bigint) returns text
 language plpgsql stable security definer set search_path = ''
 as $$

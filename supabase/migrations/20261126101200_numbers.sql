@@ -3,9 +3,10 @@
 set lock_timeout = '10s';
 set statement_timeout = '5min';
 
--- The id of the newest event that can matter to another worker (no claims, progress, notes), at least p_since. A person is told of their own tasks only, and of those that are
--- among the last 1000 events: a hint, after which a worker looks for itself. SECURITY DEFINER: under row level security
--- the look back would end nowhere for somebody who has no events.
+-- The id of the newest event that can matter to another worker (no claims, progress, notes), at least p_since. A person
+-- is told of their own tasks only, and of those that are among the last 1000 events: a hint, after which a worker looks
+-- for itself. SECURITY DEFINER: under row level security the look back would end nowhere for somebody who has no
+-- events.
 create function public.latest_change(p_since bigint default null) returns bigint
 language plpgsql stable security definer set search_path = ''
 as $$
@@ -59,8 +60,8 @@ as $$
     ) as made
 $$;
 
--- How much there is to do: for the service of everybody, for a person of their own. p_include_active false leaves out the
--- list active_tasks. SECURITY DEFINER: claimable is not for callers.
+-- How much there is to do: for the service of everybody, for a person of their own. p_include_active false leaves out
+-- the list active_tasks. SECURITY DEFINER: claimable is not for callers.
 create function public.task_counts(p_run_type text default null, p_include_active boolean default true) returns jsonb
 language plpgsql stable security definer set search_path = ''
 as $$
@@ -133,7 +134,7 @@ as $$
     from (
         select id, task_type, project_id, created_at, priority, seq from private.claimable
         where not private.is_orchestrator(task_type) and (p_run_type is null or run_type = p_run_type)
-            and case when p_person is null then in_cloud and project_id <> all (private.full_projects())
+            and case when p_person is null then in_cloud and project_id <> all ((select private.full_projects())::uuid[])
                 else on_computer and project_id in (select id from public.projects where user_id = p_person) end
         order by priority desc, created_at, seq limit 100
     ) as listed
@@ -157,8 +158,8 @@ as $$
     ) as listed
 $$;
 
--- The workers seen within a day, the latest first. What they ended within the last hour; no orchestrators and no parents,
--- whose time is that of their children. average_seconds is that of completed rows, null when there is none.
+-- The workers seen within a day, the latest first. What they ended within the last hour; no orchestrators and no
+-- parents, whose time is that of their children. average_seconds is that of completed rows, null when there is none.
 create function private.worker_numbers(p_person uuid) returns jsonb
 language sql stable set search_path = ''
 as $$

@@ -1,6 +1,6 @@
 -- Orchestrators of the older contract. Their worker inserts the children, one by one and tied by their params only
--- (tasks.orchestrator_id), says "In Progress" with a text, and leaves the rest to the server: an orchestrator ends when its
--- children end. Everything here runs alone (private.alone).
+-- (tasks.orchestrator_id), says "In Progress" with a text, and leaves the rest to the server: an orchestrator ends when
+-- its children end. Everything here runs alone (private.alone).
 
 set lock_timeout = '10s';
 set statement_timeout = '5min';
@@ -43,8 +43,8 @@ as $$
     from private.parts where orchestrator_id = p_task.id
 $$;
 
--- Let an orchestrator whose children are there wait for them, without a lease: nobody has to hold it any more, and it is
--- not run again while they work. False when there is nothing to wait for.
+-- Let an orchestrator whose children are there wait for them, without a lease: nobody has to hold it any more, and it
+-- is not run again while they work. False when there is nothing to wait for.
 create function private.await_children(p_task public.tasks) returns boolean
 language plpgsql set search_path = ''
 as $$
@@ -63,8 +63,8 @@ begin
 end
 $$;
 
--- End a waiting orchestrator: with the first part that failed or was cancelled, or when all parts are there and Complete.
--- False when it goes on waiting. `settle` it next.
+-- End a waiting orchestrator: with the first part that failed or was cancelled, or when all parts are there and
+-- Complete. False when it goes on waiting. `settle` it next.
 create function private.end_orchestrator(p_id uuid) returns boolean
 language plpgsql set search_path = ''
 as $$
@@ -118,8 +118,8 @@ begin
 end
 $$;
 
--- An orchestrator that waits for nothing: end it, or queue it again when children are gone from the table. Returns how many
--- rows ended with it.
+-- An orchestrator that waits for nothing: end it, or queue it again when children are gone from the table. Returns how
+-- many rows ended with it.
 create function private.end_or_rerun(p_id uuid) returns bigint
 language plpgsql set search_path = ''
 as $$

@@ -39,51 +39,26 @@ begin
 end
 $$;
 
-create function private.is_free(p_dependant_on uuid[]) returns boolean
-language sql stable set search_path = ''
-as $$
-    select not exists (
-        select from unnest(p_dependant_on) as needed (id)
-        left join public.tasks as found on found.id = needed.id where found.status is distinct from 'Complete')
-$$;
-
--- Why queued rows are not handed out; each counts under the first reason. As with task-counts, orchestrators count as
--- queued. p_include_active: the running rows count in total_tasks too.
+-- Why queued rows are not handed out. As with task-counts, orchestrators count as queued. p_include_active: the running
+-- rows count in total_tasks too.
 create function public.analyze_task_availability_service_role(
     p_include_active boolean default false, p_run_type text default null
 ) returns jsonb
 language sql stable security definer set search_path = ''
 as $$
     select jsonb_build_object(
-        'total_tasks', count(*) + case when p_include_active then private.running(null, p_run_type) else 0 end,
-        'eligible_tasks', count(*) filter (where reason = 'eligible'),
-        'rejection_reasons', jsonb_build_object(
-            'no_credits', count(*) filter (where reason = 'no_credits'),
-            'cloud_disabled', count(*) filter (where reason = 'cloud_disabled'),
-            'dependency_blocked', count(*) filter (where reason = 'dependency_blocked'),
-            'at_limit', count(*) filter (where reason = 'at_limit'),
-            -- paused, not due yet, of a type that is switched off
-            'held_up', count(*) filter (where reason = 'held_up')),
+        'total_tasks', coalesce(sum(count), 0)
+            + case when p_include_active then private.running(null, p_run_type) else 0 end,
+        'eligible_tasks', coalesce(sum(count) filter (where reason = 'eligible'), 0),
+        'rejection_reasons', '{"no_credits": 0, "cloud_disabled": 0, "dependency_blocked": 0, "at_limit": 0,
+            "held_up": 0}'::jsonb || coalesce(jsonb_object_agg(reason, count) filter (where reason <> 'eligible'), '{}'),
         'user_stats', (select coalesce(jsonb_agg(to_jsonb(stats) - 'at_limit' order by stats.user_id), '[]')
                        from public.per_user_capacity_stats_service_role() as stats))
-    from (
-        select case
-            when person.credits <= 0 then 'no_credits'
-            when person.settings #>> '{ui,generationMethods,inCloud}' = 'false' then 'cloud_disabled'
-            when not private.is_free(task.dependant_on) then 'dependency_blocked'
-            when task.project_id = any (closed.ids) then 'at_limit'
-            when free.id is null then 'held_up'
-            else 'eligible' end as reason
-        from public.tasks as task
-        cross join (select private.full_projects() as ids) as closed
-        join public.projects as project on project.id = task.project_id
-        left join public.users as person on person.id = project.user_id
-        left join private.claimable as free on free.id = task.id
-        where task.status = 'Queued' and (p_run_type is null or public.get_task_run_type(task.task_type) = p_run_type)
-    ) as queued
+    from private.queued_by_reason(p_run_type)
 $$;
 
--- What a person's own worker would find, and their 20 newest rows: the queued ones, with p_include_active also the running.
+-- What a person's own worker would find, and their 20 newest rows: the queued ones, with p_include_active also the
+-- running.
 create function public.analyze_task_availability_user_pat(p_user_id uuid, p_include_active boolean default false)
 returns jsonb
 language plpgsql stable security definer set search_path = ''
@@ -98,8 +73,8 @@ begin
         'recent_tasks', (
             select coalesce(jsonb_agg(jsonb_build_object('id', id, 'task_type', task_type, 'status', status,
                     'created_at', private.iso(created_at), 'dependant_on', dependant_on,
-                    'has_dependency', dependant_on <> '{}', 'deps_complete', private.is_free(dependant_on),
-                    'dependency_blocking', not private.is_free(dependant_on))
+                    'has_dependency', dependant_on <> '{}', 'deps_complete', public.all_dependencies_complete(dependant_on),
+                    'dependency_blocking', not public.all_dependencies_complete(dependant_on))
                 order by created_at desc, seq desc), '[]')
             from (
                 select * from public.tasks

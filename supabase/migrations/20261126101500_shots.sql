@@ -1,5 +1,5 @@
--- Shots: images on a timeline, between which a run of travel goes. Front ends write them; workers write the prompts that
--- they made for the pairs.
+-- Shots: images on a timeline, between which a run of travel goes. Front ends write them; workers write the prompts
+-- that they made for the pairs.
 
 set lock_timeout = '10s';
 set statement_timeout = '5min';
@@ -25,8 +25,8 @@ create index shot_generations_by_shot on public.shot_generations (shot_id, timel
 create index shot_generations_by_generation on public.shot_generations (generation_id);
 
 -- Write the i-th prompt to the i-th image on the shot's timeline (metadata.enhanced_prompt). Videos do not count as
--- images. Answers how many prompts were written, skipped because they are empty, and failed for want of an image. Raises
--- PT404.
+-- images. Answers how many prompts were written, skipped because they are empty, and failed for want of an image.
+-- Raises PT404.
 create function public.update_shot_pair_prompts(p_shot_id uuid, p_enhanced_prompts text[]) returns jsonb
 language plpgsql set search_path = ''
 as $$

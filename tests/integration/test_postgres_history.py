@@ -197,24 +197,20 @@ def test_a_claim_walks_the_index_of_queued_rows(database: Database) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_claim_takes_milliseconds_on_a_million_rows(database: Database) -> None:
+def test_nothing_takes_long_on_a_million_rows(database: Database) -> None:
     load(database, history=1_000_000, queued=50_000)
     check_plans(database)
-    times = measured(database, 1000)
-    p50, p99 = times[len(times) // 2], times[math.ceil(len(times) * 0.99) - 1]
-    print(f"claim on 1M history rows and 50k queued: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    assert p99 < 20
-    with database.acting("service_role") as service:
-        started = time.perf_counter()
-        assert call(service, "rescue_tasks") == 0
-        rescue_ms = (time.perf_counter() - started) * 1000
-    print(f"a rescue that finds nothing: {rescue_ms:.0f} ms")
-    assert rescue_ms < 2000
     check_indexes(database)
-    for name, slowest_ms in check_watching(database).items():
-        print(f"{name}: at most {slowest_ms:.1f} ms")
-        assert slowest_ms < 100
+    times = measured(database, 1000)
+    spent = {
+        "claim, half of them with a loaded model, p50": (times[len(times) // 2], 20),
+        "claim, p99": (times[math.ceil(len(times) * 0.99) - 1], 20),
+        **{name: (slowest, 100) for name, slowest in check_watching(database).items()},
+    }
     with database.acting("service_role") as service:
-        counts_ms = times_ms(service, "task_counts", count=5)[2]
-    print(f"task_counts: {counts_ms:.0f} ms")
-    assert counts_ms < 3000
+        assert call(service, "rescue_tasks") == 0
+        spent["rescue that finds nothing"] = (times_ms(service, "rescue_tasks", count=1)[0], 2000)
+        spent["task_counts"] = (times_ms(service, "task_counts", count=5)[2], 3000)
+    for name, (taken_ms, _) in spent.items():
+        print(f"{name}: {taken_ms:.1f} ms")
+    assert {name: taken for name, taken in spent.items() if taken[0] > taken[1]} == {}

@@ -277,7 +277,7 @@ def test_why_rows_are_not_handed_out(store: PostgresStore, service: Connection) 
     assert found["total_tasks"] == 5
     service.execute("update public.users set credits = 0")
     [[found]] = rows(service, "analyze_task_availability_service_role")
-    assert found["rejection_reasons"]["no_credits"] == 2
+    assert found["rejection_reasons"]["no_credits"] == 1
     [[hers]] = rows(service, "analyze_task_availability_user_pat", p_user_id=ANNA)
     assert (hers["eligible_count"], hers["user_info"]["credits"]) == (1, 0)
     assert hers["projects"] == [{"id": HERS, "name": "hers"}]
