@@ -17,7 +17,7 @@ from supabase_box import SupabaseBox, wait_until
 from source.store.types import Status, Task
 from Wan2GP.media import probe_video, read_frame, read_image
 
-SIZE = (192, 128)
+SIZE = (96, 64)
 SMALL = {"parsed_resolution_wh": f"{SIZE[0]}x{SIZE[1]}"}
 #: the sample as it is but for its size; and unchained, so that its segments wait for nobody
 TRAVELS = {
