@@ -120,12 +120,13 @@ class Part(ABC):
                 return process
         return None
 
-    def start(self) -> bool:
-        """Start it unless it runs already; whether it was started. It need not answer yet: `wait`."""
-        if self.find():
-            return False
+    def require_port(self) -> None:
+        """Raises StackError when it could not listen at its port."""
         if not port_is_free(self.port):
             raise StackError(f"{self.name}: port {self.port} cannot be had; another program may have it")
+
+    def start(self) -> None:
+        """Start what does not run (`find` is None). It need not answer yet: `wait`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.prepare()
         with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
@@ -136,7 +137,6 @@ class Part(ABC):
             )  # fmt: skip
         child.returncode = 0  # psutil waits for it, maybe in another process: to this one it is nobody's child
         self._remember(psutil.Process(child.pid))
-        return True
 
     def wait(self, seconds: float = START_S) -> None:
         """Until it answers. Raises StackError with the end of its log when it ended or did not answer in time."""

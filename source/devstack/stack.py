@@ -49,13 +49,17 @@ class Stack:
         require_all()
         with self._turn():
             self._choose(ports or usual_ports(gateway_port), gateway_port)
-            started = [part.name for part in self.parts() if part.start()]
+            missing = [part for part in self.parts() if part.find() is None]
+            for part in missing:
+                part.require_port()
+            for part in missing:
+                part.start()
             self.postgres.wait()
             migrated, edited = self._bring_up_to_date()
             for part in self.parts():
                 part.wait()
             self._write_environment()
-        return Started(started, migrated, edited)
+        return Started([part.name for part in missing], migrated, edited)
 
     def down(self, erase: bool = False) -> list[str]:
         """Stop what runs, last what others need, and say what that was; with `erase` remove the folder too."""

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,9 +73,10 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def shell(root: Path) -> Iterator[Shell]:
     """A stack that runs at ports of its own; whatever a test does to it, `up` mends it for the next."""
-    folder = tmp_path_factory.mktemp("devstack") / "stack"
+    # not below pytest's own folder: it closes that one to other accounts, and as root Postgres runs as another
+    folder = Path(tempfile.mkdtemp(prefix="devstack-")) / "stack"
     at_process_end(_STOP, folder)
     made = Shell(root, folder)
     begun = time.monotonic()
@@ -83,6 +85,7 @@ def shell(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shel
     yield made
     assert "stopped" in made.does("down", "--erase")
     assert made.processes() == [] and not folder.exists()
+    folder.parent.rmdir()
 
 
 def test_it_is_up_within_ten_seconds_and_says_how_to_use_it(shell: Shell) -> None:
@@ -209,15 +212,15 @@ def test_a_migration_that_was_edited_after_it_was_applied_is_named(shell: Shell)
     assert shell.stack.up().edited == []
 
 
-def test_a_port_that_somebody_else_has_is_named(shell: Shell, tmp_path: Path) -> None:
+def test_a_port_that_somebody_else_has_is_named_before_anything_starts(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        other = Shell(shell.root, tmp_path / "other")
+        other = Shell(shell.root, shell.folder.with_name("other"))
         refused = other.run("up", "--port", str(port))
         assert refused.returncode == 1
         assert f"gateway: port {port} cannot be had" in refused.stderr
-        other.stack.down(erase=True)
         assert other.processes() == []
+        other.stack.down(erase=True)
     refused = shell.run("up", "--port", str(port))
     assert refused.returncode == 1 and "source.devstack down" in refused.stderr
 
