@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import sys
 
-from source.command_line import CommandParser, database_of
+from source.command_line import CommandParser, database_of, exit_code
 from source.enqueue import enqueue, read_params
-from source.errors import StoreError, WanError
+from source.errors import WanError
 from source.settings import load_settings
 from source.task_registry import registry
 
@@ -50,7 +50,7 @@ def main() -> int:
             flags.error("--type and --params are needed")
     except WanError as error:
         print(f"add_task.py: {error}", file=sys.stderr)
-        return 2 if isinstance(error, StoreError) else 1
+        return exit_code(error)
     return 0
 
 

@@ -11,10 +11,10 @@ import sys
 
 from rich.console import Console
 
-from source.command_line import CommandParser, database_of
+from source.command_line import CommandParser, database_of, exit_code
 from source.diagnostics.commands import add_commands, answer
 from source.diagnostics.rendering import printable
-from source.errors import StoreError, TaskNotFound, WanError
+from source.errors import WanError
 from source.settings import load_settings
 
 #: columns where there is no terminal to ask
@@ -41,7 +41,7 @@ def main() -> int:
             said = answer(settings, given, working.update)
     except WanError as error:
         print(f"debug.py: {printable(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, StoreError) and not isinstance(error, TaskNotFound) else 1
+        return exit_code(error)
     except OSError as error:
         print(f"debug.py: {error}", file=sys.stderr)
         return 1

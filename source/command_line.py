@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from source.errors import RefusedWrite, StoreError, TaskNotFound, WanError
+
 DISTRIBUTION = "headless-wan2gp"
 
 
@@ -43,6 +45,14 @@ def database_of(given: argparse.Namespace) -> dict[str, Any]:
     """What the flags say of the database, as settings."""
     names = ("db_type", "db_file", "supabase_url", "supabase_access_token", "supabase_anon_key")
     return {name: getattr(given, name) for name in names}
+
+
+def exit_code(error: WanError) -> int:
+    """2 when the database failed: the same may succeed later. 1 when what was asked is at fault, or the token."""
+    from source.edge_functions import TokenRefused
+
+    at_fault = isinstance(error, TaskNotFound | RefusedWrite | TokenRefused)
+    return 2 if isinstance(error, StoreError) and not at_fault else 1
 
 
 class HelpAction(argparse.Action):

@@ -65,7 +65,7 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     show.add_argument("-o", "--output", type=Path, metavar="FILE", help="an mp4 (default: ID_visualization.mp4)")
     show.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help=f"default: {LAYOUTS[0]}")
     again = commands.add_parser("replay", parents=[shared], help="queue again what made a picture or video")
-    again.add_argument("file", type=Path, help="an output; its metadata say how it was made")
+    again.add_argument("file", help="an output, or its URL; its metadata say how it was made")
     again.add_argument(
         "--input", action="append", default=[], metavar="NAME=PATH", help="where a file lies now; repeatable"
     )
@@ -73,6 +73,7 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
         "--search", action="append", default=[], type=Path, metavar="DIR",
         help="look for files here, by name and by content; repeatable",
     )  # fmt: skip
+    again.add_argument("--project-id", metavar="ID", help="project of the row (a UUID on Supabase)")
     again.add_argument("--dry-run", action="store_true", help="queue nothing; show what would be queued")
 
 
@@ -109,7 +110,10 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
             made = visualize_travel(store, settings, given.id, given.output, given.layout)
             return made, f"{made['output']}  {made['num_frames']} frames"
         case "replay":
-            queued = replay(store, settings, given.file, given=given.input, search=given.search, dry_run=given.dry_run)
+            queued = replay(
+                store, settings, given.file, given=given.input, search=given.search, project_id=given.project_id,
+                dry_run=given.dry_run,
+            )  # fmt: skip
             return queued, rendered_replay(queued)
         case "cancel":
             status = store.cancel(given.id)

@@ -68,6 +68,7 @@ HARMLESS: Mapping[str, Harmless] = {
 
 
 OWN = "our own token"
+REFUSED = frozenset({401, 403})
 _NOBODY = frozenset({401})
 #: tokens that must be refused, and how
 STRANGERS: Mapping[str, frozenset[int]] = {
@@ -129,14 +130,20 @@ def _unsigned(**claims: Any) -> str:
 
 
 def _complaints(wrong: Sequence[Answer]) -> Iterator[str]:
-    """One line a function."""
+    """One line for all functions of which the same is to be said."""
+    told: dict[str, list[str]] = {}
     for name in dict.fromkeys(answer.function for answer in wrong):
         of_it = [answer for answer in wrong if answer.function == name]
-        if all(answer.status == 404 for answer in of_it):
-            yield f"{name}: not there (404)"
-        else:
-            told = (f"{answer.token} is answered {answer.status}, not {_or(answer.wanted)}" for answer in of_it)
-            yield f"{name}: {'; '.join(told)}"
+        absent = all(answer.status == 404 for answer in of_it)
+        told.setdefault("not there (404)" if absent else "; ".join(map(_complaint, of_it)), []).append(name)
+    for complaint, names in told.items():
+        yield f"{', '.join(names)}: {complaint}"
+
+
+def _complaint(answer: Answer) -> str:
+    if answer.token == OWN and answer.status in REFUSED:
+        return f"{OWN} is refused ({answer.status})"
+    return f"{answer.token} is answered {answer.status}, not {_or(answer.wanted)}"
 
 
 def _or(codes: frozenset[int]) -> str:
@@ -148,10 +155,10 @@ def _cure(answer: Answer) -> str:
         return f"deploy it: `supabase functions deploy {answer.function}`"
     if answer.status >= 500:
         return f"look into the log and the secrets of {answer.function} (docs/supabase.md)"
-    if answer.token == OWN and answer.status in (401, 403):
+    if answer.token == OWN and answer.status in REFUSED:
         return "give a token that is valid: SUPABASE_ACCESS_TOKEN"
     if answer.token == "garbage" and answer.status == 401:
         return "deploy with supabase/config.toml (verify_jwt = false): the gateway refuses personal access tokens"
-    if answer.token != OWN and answer.status not in (401, 403):
+    if answer.token != OWN and answer.status not in REFUSED:
         return f"{answer.function} lets strangers in: delete it or deploy this version of it at once"
     return f"deploy this version of {answer.function}"

@@ -16,7 +16,7 @@ CURE = "the roles are not as the migrations made them: revoke all on public.task
 def anonymous(settings: Settings) -> Finding:
     """Try to read a task, and to write one that the table's rules refuse anyway, with the publishable key alone."""
     if settings.supabase_anon_key is None:
-        return skipped("without SUPABASE_ANON_KEY nobody can be a stranger at the REST interface")
+        return skipped("SUPABASE_ANON_KEY (the publishable key) is needed to look what strangers may do")
     key = settings.supabase_anon_key.get_secret_value()
     address = f"{settings.supabase_url}/rest/v1/tasks"
     with requests.Session() as session:

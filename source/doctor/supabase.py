@@ -14,7 +14,7 @@ from source.doctor.clocks import Clock, compared
 from source.doctor.functions import functions
 from source.doctor.rest import anonymous
 from source.doctor.storage import round_trip
-from source.edge_functions import EdgeFunctions, Token
+from source.edge_functions import EdgeFunctions, Token, TokenRefused
 from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.settings import Settings
 from source.store.supabase import SupabaseStore
@@ -25,6 +25,7 @@ LOOKS = 3
 MAX_ROWS, MAX_PROJECTS = 1000, 20
 #: longer than the door asks again
 PATIENT_S = 60.0
+TOKEN = "give a valid one by SUPABASE_ACCESS_TOKEN: the service key, a personal access token, or a user's JWT"
 PUSH = "`supabase db push` applies the migrations (docs/supabase.md); the log of task-store says more"
 
 Installation = Callable[[], Mapping[str, Any]]
@@ -41,10 +42,11 @@ def supabase_checks(settings: Settings, clock: Clock, opened: ExitStack) -> list
     reach = "check SUPABASE_URL, that the project is not paused, and the way to it (DNS, proxy, firewall)"
     return [
         Check("address", partial(address, door, settings), reach, PATIENT_S),
-        Check("database", partial(database, installation), PUSH, PATIENT_S, needs="address"),
+        Check("token", partial(whose_token, door), TOKEN, PATIENT_S, needs="address"),
+        Check("database", partial(database, installation), PUSH, PATIENT_S, needs="token"),
         Check("clock", partial(clock_difference, store, settings, clock), timeout_s=PATIENT_S, needs="database"),
         Check("functions", lambda: functions(door, own, personal()), reach, 2 * PATIENT_S, needs="address"),
-        Check("storage", partial(round_trip, door, settings), "", 2 * PATIENT_S, needs="address"),
+        Check("storage", partial(round_trip, door, settings), "", 2 * PATIENT_S, needs="token"),
         Check("rls", partial(row_level_security, installation), timeout_s=PATIENT_S, needs="database"),
         Check("other people", lambda: other_people(store, door, personal()), timeout_s=PATIENT_S, needs="database"),
         Check("strangers", partial(anonymous, settings), reach, PATIENT_S, needs="address"),
@@ -56,6 +58,17 @@ def address(door: EdgeFunctions, settings: Settings) -> Finding:
     started = time.monotonic()
     status = door.status("task-store", {}, None)
     return well(f"{settings.supabase_url} answers ({status}) in {time.monotonic() - started:.2f} s")
+
+
+def whose_token(door: EdgeFunctions) -> Finding:
+    """Whether the token is accepted, and as whose. Raises TokenRefused and RefusedWrite."""
+    try:
+        person = _person(door)
+    except (TokenRefused, RefusedWrite):
+        raise
+    except StoreError as error:
+        return doubtful(f"not known whose it is: {error}", "see below")
+    return well("the service key" if person is None else f"of the person {person}")
 
 
 def database(installation: Installation) -> Finding:
@@ -122,10 +135,15 @@ def _is_theirs(door: EdgeFunctions, project_id: str) -> bool:
     return True
 
 
+def _person(door: EdgeFunctions) -> str | None:
+    """The id of the person whose token it is; None for the service key. Raises StoreError."""
+    answer = door.call("task-counts", {"include_active": False})
+    return answer.get("user_id") if isinstance(answer, dict) else None
+
+
 def _is_person(door: EdgeFunctions) -> bool | None:
-    """Whether the token is a person's, no service key; None when nobody says."""
+    """None when nobody says."""
     try:
-        answer = door.call("task-counts", {"include_active": False})
+        return _person(door) is not None
     except StoreError:
         return None
-    return "user_id" in answer if isinstance(answer, dict) else None
