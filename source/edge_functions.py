@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from socket import gaierror
@@ -76,11 +76,18 @@ PATIENCE: Mapping[str, Patience] = {
     "generate-upload-url": Patience(30, 60),
 }
 USUAL = Patience(20, 30)
+WATCHED_S = 4.0
 
 
 def usual_patience(function: str) -> Patience:
     """What suits a function over the internet."""
     return PATIENCE.get(function, USUAL)
+
+
+def watched_patience(function: str) -> Patience:
+    """The same where somebody waits before a screen, and can ask again."""
+    usual = usual_patience(function)
+    return replace(usual, in_all_s=min(usual.in_all_s, WATCHED_S))
 
 
 class TokenRefused(StoreError):
@@ -169,14 +176,14 @@ class EdgeFunctions:
         self._resting: list[tuple[requests.Session, float]] = []
 
     @classmethod
-    def of(cls, settings: Settings) -> EdgeFunctions:
+    def of(cls, settings: Settings, patience: Callable[[str], Patience] = usual_patience) -> EdgeFunctions:
         """Those that the settings name. Raises ConfigurationError when they name none."""
         if settings.supabase_url is None or settings.supabase_access_token is None:
             raise ConfigurationError("set SUPABASE_URL and SUPABASE_ACCESS_TOKEN")
         key = settings.supabase_anon_key.get_secret_value() if settings.supabase_anon_key else None
         return cls(
             settings.supabase_url, Token(settings.supabase_access_token.get_secret_value()),
-            urls=settings.edge_function_urls, anon_key=key,
+            urls=settings.edge_function_urls, anon_key=key, patience=patience,
         )  # fmt: skip
 
     def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:

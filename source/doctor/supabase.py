@@ -14,7 +14,7 @@ from source.doctor.clocks import Clock, compared
 from source.doctor.functions import functions
 from source.doctor.rest import anonymous
 from source.doctor.storage import round_trip
-from source.edge_functions import EdgeFunctions, Token, TokenRefused
+from source.edge_functions import EdgeFunctions, Token, TokenRefused, watched_patience
 from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.settings import Settings
 from source.store.supabase import SupabaseStore
@@ -33,7 +33,7 @@ Installation = Callable[[], Mapping[str, Any]]
 
 def supabase_checks(settings: Settings, clock: Clock, opened: ExitStack) -> list[Check]:
     """Those of a project; `opened` closes what they use. Raises ConfigurationError for a token that cannot be read."""
-    door = EdgeFunctions.of(settings)
+    door = EdgeFunctions.of(settings, watched_patience)
     store = opened.enter_context(closing(SupabaseStore(door)))
     assert settings.supabase_access_token is not None
     own = Token(settings.supabase_access_token.get_secret_value()).value

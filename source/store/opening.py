@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from source.edge_functions import EdgeFunctions
+from source.edge_functions import EdgeFunctions, watched_patience
 from source.errors import StoreError
 from source.settings import Settings
 from source.store.base import TaskStore
@@ -22,9 +22,9 @@ def open_store(settings: Settings, logs: WorkerLogs | None = None) -> TaskStore:
 
 
 def open_existing(settings: Settings) -> TaskStore:
-    """As open_store; looking never makes a file. Raises StoreError when there is none."""
+    """As open_store, for somebody who looks: that never makes a file, and is not patient. Raises StoreError."""
     if settings.db_type == "supabase":
-        return open_supabase(settings)
+        return SupabaseStore(EdgeFunctions.of(settings, watched_patience), max_attempts=settings.max_attempts)
     return existing_file(settings.db_file)
 
 

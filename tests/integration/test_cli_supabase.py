@@ -175,10 +175,8 @@ def test_others_tasks_are_not_there_for_a_person(shell: Shell) -> None:
 
 
 def test_workers_are_told_apart_by_their_heartbeats(shell: Shell, floor: ProjectFloor) -> None:
-    for name in ("new", "old", "gone"):
-        floor.store.heartbeat(
-            name, [], lease_s=60, current_model="t2v", status="stopped" if name == "gone" else "active"
-        )
+    for name, status in (("gone", "stopped"), ("new", "active"), ("old", "active")):
+        floor.store.heartbeat(name, [], lease_s=60, current_model="t2v", status=status)
     with shell.stack.database.acting() as superuser:
         superuser.execute(b"update public.workers set last_heartbeat = now() - interval '1 hour' where id = 'old'")
     views = {view["id"]: view for view in shell.view("workers")}

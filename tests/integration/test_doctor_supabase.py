@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,13 +13,14 @@ import pytest
 from local_stack import LocalStack
 from local_stack import stack as stack
 
+import debug
 from source.doctor.checks import Finding, State, examine
 from source.doctor.clocks import Clock, machine_clock
 from source.doctor.functions import HARMLESS
 from source.doctor.supabase import supabase_checks
 from source.settings import Settings, load_settings
 
-CHECKS = ["address", "database", "clock", "functions", "storage", "rls", "other people", "strangers"]
+CHECKS = ["address", "token", "database", "clock", "functions", "storage", "rls", "other people", "strangers"]
 
 
 def settings_of(stack: LocalStack, token: str, **given: Any) -> Settings:
@@ -33,7 +31,7 @@ def looked(settings: Settings, *names: str, clock: Clock = machine_clock) -> dic
     """What the checks of the project find, all or some of them."""
     with ExitStack() as opened:
         checks = supabase_checks(settings, clock, opened)
-        wanted = [check for check in checks if not names or check.name in {*names, "address", "database"}]
+        wanted = [check for check in checks if not names or check.name in {*names, "address", "token", "database"}]
         return {each.check: each.finding for each in examine(wanted)}
 
 
@@ -60,19 +58,27 @@ def test_a_healthy_project_passes_for_the_service_and_for_a_person(stack: LocalS
     assert not [path for path in stack.objects.rglob("*") if path.is_file()]
 
 
-def test_the_command_says_so_and_shows_no_secret(stack: LocalStack, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_the_command_says_so_and_shows_no_secret(
+    stack: LocalStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    form: tuple[str, ...],
+) -> None:  # fmt: skip
     anna = stack.person()
-    environment = os.environ | {
+    given = {
         "DB_TYPE": "supabase", "SUPABASE_URL": stack.url, "SUPABASE_ACCESS_TOKEN": anna.access_token,
-        "CKPTS": str(tmp_path), "SUPABASE_ANON_KEY": stack.anon_key,
+        "SUPABASE_ANON_KEY": stack.anon_key, "CKPTS": str(tmp_path), "DEVICE": "cpu",
     }  # fmt: skip
-    command = [sys.executable, "debug.py", "doctor"]
-    for form in ([], ["--json"]):
-        done = subprocess.run([*command, *form], cwd=root, env=environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
-        assert anna.access_token not in done.stdout
-        assert stack.anon_key not in done.stdout
-    assert json.loads(done.stdout)["healthy"] is True
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["debug.py", "doctor", *form])
+    assert debug.main() == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"of the person {anna.user_id}" in out
+    assert not {secret for secret in (anna.access_token, stack.anon_key) if secret in out}
+    if form:
+        view = json.loads(out)
+        assert (view["healthy"], view["checks"][0]["check"]) == (True, "address")
 
 
 def test_nothing_is_changed(stack: LocalStack) -> None:
@@ -87,10 +93,10 @@ def test_nothing_is_changed(stack: LocalStack) -> None:
 
 def test_a_wrong_token_and_a_wrong_address_are_told_apart(stack: LocalStack) -> None:
     found = looked(settings_of(stack, "pat_of_nobody"))
-    assert found["address"].state is State.OK
-    assert found["database"].state is State.FAILED
-    assert "nobody has this access token" in found["database"].measured
-    assert "give a token that is valid" in found["functions"].advice
+    assert failures(found) == ["token", "functions"]
+    assert "nobody has this access token" in found["token"].measured
+    assert "SUPABASE_ACCESS_TOKEN" in found["token"].advice
+    assert "our own token is refused (403)" in found["functions"].measured
     gone = looked(load_settings(db_type="supabase", supabase_url="http://127.0.0.1:9", supabase_access_token="x"))
     assert gone["address"].state is State.FAILED
     assert "SUPABASE_URL" in gone["address"].advice
