@@ -255,16 +255,18 @@ class EdgeFunctions:
             )  # fmt: skip
         except (requests.RequestException, OSError) as error:
             session.close()
-            if isinstance(error, requests.ReadTimeout):
-                raise _Passing(NoAnswer(f"{function}: no answer within {answer_s:.3g} s")) from error
-            inner = _innermost(error)
-            unsent = isinstance(error, requests.ConnectTimeout) or isinstance(inner, ConnectionRefusedError | gaierror)
-            said = f"{self._address(function)} cannot be reached: {getattr(inner, 'strerror', None) or inner}"
-            raise _Passing(
-                (StoreError if unsent else NoAnswer)(f"{function}: {self._clean(said, token or '')}")
-            ) from error
+            raise _Passing(self._unanswered(function, error, token, answer_s)) from error
         self._rest(session)
         return response
+
+    def _unanswered(self, function: str, error: Exception, token: str | None, answer_s: float) -> StoreError:
+        """NoAnswer, unless it is certain that nothing was asked."""
+        if isinstance(error, requests.ReadTimeout):
+            return NoAnswer(f"{function}: no answer within {answer_s:.3g} s")
+        inner = _innermost(error)
+        unasked = isinstance(error, requests.ConnectTimeout) or isinstance(inner, ConnectionRefusedError | gaierror)
+        said = f"{self._address(function)} cannot be reached: {getattr(inner, 'strerror', None) or inner}"
+        return (StoreError if unasked else NoAnswer)(f"{function}: {self._clean(said, token)}")
 
     def _answer(self, function: str, response: requests.Response, token: str) -> Any:
         value, done = _json(response), 200 <= response.status_code < 300
@@ -280,7 +282,7 @@ class EdgeFunctions:
     def _address(self, function: str) -> str:
         return self._urls.get(function) or f"{self.url}/functions/v1/{function}"
 
-    def _clean(self, text: str, token: str) -> str:
+    def _clean(self, text: str, token: str | None) -> str:
         return redact(text, (token,) if token else ())[:SHOWN]
 
     # ---- sessions: one for each question that is being asked, kept for the next one

@@ -77,10 +77,10 @@ def test_a_task_with_another_id_is_not_there(functions: Recorder) -> None:
         SupabaseStore(functions).get("direct")
 
 
-def test_the_default_project_has_its_uuid(functions: Recorder) -> None:
+def test_the_server_says_which_project_is_the_usual_one(functions: Recorder) -> None:
     SupabaseStore(functions).add_many([NewTask(task_type="t2v", params={})])
     [(_, body)] = functions.asked
-    assert body["tasks"][0]["project_id"] == "00000000-0000-0000-0000-000000000000"
+    assert body["tasks"][0]["project_id"] is None
 
 
 def test_text_that_postgres_cannot_store_is_stored_as_far_as_it_can(functions: Recorder) -> None:
