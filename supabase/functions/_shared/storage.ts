@@ -37,26 +37,17 @@ const TRANSFER_TIMEOUT_MS = 60_000;
 const BLOCK_BYTES = 64 * 1024;
 
 interface Bucket {
-  name: string;
-  isPublic: boolean;
   /** of its objects, on the S3 endpoint */
   address: string;
-  /** of its objects, for everybody when it is public */
-  publicAddress: string;
   client: AwsClient;
 }
 
 let opened: Bucket | undefined;
 
-/** The bucket that the environment names. Raises Refused (503) when a setting is missing. */
+/** The bucket, for those who read and write it. Raises Refused (503) when a secret is missing. */
 function bucket(): Bucket {
-  if (opened) return opened;
-  const name = Deno.env.get("STORAGE_BUCKET") || "image_uploads";
-  opened = {
-    name,
-    isPublic: isPublic(),
-    address: `${address("S3_ENDPOINT")}/${name}`,
-    publicAddress: `${address("SUPABASE_URL")}/storage/v1/object/public/${name}`,
+  opened ??= {
+    address: `${address("S3_ENDPOINT")}/${bucketName()}`,
     client: new AwsClient({
       accessKeyId: setting("S3_ACCESS_KEY_ID"),
       secretAccessKey: setting("S3_SECRET_ACCESS_KEY"),
@@ -68,8 +59,17 @@ function bucket(): Bucket {
   return opened;
 }
 
+function bucketName(): string {
+  return Deno.env.get("STORAGE_BUCKET") || "image_uploads";
+}
+
 function isPublic(): boolean {
   return Deno.env.get("STORAGE_PUBLIC")?.toLowerCase() !== "false";
+}
+
+/** Where everybody reads the objects of a public bucket. */
+function publicAddress(): string {
+  return `${address("SUPABASE_URL")}/storage/v1/object/public/${bucketName()}`;
 }
 
 function setting(name: string): string {
@@ -95,7 +95,7 @@ export function reopen(): void {
 
 /** The public address of an object: what rows keep. */
 export function publicUrl(key: string): string {
-  return `${bucket().publicAddress}/${encoded(key)}`;
+  return `${publicAddress()}/${encoded(key)}`;
 }
 
 /** The key behind an address of our bucket; null for every other text. Raises Refused (403) for one of ours that leads
@@ -103,11 +103,11 @@ export function publicUrl(key: string): string {
 export function keyOf(location: string): string | null {
   if (!URL.canParse(location)) return null;
   const { origin, pathname } = new URL(location);
-  const ours = new URL(bucket().publicAddress);
+  const ours = new URL(publicAddress());
   const folder = ours.pathname.slice(0, ours.pathname.indexOf("public/"));
   if (origin !== ours.origin || !pathname.startsWith(folder)) return null;
   const [kind, name, ...parts] = pathname.slice(folder.length).split("/");
-  if (!["public", "sign", "authenticated"].includes(kind!) || name !== bucket().name) return null;
+  if (!["public", "sign", "authenticated"].includes(kind!) || name !== bucketName()) return null;
   const names = parts.map(decoded);
   if (names.some((part) => part.includes("/"))) throw outside(location);
   return checkedKey(names.join("/"));
@@ -167,7 +167,7 @@ export async function signedRemoval(key: string): Promise<string> {
 
 /** Where to read an object, and until when (null: for ever). */
 export async function download(key: string): Promise<{ url: string; expires_at: string | null }> {
-  if (bucket().isPublic) return { url: publicUrl(key), expires_at: null };
+  if (isPublic()) return { url: publicUrl(key), expires_at: null };
   return await signed("GET", key, {});
 }
 
@@ -219,7 +219,7 @@ export async function put(key: string, bytes: Uint8Array<ArrayBuffer>, contentTy
     "Content-MD5": createHash("md5").update(bytes).digest("base64"),
   };
   const answer = await asked("PUT", key, TRANSFER_TIMEOUT_MS, { headers, body: bytes });
-  if (answer === null) throw unavailable(`there is no bucket ${bucket().name}`);
+  if (answer === null) throw unavailable(`there is no bucket ${bucketName()}`);
   await answer.body?.cancel();
 }
 

@@ -139,7 +139,7 @@ tested("what is not there as declared leaves the row to its worker, who uploads 
   const claim = await claimed(await person());
   const { body: target } = await post(uploadUrl, asked(claim, "clip.mp4", VIDEO));
   const result = { ...claim, output_location: target.public_url };
-  const wrong: [Uint8Array | null, RegExp][] = [
+  const wrong: [Uint8Array<ArrayBuffer> | null, RegExp][] = [
     [null, /is not there; upload it again/],
     [bytes("not really a vide0"), /has another sha256/],
     [bytes("short"), /has 5 bytes, not 18/],
@@ -183,6 +183,24 @@ tested("any other text is an output as it is", async () => {
     const claim = await claimed(await person());
     const { status } = await post(complete, { ...claim, output_location: location });
     assertEquals([status, (await row(claim.task_id)).output_location], [200, location ?? null]);
+  }
+});
+
+tested("a result that is no file needs no storage", async () => {
+  const key = Deno.env.get("S3_SECRET_ACCESS_KEY")!;
+  Deno.env.delete("S3_SECRET_ACCESS_KEY");
+  storage.reopen();
+  try {
+    const [claim, other] = [await claimed(await person()), await claimed(await person())];
+    assertEquals(
+      (await post(complete, { ...claim, output_location: "https://elsewhere.example/a.mp4" })).status,
+      200,
+    );
+    const { status, body } = await post(uploadUrl, asked(other, "clip.mp4", VIDEO));
+    assertEquals([status, /S3_SECRET_ACCESS_KEY/.test(body.error)], [503, true]);
+  } finally {
+    Deno.env.set("S3_SECRET_ACCESS_KEY", key);
+    storage.reopen();
   }
 });
 
