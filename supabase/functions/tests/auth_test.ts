@@ -26,7 +26,7 @@ async function status(authorization?: string): Promise<number> {
 
 /** Runs with these variables and no others of ours. */
 async function within(variables: Record<string, string>, run: () => Promise<void>): Promise<void> {
-  const names = ["JWT_SECRET", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_URL"];
+  const names = ["JWT_SECRET", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEYS", "SUPABASE_URL"];
   const before = names.map((name) => [name, Deno.env.get(name)] as const);
   names.forEach((name) => Deno.env.delete(name));
   Object.entries(variables).forEach(([name, value]) => Deno.env.set(name, value));
@@ -54,6 +54,19 @@ Deno.test("the service key is the service, and nothing like it is", () =>
       assert.equal(await status(other), 401, other);
     }
   }));
+
+Deno.test("each of the secret keys of a newer project is the service", () =>
+  within(
+    { JWT_SECRET: SECRET, SUPABASE_SECRET_KEYS: '{"default":"sb_secret_1.x.y","ci":"sb_secret_2.x.y"}' },
+    async () => {
+      for (const key of ["sb_secret_1.x.y", "sb_secret_2.x.y"]) {
+        assert.deepEqual(await callerOf(request(`Bearer ${key}`)), { kind: "service" });
+      }
+      for (const other of ["default.x.y", "sb_secret_1.x.z"]) {
+        assert.equal(await status(`Bearer ${other}`), 401);
+      }
+    },
+  ));
 
 Deno.test("without a service key nobody is the service", () =>
   within({ JWT_SECRET: SECRET, SUPABASE_SERVICE_ROLE_KEY: "" }, async () => {
