@@ -129,8 +129,10 @@ class RunContext:
 
     @cached_property
     def _fetcher(self) -> MediaFetcher:
-        folder, check = self.scratch / "inputs", self._token.raise_if_cancelled
-        return MediaFetcher(self.settings, folder, check, storage=self._workplace.storage, own=(self.scratch,))
+        return MediaFetcher(
+            self.settings, self.scratch / "inputs", self._token.raise_if_cancelled,
+            storage=self._workplace.storage, own=(self.scratch,), reader=self.task.id,
+        )  # fmt: skip
 
     @cached_property
     def _made_of(self) -> Ingredients:
@@ -185,6 +187,8 @@ class RunContext:
             row = persist(lambda: self._workplace.store.get(task_id), self._workplace.closing)
         except TaskNotFound:
             raise InvalidInput(f"there is no task {task_id}", field=field) from None
+        if not self._may_read(row):
+            raise InvalidInput(f"there is no task {task_id} in the project of this one", field=field)
         if row.status is not Status.COMPLETE:
             raise InvalidInput(
                 f"task {row.id} ({row.task_type}) is {row.status}, so it has no output; "
@@ -192,6 +196,12 @@ class RunContext:
                 field=field,
             )
         return self._located(row, field)
+
+    def _may_read(self, row: Task) -> bool:
+        """A worker sees the rows of everybody, and this row was written by somebody. What it depends on was looked at
+        when it was added."""
+        own = row.project_id == self.task.project_id or row.id in self.task.dependant_on
+        return own or self.settings.db_type == "sqlite"
 
     def _output_here(self, row: Task) -> Path | None:
         """The output of another task as a local file; None where it has none, or none that can be had."""

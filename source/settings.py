@@ -217,6 +217,14 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("fetch_allow")
+    @classmethod
+    def _machines(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            if not re.fullmatch(r"[\w.-]+(:\d{1,5})?|\[[\da-fA-F:]+\](:\d{1,5})?|[\da-fA-F.:]+(/\d{1,3})?", entry):
+                raise ValueError(f"{entry!r} is neither host, host:port nor a network such as 10.1.0.0/16")
+        return entries
+
     @field_validator("postgres_table_name")
     @classmethod
     def _no_other_table(cls, name: str) -> str:

@@ -109,8 +109,9 @@ class Storage(Protocol):
         """The file behind the URL of an output where this machine still has it: brought into `folder`, for as long as
         that stays. None when it must be downloaded."""
 
-    def address(self, location: str) -> str:
-        """The URL that gives the file of a URL: a signed one where outputs of ours are private. Raises StoreError."""
+    def address(self, location: str, reader: str | None) -> str | None:
+        """The URL that gives the file of a URL: a signed one where outputs of ours are private. None when `reader`, a
+        task's id, has no right to that one; what everybody may read, it may nevertheless. Raises StoreError."""
 
     def keep(self, location: str, path: Path) -> None:
         """A delivery was acknowledged: `path`, of no further use to the caller, may be taken for `kept`."""
@@ -240,7 +241,7 @@ class LocalStorage:
         """URLs are of other places: None."""
         return None
 
-    def address(self, location: str) -> str:
+    def address(self, location: str, reader: str | None) -> str | None:
         """The URL itself."""
         return location
 

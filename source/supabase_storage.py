@@ -108,15 +108,17 @@ class SupabaseStorage:
         """An output that this machine delivered lately, linked into `folder`."""
         return self._kept.link(location, folder) if self._is_ours(location) else None
 
-    def address(self, location: str) -> str:
-        """A signed URL for a file of ours in a private bucket, else the URL itself. Raises StoreError."""
+    def address(self, location: str, reader: str | None) -> str | None:
+        """A signed URL for a file of ours in a private bucket, else the URL itself; None where the project does not
+        give the file to the owner of the task `reader`. Raises StoreError."""
         if self._public or not self._is_ours(location):
             return location
+        body = {"location": location} | ({"task_id": reader} if reader else {})
         try:
-            answer = _checked(_Source, self._functions.call("generate-download-url", {"location": location}))
+            answer = _checked(_Source, self._functions.call("generate-download-url", body))
         except (RefusedWrite, TaskNotFound) as error:
-            log.debug("%s gets no signed address, and is read as it is: %s", location, error)
-            return location
+            log.debug("the project does not give %s to task %s: %s", location, reader, error)
+            return None
         self._public = answer.download_url == location
         return answer.download_url
 

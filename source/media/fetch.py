@@ -38,14 +38,15 @@ class MediaFetcher:
 
     `folder` receives the downloads. `check` is called between chunks and may raise to stop a download. `storage` knows
     the files and addresses of outputs. `own` are further folders of the task: those of MEDIA_DIRS and these alone are
-    read where rows come from others.
+    read where rows come from others. `reader` is the task, whose owner's rights count for outputs.
     """
 
     def __init__(
         self, settings: Settings, folder: Path, check: Callable[[], None] = proceed, *,
-        storage: Storage | None = None, own: Sequence[Path] = (),
+        storage: Storage | None = None, own: Sequence[Path] = (), reader: str | None = None,
     ) -> None:  # fmt: skip
         self._storage = storage or LocalStorage(settings)
+        self._reader = reader
         self.folder = folder
         self.folders = Folders.of(settings, folder, *own)
         self._rules = DownloadRules(
@@ -80,12 +81,12 @@ class MediaFetcher:
         target = self.folder / _download_name(reference)
         if target.exists():
             return target
-        if kept := self._storage.kept(reference, self.folder):
+        address, rules = self._storage.address(reference, self._reader), self._rules
+        if address and (kept := self._storage.kept(reference, self.folder)):
             return kept
-        address, rules = self._storage.address(reference), self._rules
-        if address != reference and rules.reach is not None:
+        if address and address != reference and rules.reach is not None:
             rules = replace(rules, reach=rules.reach.beside(address))
-        self._download(address, target, rules)
+        self._download(address or reference, target, rules)
         return target
 
     def _existing(self, reference: str) -> Path:

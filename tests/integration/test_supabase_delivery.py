@@ -118,6 +118,19 @@ def test_a_persons_own_worker_delivers_under_their_name(make: Callable[..., Proj
     assert floor.store.get(follower).status is Status.COMPLETE
 
 
+def test_a_row_names_no_output_of_another_project(make: Callable[..., ProjectFloor], stack: LocalStack) -> None:
+    """The worker sees everybody's rows; who wrote this one does not."""
+    anna, ben = stack.person(), stack.person()
+    floor = make()
+    made = floor.store.add(_row(anna.project_id))
+    floor.work()
+    tasks = [floor.store.add(_row(who.project_id, "follow", after=made)) for who in (anna, ben)]
+    floor.work()
+    rows = [floor.store.get(task) for task in tasks]
+    assert [row.status for row in rows] == [Status.COMPLETE, Status.FAILED]
+    assert f"there is no task {made} in the project of this one" in (rows[1].error_message or "")
+
+
 def test_a_stale_claim_uploads_nothing(make: Callable[..., ProjectFloor]) -> None:
     floor = make()
     floor.add()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from source.comfy.places import refuse_places
-from source.errors import InvalidInput, InvalidMedia, Transient
+from source.errors import ConfigurationError, InvalidInput, InvalidMedia, Transient
 from source.loras import LoRAStore
 from source.media.fetch import MediaFetcher
 from source.media.places import Folders, Reach, is_public
@@ -145,6 +145,25 @@ def test_machines_can_be_allowed(tmp_path: Path, machine: Machine, allowed: str)
 def test_others_stay_refused(tmp_path: Path, machine: Machine, allowed: str) -> None:
     with pytest.raises(InvalidMedia, match="FETCH_ALLOW"):
         fetched(fetcher(tmp_path, fetch_allow=allowed), f"http://127.0.0.1:{machine.port}/cat.png")
+
+
+@pytest.mark.parametrize("entry", ["http://files.lan", "files.lan/x", "10.0.0.0/8/8", "a b"])
+def test_what_names_no_machine_is_refused_at_once(entry: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"fetch_allow: .* neither host"):
+        load_settings(fetch_allow=entry)
+
+
+def test_ipv6_machines_can_be_allowed() -> None:
+    settings = load_settings(
+        db_type="supabase", supabase_url="https://abc.supabase.co", supabase_access_token="pat",
+        fetch_allow="[::1]:80, fd00::/8",
+    )  # fmt: skip
+    reach = Reach.of(settings)
+    assert reach is not None
+    assert list(reach.addresses("::1", 80)) == ["::1"]
+    assert list(reach.addresses("fd00::7", 443)) == ["fd00::7"]
+    with pytest.raises(InvalidMedia):
+        list(reach.addresses("::1", 81))
 
 
 def test_the_projects_own_machine_is_asked_at_its_own_port_alone(tmp_path: Path, machine: Machine) -> None:

@@ -157,8 +157,9 @@ def test_a_private_file_of_ours_gets_a_signed_address_and_any_other_is_left_alon
     storage = SupabaseStorage(settings, functions)
     storage.prepare()
     location = storage.stage(row(), clip(settings)).location
-    assert storage.address(location) == bucket.upload_url("project/tasks/t1/3-clip.mp4")
-    assert storage.address("https://elsewhere.example/cat.png") == "https://elsewhere.example/cat.png"
+    assert storage.address(location, "t2") == bucket.upload_url("project/tasks/t1/3-clip.mp4")
+    assert functions.asked[-1][1] == {"location": location, "task_id": "t2"}
+    assert storage.address("https://elsewhere.example/cat.png", "t2") == "https://elsewhere.example/cat.png"
     assert [function for function, _ in functions.asked] == ["generate-upload-url", "generate-download-url"]
 
 
@@ -177,12 +178,27 @@ def test_a_private_output_is_downloaded_from_wherever_the_project_says(
         fetcher.locate(bucket.upload_url("project/tasks/t1/3-clip.mp4"))
 
 
+def test_what_the_project_does_not_give_is_not_taken_from_what_is_kept_here(
+    settings: Settings, bucket: BucketSite, tmp_path: Path
+) -> None:
+    """It is asked for as anybody would, and a private bucket gives nothing then."""
+    functions = ProjectFunctions(bucket, bucket.address, public=False)
+    here = settings.model_copy(update={"supabase_url": bucket.address})
+    storage = SupabaseStorage(here, functions)
+    storage.prepare()
+    location = storage.stage(row(), clip(settings)).location
+    storage.keep(location, clip(settings))
+    bucket.files.clear()
+    with pytest.raises(InvalidMedia, match="the server answered 403"):
+        MediaFetcher(here, tmp_path / "inputs", storage=storage).locate(location)
+
+
 def test_a_public_bucket_is_asked_about_once(
     storage: SupabaseStorage, settings: Settings, functions: ProjectFunctions
 ) -> None:
     location = storage.stage(row(), clip(settings)).location
-    assert storage.address(f"{FOLDER}gone.mp4") == f"{FOLDER}gone.mp4"
-    assert storage.address(location) == storage.address(location) == location
+    assert storage.address(f"{FOLDER}gone.mp4", None) is None
+    assert storage.address(location, None) == storage.address(location, None) == location
     asked = [function for function, _ in functions.asked]
     assert asked == ["generate-upload-url", "generate-download-url", "generate-download-url"]
 

@@ -287,6 +287,18 @@ tested("everybody reads what they see, and knows what is not there", async () =>
   }
 });
 
+tested("for a row, a worker reads what the row's owner may read", async () => {
+  const [anna, ben] = [await person(), await person()];
+  const claims = [await claimed(anna), await claimed(ben)];
+  const { public_url } = await delivered(claims[0]!);
+  const statuses = await Promise.all(
+    claims.map(async ({ task_id }) => (await post(downloadUrl, { location: public_url, task_id })).status),
+  );
+  assertEquals(statuses, [200, 404]);
+  const nobody = { location: public_url, task_id: crypto.randomUUID() };
+  assertEquals((await post(downloadUrl, nobody)).status, 404);
+});
+
 tested("a private bucket hands out signed addresses, while rows keep the public one", async () => {
   const claim = await claimed(await person());
   const { public_url } = await delivered(claim);
