@@ -30,9 +30,12 @@ QUICK = {
 _nobody = threading.Event()
 
 
-def wait_until(holds: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(
+    holds: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None, *,
+    seconds: float = DEADLINE_S,
+) -> None:  # fmt: skip
     """Look until it holds; `process` must live meanwhile."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + seconds
     while not holds():
         assert process is None or process.poll() is None, f"the worker ended before {what}"
         assert time.monotonic() < deadline, f"it did not happen: {what}"
