@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from functions_site import functions_site
 from local_stack import LocalStack
 from local_stack import stack as stack
 
@@ -17,6 +19,7 @@ import debug
 from source.doctor.checks import Finding, State, examine
 from source.doctor.clocks import Clock, machine_clock
 from source.doctor.functions import HARMLESS
+from source.doctor.rest import anonymous
 from source.doctor.supabase import supabase_checks
 from source.settings import Settings, load_settings
 
@@ -58,11 +61,9 @@ def test_a_healthy_project_passes_for_the_service_and_for_a_person(stack: LocalS
     assert not [path for path in stack.objects.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
 def test_the_command_says_so_and_shows_no_secret(
-    stack: LocalStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path,
-    form: tuple[str, ...],
-) -> None:  # fmt: skip
+    stack: LocalStack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     anna = stack.person()
     given = {
         "DB_TYPE": "supabase", "SUPABASE_URL": stack.url, "SUPABASE_ACCESS_TOKEN": anna.access_token,
@@ -70,15 +71,13 @@ def test_the_command_says_so_and_shows_no_secret(
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.argv", ["debug.py", "doctor", *form])
+    monkeypatch.setattr("sys.argv", ["debug.py", "doctor"])
     assert debug.main() == 0
     out, err = capsys.readouterr()
     assert err == ""
+    assert out.startswith(f"Supabase {stack.url}\n")
     assert f"of the person {anna.user_id}" in out
     assert not {secret for secret in (anna.access_token, stack.anon_key) if secret in out}
-    if form:
-        view = json.loads(out)
-        assert (view["healthy"], view["checks"][0]["check"]) == (True, "address")
 
 
 def test_nothing_is_changed(stack: LocalStack) -> None:
@@ -108,6 +107,14 @@ def test_a_function_that_is_missing_is_named(stack: LocalStack) -> None:
     found = looked(settings_of(stack, stack.service_key, supabase_edge_create_task_url=nowhere), "functions")
     assert found["functions"].measured == "create-task: not there (404)"
     assert "supabase functions deploy create-task" in found["functions"].advice
+
+
+def test_a_function_that_lets_strangers_in_is_named(stack: LocalStack) -> None:
+    with functions_site() as site:
+        careless = f"{site.url}/task-counts"
+        found = looked(settings_of(stack, stack.service_key, supabase_edge_task_counts_url=careless), "functions")
+    assert "no token is answered 200, not 401" in found["functions"].measured
+    assert "task-counts lets strangers in" in found["functions"].advice
 
 
 @pytest.mark.parametrize(("off_s", "state"), [(0, State.OK), (-5, State.WARNING), (40, State.FAILED)])
@@ -156,6 +163,52 @@ def test_a_database_without_its_newest_migration_is_found(stack: LocalStack) -> 
             superuser.execute(f"insert into {recorded} select * from kept on conflict do nothing".encode())
     assert found["database"].state is State.FAILED
     assert "supabase db push" in found["database"].advice
+
+
+def test_a_database_that_was_never_migrated_is_found(stack: LocalStack) -> None:
+    with stack.database.acting() as superuser:
+        superuser.execute(b"alter function public.installation() rename to not_there")
+        try:
+            found = looked(settings_of(stack, stack.service_key), "rls")
+        finally:
+            superuser.execute(b"alter function public.not_there() rename to installation")
+    assert found["database"].state is State.FAILED
+    assert "supabase db push" in found["database"].advice
+
+
+class Rest(BaseHTTPRequestHandler):
+    """A REST interface that answers everybody the same."""
+
+    status = 401
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        """The tests say what matters."""
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(401, State.OK), (403, State.OK), (200, State.FAILED), (400, State.FAILED), (404, State.OK)]
+)
+def test_what_strangers_may_do_by_the_rest_interface_is_looked_at(status: int, state: State) -> None:
+    answering = type("Answering", (Rest,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), answering) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        found = anonymous(
+            load_settings(db_type="supabase", supabase_url=url, supabase_access_token="x", supabase_anon_key="anon")
+        )
+        server.shutdown()
+        thread.join()
+    assert found.state is state
 
 
 def test_storage_that_does_not_answer_is_found(stack: LocalStack) -> None:
