@@ -83,11 +83,22 @@ class Driver:
 BY_EACH_BACKEND = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 
 
+#: what a history is made of
+HISTORIES = given(graph=graphs(), steps=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 9)), max_size=40))
+
+
+def some(histories: int) -> settings:
+    """So many of them."""
+    return settings(max_examples=histories, deadline=None, suppress_health_check=BY_EACH_BACKEND)
+
+
 class GraphContract:
-    @settings(max_examples=60, deadline=None, suppress_health_check=BY_EACH_BACKEND)
-    @given(graph=graphs(), steps=st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 9)), max_size=40))
+    @some(60)
+    @HISTORIES
     def test_any_history_ends_with_nothing_queued(self, make_store: MakeStore, graph: Graph, steps: list[Step]) -> None:
-        store = make_store()
+        self.check_history(make_store(), graph, steps)
+
+    def check_history(self, store: TaskStore, graph: Graph, steps: list[Step]) -> None:
         driver = Driver(store, graph)
         for verb, index in steps:
             driver.apply(verb, index)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from contract_rows import FrontEnd
+from contract_graphs import HISTORIES, Graph, Step, some
+from contract_rows import FrontEnd, MakeStore
 from local_stack import LocalStack, local_stack
 from named_store import Named, Names, SqlFrontEnd
 from store_contract import StoreContract
@@ -56,4 +57,9 @@ def front_end(running: LocalStack, names: Names, store: SupabaseStore) -> FrontE
 
 
 class TestSupabaseStore(StoreContract):
-    """Nothing of its own."""
+    """All of it; a history is some fifty requests, so there are fewer. test_postgres_contract.py has the rest."""
+
+    @some(15)
+    @HISTORIES
+    def test_any_history_ends_with_nothing_queued(self, make_store: MakeStore, graph: Graph, steps: list[Step]) -> None:
+        self.check_history(make_store(), graph, steps)
