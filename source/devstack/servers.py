@@ -71,10 +71,6 @@ class Gateway(Part):
         self._functions = functions
         self._may_reach = may_reach
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
     def command(self) -> list[str]:
         reachable = ",".join(f"{HOST}:{port}" for port in (self.port, *self._may_reach))
         readable = ",".join(dict.fromkeys([*self._own(), *_ALSO_READ]))
@@ -98,7 +94,6 @@ class Gateway(Part):
 
     def _own(self) -> dict[str, str]:
         return {
-            "SUPABASE_URL": self.url,
             **self._secrets,
             "GATEWAY_PORT": str(self.port),
             "GATEWAY_FUNCTIONS": self._functions.as_uri(),

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from source.devstack import database
-from source.devstack.parts import Part, StackError, port_is_free, write_private
+from source.devstack.parts import HOST, Part, StackError, port_is_free, write_private
 from source.devstack.postgres import Postgres
 from source.devstack.programs import require_all
 from source.devstack.servers import BUCKET, Gateway, ObjectServer
@@ -102,12 +102,13 @@ class Stack:
     @property
     def url(self) -> str:
         """SUPABASE_URL."""
-        return self.gateway.url
+        return f"http://{HOST}:{self.state.ports['gateway']}"
 
     def functions_environment(self) -> dict[str, str]:
         """What hosted Supabase gives to Edge Functions, and the secrets that an operator sets."""
         state = self.state
         return {
+            "SUPABASE_URL": self.url,
             "SUPABASE_ANON_KEY": state.anon_key,
             "SUPABASE_SERVICE_ROLE_KEY": state.service_key,
             "SUPABASE_SECRET_KEYS": json.dumps({"default": state.secret_key}),

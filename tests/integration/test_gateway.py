@@ -77,7 +77,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 def ask(gateway: Gateway, path: str, token: str | None = None, method: str = "POST", **options: Any) -> Any:
     headers = bearer(token) if token else {}
-    return requests.request(method, gateway.url + path, headers=headers, timeout=20, **options)
+    return requests.request(method, f"http://127.0.0.1:{gateway.port}{path}", headers=headers, timeout=20, **options)
 
 
 def test_a_function_that_does_not_verify_by_itself_gets_verified_callers_only(gateway: Gateway) -> None:
@@ -118,7 +118,7 @@ def test_a_function_that_cannot_be_loaded_takes_no_other_with_it(gateway: Gatewa
 
 def test_answers_stream(gateway: Gateway) -> None:
     begun = time.monotonic()
-    with requests.post(f"{gateway.url}/functions/v1/stream", stream=True, timeout=20) as answer:
+    with requests.post(f"http://127.0.0.1:{gateway.port}/functions/v1/stream", stream=True, timeout=20) as answer:
         words = answer.iter_content(chunk_size=None)
         assert next(words) == b"first"
         first = time.monotonic() - begun
