@@ -53,7 +53,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\beyJ[\w-]{5,1000}\.[\w-]{5,}\.[\w-]*"), REDACTED),
-    (re.compile(r"\b(?:sk|hf|ghp|r8|sb_secret|sb_publishable)[-_][A-Za-z0-9_-]{16,}"), REDACTED),
+    (re.compile(r"\b(?:sk|hf|ghp|r8|pat|sbp|sb_secret|sb_publishable)[-_][A-Za-z0-9_-]{16,}"), REDACTED),
     (re.compile(rf"([?&](?:{_SECRET_NAMES}|key)=)[^&\s\"'<>]+", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(r"(://)[^/\s:@]+:[^/\s@]+@"), rf"\1{REDACTED}@"),
 )

@@ -41,6 +41,7 @@ def loggers_as_before() -> Iterator[None]:
         ("api_key=hunter2 was refused", "hunter2"),
         ("{'service_key': 'hunter2', 'n': 1}", "hunter2"),
         ("hf_abcdefghijklmnopqrstuv is not valid", "hf_abcdefghijklmnopqrstuv"),
+        ("who is pat_0123456789abcdef0123?", "pat_0123456789abcdef0123"),
     ],
 )
 def test_secrets_are_taken_out(line: str, secret: str) -> None:
