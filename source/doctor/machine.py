@@ -63,12 +63,12 @@ def device(settings: Settings) -> Finding:
     if settings.device == "cpu":
         return well(f"{told}, as DEVICE says")
     return doubtful(
-        told, f"video models need an NVIDIA GPU and its driver{_of_build(found)}; DEVICE=cpu if it is meant"
+        told, f"video models need an NVIDIA GPU and its driver{_of_build(found)}; set DEVICE=cpu when none is wanted"
     )
 
 
 def _of_build(found: dict[str, object]) -> str:
-    return ", and a torch that is no CPU build (`pip install torch` from its own index)" if found["cpu_build"] else ""
+    return ", and a torch that is built for it (the installed one is a CPU build)" if found["cpu_build"] else ""
 
 
 def module_run(module: str, *arguments: str, timeout_s: float) -> Ended:

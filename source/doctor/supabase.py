@@ -22,7 +22,7 @@ from source.store.supabase import SupabaseStore
 #: tries at the clock: the quickest says most
 LOOKS = 3
 #: what people's rows are looked through for
-MAX_ROWS, MAX_PROJECTS = 1000, 20
+MAX_ROWS, MAX_PROJECTS = 200, 20
 #: longer than the door asks again
 PATIENT_S = 60.0
 TOKEN = "give a valid one by SUPABASE_ACCESS_TOKEN: the service key, a personal access token, or a user's JWT"

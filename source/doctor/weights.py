@@ -64,7 +64,7 @@ def of_queued_rows(settings: Settings, opened: Opened) -> Finding:
     if not asked:
         return well("no queued task asks for a model; `--model NAME` looks at one")
     definitions = load_definitions(_own_definitions(settings))
-    device = machine_device()
+    device = (settings.device or machine_device()).partition(":")[0]
     lacking = []
     for model, count in sorted(asked.items()):
         try:

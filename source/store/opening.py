@@ -25,7 +25,11 @@ def open_existing(settings: Settings) -> TaskStore:
     """As open_store, for somebody who looks: that never makes a file, and is not patient. Raises StoreError."""
     if settings.db_type == "supabase":
         return SupabaseStore(EdgeFunctions.of(settings, watched_patience), max_attempts=settings.max_attempts)
-    return existing_file(settings.db_file)
+    hint = "name it with --db-file"
+    if settings.supabase_url is not None:
+        hint += f", or look into {settings.supabase_url} with --db-type supabase"
+    check_existing(settings.db_file, hint)
+    return SqliteStore(settings.db_file)
 
 
 def open_supabase(settings: Settings, logs: WorkerLogs | None = None) -> SupabaseStore:
@@ -35,16 +39,10 @@ def open_supabase(settings: Settings, logs: WorkerLogs | None = None) -> Supabas
     )
 
 
-def existing_file(db_file: Path) -> SqliteStore:
-    """The store in a file that exists. Raises StoreError."""
-    check_existing(db_file)
-    return SqliteStore(db_file)
-
-
-def check_existing(db_file: Path) -> None:
+def check_existing(db_file: Path, hint: str = "name it with --db-file") -> None:
     """Raises StoreError when there is no file, or when it is none of ours."""
     if not db_file.is_file():
-        raise StoreError(f"there is no database {db_file}; name it with --db-file")
+        raise StoreError(f"there is no database {db_file}; {hint}")
     if not db_file.stat().st_size:
         raise StoreError(f"{db_file} is empty, no database")
     if not _may_be_ours(db_file):

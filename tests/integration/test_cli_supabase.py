@@ -111,7 +111,10 @@ def test_flags_name_the_project_as_well_as_the_environment(
     task = shell.add(*flags)
     assert [each["id"] for each in shell.view("tasks", *flags)] == [task]
     monkeypatch.chdir(tmp_path)
-    assert shell(debug.main, "tasks")[0] == 2  # the usual database is a file, and there is none
+    monkeypatch.setenv("SUPABASE_URL", shell.stack.url)
+    code, _, err = shell(debug.main, "tasks")  # the usual database is a file, and there is none
+    assert (code, "--db-type supabase" in err) == (2, True)
+    monkeypatch.delenv("SUPABASE_URL")
     code, _, err = shell(debug.main, "tasks", "--db-type", "supabase")
     assert (code, "SUPABASE_URL" in err) == (1, True)
 
