@@ -148,6 +148,19 @@ def test_a_row_that_was_changed_meanwhile_is_made_anew(floor: Floor) -> None:
     assert not undelivered(floor)
 
 
+def test_a_row_that_failed_and_is_queued_again_gets_the_result_that_is_here(floor: Floor) -> None:
+    task = floor.add(num_frames=5)
+    stopped_in_an_outage(floor)
+    [claimed] = floor.store.claim("another", lease_s=60)
+    floor.store.fail(claimed.claim, "the storage refused it", error_class="storage")
+    Outbox(floor.settings).sweep(floor.store)
+    floor.store.retry(task)
+    floor.work()
+    assert floor.store.get(task).status is Status.COMPLETE
+    assert len(floor.engine.calls) == 1
+    assert not undelivered(floor)
+
+
 def test_a_result_whose_row_was_cancelled_goes(floor: Floor) -> None:
     task = floor.add()
     stopped_in_an_outage(floor)
