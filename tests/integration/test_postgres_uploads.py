@@ -121,6 +121,20 @@ def test_a_client_of_the_older_contract_declares_and_completes_without_a_number(
     assert call(service, "claim_state", **values) == "completed"
 
 
+def test_an_older_worker_completes_its_waiting_orchestrator(store: PostgresStore, service: Connection) -> None:
+    """With or without the number of its claim; another number is stale."""
+    added = store.add(NewTask(task_type="travel_orchestrator", params={}))
+    service.execute("select public.claim_next_task_service_role('old')")
+    store.add(NewTask(task_type="travel_segment", params={"orchestrator_task_id_ref": added}))
+    call(service, "func_update_task_status", p_task_id=added, p_status="In Progress", p_output_location="one")
+    assert store.get(added).waiting
+    done = {"p_task_id": added, "p_worker_id": "old", "p_output_location": "x"}
+    with pytest.raises(psycopg.Error, match="claim 2 of old is stale"):
+        call(service, "complete_task", **done, p_claim_number=2)
+    assert call(service, "complete_task", **done, p_claim_number=1) is True
+    assert call(service, "complete_task", **done | {"p_worker_id": None}, p_claim_number=None) is False
+
+
 def test_a_claim_knows_its_state(store: PostgresStore, service: Connection) -> None:
     store.add(NewTask(task_type="t2v", params={}))
     [stale] = store.claim("w", lease_s=-1)
