@@ -197,6 +197,10 @@ class Settings(BaseSettings):
     debug: bool = Field(False, description="verbose log; scratch folders are kept")
     skip_cleanup: bool = Field(False, description="keep scratch folders")
     save_logging: Path | None = Field(None, description="also write the log to this file")
+    history_file: Path | None = Field(
+        None,
+        description="write each claim, step, upload and completion to this file, for the checker of `debug.py chaos`",
+    )
 
     @field_validator("*", mode="after")
     @classmethod

@@ -6,11 +6,16 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from rich.console import Console
 
+from headless.generation import Orchestrator
 from headless.model_management import HeadlessTaskQueue
 from headless.orchestrator import WanOrchestrator
+from source.chaos.history import History
+from source.chaos.witness import witnessed
 from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
 from source.devstack.database import migrations
@@ -21,11 +26,12 @@ from source.logs import configure_logging, secret_values
 from source.loras import LoRAStore
 from source.outbox import Outbox
 from source.settings import Settings
+from source.storage import Storage
 from source.store.base import TaskStore
 from source.store.opening import open_store
 from source.store.supabase import SupabaseStore
 from source.supabase_storage import storage_for
-from source.task_registry import registry
+from source.task_registry import TaskRegistry, registry
 from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
@@ -34,8 +40,24 @@ log = logging.getLogger(__name__)
 UNHURRIED_S = 60.0
 
 
-def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bool = False) -> int:
-    """Run a worker until it is told to stop, or until the table is idle. Returns the exit code.
+Watching = Callable[[TaskStore, Storage], tuple[TaskStore, Storage]]
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What a worker process works with."""
+
+    engine: Orchestrator
+    registry: TaskRegistry
+    #: stands between the worker and its store and storage
+    watching: Watching
+
+
+def run_worker(
+    settings: Settings, *, until_idle: bool = False, migrate_only: bool = False, equipment: Equipment | None = None
+) -> int:
+    """Run a worker until it is told to stop, or until the table is idle. Returns the exit code. `equipment`: another
+    than the usual.
 
     Raises ConfigurationError, InvalidInput, StoreError and OSError (no place for results) when it cannot start.
     """
@@ -48,7 +70,7 @@ def run_worker(settings: Settings, *, until_idle: bool = False, migrate_only: bo
             check_installation(store)
             if migrate_only:
                 log.info("nothing to migrate here: the Supabase CLI does that (supabase db push), a worker never does")
-        return 0 if migrate_only else _run(settings, store, console, until_idle)
+        return 0 if migrate_only else _run(settings, store, console, until_idle, equipment or _usual(settings))
     finally:
         store.close()
         if logs is not None:
@@ -84,23 +106,37 @@ def _logs_for_the_database(settings: Settings) -> WorkerLogs | None:
     return logs
 
 
-def _run(settings: Settings, store: TaskStore, console: Console, until_idle: bool) -> int:
-    storage = storage_for(settings, store)
-    storage.prepare()
-    LoRAStore(settings).prepare()
-    Checkpoints(settings).sweep(store)
-    Outbox(settings).sweep(store)
-    orchestrator = WanOrchestrator(
+def _usual(settings: Settings) -> Equipment:
+    engine = WanOrchestrator(
         checkpoints=settings.ckpts,
         loras=settings.loras_dir,
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
         wan_dir=settings.wan_dir,
         device=settings.device,
     )
+    return Equipment(engine, registry(), _watching(settings))
+
+
+def _watching(settings: Settings) -> Watching:
+    """Where no history is asked for, nothing stands between."""
+    if settings.history_file is None:
+        return lambda store, storage: (store, storage)
+    history = History(settings.history_file)
+    return lambda store, storage: witnessed(store, storage, history)
+
+
+def _run(settings: Settings, store: TaskStore, console: Console, until_idle: bool, equipment: Equipment) -> int:
+    storage = storage_for(settings, store)
+    storage.prepare()
+    LoRAStore(settings).prepare()
+    Checkpoints(settings).sweep(store)
+    Outbox(settings).sweep(store)
+    store, storage = equipment.watching(store, storage)
+    orchestrator = equipment.engine
     queue = HeadlessTaskQueue(orchestrator)
     with ProgressDisplay(console) as display:
         worker = Worker(
-            settings, store, queue, registry=registry(), describe=orchestrator.describe, watch=display,
+            settings, store, queue, registry=equipment.registry, describe=orchestrator.describe, watch=display,
             weights=orchestrator.weight_files, storage=storage,
         )  # fmt: skip
         _stop_on_signals(worker)
