@@ -3,6 +3,7 @@ nothing through; and counts what passes."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ class EdgeProxy:
         self.before: dict[str, Callable[[], object]] = {}
         #: functions whose next answer nobody gets to see
         self.lost_answers: list[str] = []
-        #: function and status of each answer; 0 where there was none
+        #: function (and operation) and status of each answer; 0 where there was none
         self.answers: list[tuple[str, int]] = []
         #: set: nothing gets through
         self.cut = threading.Event()
@@ -30,6 +31,7 @@ class EdgeProxy:
         """Pass one request on, and its answer back. Without an answer the connection just ends."""
         body = request.rfile.read(int(request.headers["Content-Length"]))
         function = request.path.rpartition("/")[2]
+        asked = f"{function}:{json.loads(body)['operation']}" if function == "task-store" else function
         self.before.pop(function, lambda: None)()
         if self.cut.is_set():
             request.close_connection = True
@@ -38,10 +40,10 @@ class EdgeProxy:
         try:
             reply = requests.post(self.target + request.path, data=body, headers=headers, timeout=30)
         except requests.RequestException:
-            self.answers.append((function, 0))
+            self.answers.append((asked, 0))
             request.close_connection = True
             return
-        self.answers.append((function, reply.status_code))
+        self.answers.append((asked, reply.status_code))
         if function in self.lost_answers:
             self.lost_answers.remove(function)
             request.close_connection = True

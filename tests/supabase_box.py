@@ -69,7 +69,7 @@ class SupabaseBox(Box):
     def worker(self, name: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         """A worker with a scratch folder of its own; its log is `log(name)`. It is gone when the block ends."""
         folders = ("--worker", name, "--main-output-dir", str(self.folder / name))
-        with self.log_file(name).open("w") as log:
+        with self.log_file(name).open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "worker.py", *folders, *arguments],
                 cwd=self.root, env=os.environ | self._environment | environment, text=True, stderr=log,
