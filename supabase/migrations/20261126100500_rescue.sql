@@ -189,3 +189,38 @@ begin
     return v_count;
 end
 $$;
+
+-- Claims whose answer did not arrive are asked for by nobody; their worker goes on, so their leases would be all that
+-- ends them, and an attempt would be burned for a request that got lost. Looks before it locks: there are hardly ever any.
+create function private.release_unknown(p_worker_id text, p_claims jsonb, p_age interval) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_unknown uuid[] := private.unknown_claims(p_worker_id, p_claims, p_age);
+    v_task public.tasks;
+begin
+    if cardinality(v_unknown) = 0 then
+        return;
+    end if;
+    perform private.alone();
+    for v_task in select * from public.tasks where id = any (v_unknown) order by seq for update loop
+        if v_task.id = any (private.unknown_claims(p_worker_id, p_claims, p_age)) then
+            perform private.record(v_task.id, 'unanswered', p_worker_id, v_task.claim_number,
+                'the answer to this claim did not reach its worker');
+            perform private.requeue(v_task, 'released');
+        end if;
+    end loop;
+end
+$$;
+
+create function private.unknown_claims(p_worker_id text, p_claims jsonb, p_age interval) returns uuid[]
+language sql stable set search_path = ''
+as $$
+    select coalesce(array_agg(task.id), '{}')
+    from public.tasks as task
+    where task.status = 'In Progress' and not task.waiting and not task.unfenced and task.worker_id = p_worker_id
+        and task.claimed_at <= clock_timestamp() - p_age and private.may_use(task.project_id)
+        and not exists (
+            select from jsonb_array_elements(p_claims) as entry
+            where private.id_of(entry ->> 'task_id', 'task_id') = task.id and (entry ->> 'claim_number')::bigint = task.claim_number)
+$$;

@@ -93,11 +93,13 @@ begin
 end
 $$;
 
--- Extend the leases and the worker's row. p_claims: [{task_id, claim_number}]. Answers {lost: [ids], cancel_requested:
--- [ids]}; never raises PT409.
+-- Extend the leases and the worker's row. p_claims: [{task_id, claim_number}], all that the worker knows of. Answers
+-- {lost: [ids], cancel_requested: [ids]}; never raises PT409. A row that this worker claimed p_unknown_after_s seconds ago
+-- and does not name goes back to the queue: the answer to that claim got lost. Null leaves such rows to their leases.
 create function public.worker_heartbeat(
     p_worker_id text, p_claims jsonb, p_lease_s double precision, p_current_model text default null,
-    p_status text default 'active', p_metadata jsonb default '{}', p_logs jsonb default '[]'
+    p_status text default 'active', p_metadata jsonb default '{}', p_logs jsonb default '[]',
+    p_unknown_after_s double precision default 20
 ) returns jsonb
 language plpgsql security definer set search_path = ''
 as $$
@@ -106,6 +108,7 @@ declare
     v_answer jsonb;
 begin
     perform private.check_worker(p_worker_id, v_person);
+    perform private.release_unknown(p_worker_id, p_claims, make_interval(secs => p_unknown_after_s));
     perform private.beside_others();
     with given as (
         select private.id_of(entry ->> 'task_id', 'task_id') as id, (entry ->> 'claim_number')::bigint as claim_number

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import Database
+from postgres_server import Database, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
@@ -25,6 +25,40 @@ BEN, HIS = "bbbbbbbb-0000-4000-8000-000000000002", "bbbbbbbb-0000-4000-8000-0000
 @pytest.fixture
 def store(database: Database) -> PostgresStore:
     return PostgresStore(database)
+
+
+# -- answers that got lost -------------------------------------------------------------------------------------------
+
+
+def beat(database: Database, claims: list[dict[str, Any]], **more: Any) -> Any:
+    with database.acting("service_role") as service:
+        return call(service, "worker_heartbeat", p_worker_id="w", p_claims=json.dumps(claims), p_lease_s=600, **more)
+
+
+def test_a_claim_that_its_worker_does_not_know_of_goes_back_to_the_queue(
+    database: Database, store: PostgresStore
+) -> None:
+    store.add_many([NewTask(task_type="t2v", params={"n": n}) for n in range(2)])
+    [known] = store.claim("w", lease_s=600)
+    [unknown] = store.claim("w", lease_s=600)
+    [others] = store.add_many([NewTask(task_type="t2v", params={})])
+    [elsewhere] = store.claim("another", lease_s=600)
+    named = [{"task_id": known.id, "claim_number": 1}]
+    assert beat(database, named) == {"lost": [], "cancel_requested": []}
+    assert store.get(unknown.id).status == "In Progress", "its answer may still be on the way"
+    assert beat(database, named, p_unknown_after_s=None) == {"lost": [], "cancel_requested": []}
+    assert store.get(unknown.id).status == "In Progress"
+    assert beat(database, named, p_unknown_after_s=0) == {"lost": [], "cancel_requested": []}
+    assert [store.get(task).status for task in (known.id, unknown.id, others)] == [
+        "In Progress",
+        "Queued",
+        "In Progress",
+    ]
+    assert store.get(unknown.id).attempts == 0
+    assert [event.name for event in store.events(unknown.id)][-2:] == ["unanswered", "released"]
+    assert elsewhere.id == others
+    [again] = store.claim("w", lease_s=600)
+    assert (again.id, again.claim_number) == (unknown.id, 2)
 
 
 # -- many at once ---------------------------------------------------------------------------------------------------

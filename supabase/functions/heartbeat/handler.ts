@@ -24,7 +24,9 @@ export const handler = endpoint({
   body,
   run: async ({ vram_total_mb, vram_used_mb, current_task_id, ...beat }, caller) => {
     if (beat.lease_s !== undefined) {
-      const values = parameters({ ...beat, claims: beat.claims ?? [] });
+      // who names no claims at all does not say that it has none
+      const unknown = beat.claims === undefined ? { unknown_after_s: null } : {};
+      const values = parameters({ ...beat, claims: beat.claims ?? [], ...unknown });
       return await asCaller(caller, (sql) => call(sql, "worker_heartbeat", values));
     }
     if (caller.kind !== "service") throw badInput("lease_s", "is missing, in seconds");
