@@ -24,7 +24,7 @@ from source.store.types import Task
 DEADLINE_S = 60.0
 #: workers that look often, so that no test waits for a poll
 QUICK = {
-    "POLL_INTERVAL_S": "0.3", "RESCUE_INTERVAL_S": "0.5", "SUPABASE_LOOK_S": "0.2", "PROGRESS_INTERVAL_S": "0",
+    "POLL_INTERVAL_S": "0.3", "RESCUE_INTERVAL_S": "0.5", "SUPABASE_LOOK_S": "0.2", "PROGRESS_INTERVAL_S": "0.2",
     "RETRY_DELAY_S": "0",
 }  # fmt: skip
 _nobody = threading.Event()

@@ -25,6 +25,8 @@ from Wan2GP.media import probe_video
 FRAMES = 49
 LEASE_S = 4.0
 SHORT_LEASE = {"LEASE_S": str(LEASE_S), "HEARTBEAT_S": "0.5"}
+#: phases in which it generates, or has just done so
+MAKING = ("decoding", "saving", "finishing")
 #: what the worker says of an outage that it noticed
 NOTICED = ("out of reach", "did not reach")
 
@@ -93,7 +95,7 @@ def shop(running: Shop) -> Iterator[Shop]:
 
 def outage_while_generating(shop: Shop, name: str) -> str:
     task = shop.queue()
-    shop.until(lambda: shop.phase(task) == "decoding", "it generates")
+    shop.until(lambda: shop.phase(task) in MAKING, "it generates")
     shop.part(name).kill()
     return task
 
@@ -198,7 +200,7 @@ def done_by_another(shop: Shop, task: str) -> Task:
 def test_a_worker_that_was_cut_off_for_longer_than_its_lease_publishes_nothing(shop: Shop) -> None:
     """What it generated meanwhile is not accepted, and it takes the next task."""
     task = shop.queue()
-    shop.until(lambda: shop.phase(task) == "decoding", "it generates")
+    shop.until(lambda: shop.phase(task) in MAKING, "it generates")
     shop.proxy.cut.set()
     try:
         row = done_by_another(shop, task)
