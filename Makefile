@@ -66,6 +66,7 @@ docs: setup  ## write the generated parts of the documentation
 
 bench: setup  ## run the benchmarks that need no GPU
 	$(BIN)/python benchmarks/noop_tasks.py
+	$(BIN)/python benchmarks/supabase_claims.py
 	$(BIN)/python benchmarks/hand_off.py
 	$(BIN)/python benchmarks/stitch.py
 	$(BIN)/python benchmarks/stitch_memory.py
