@@ -192,6 +192,8 @@ class QueueStatistics:
     cancelled: int = 0
     model_loads: int = 0
     load_seconds: float = 0.0
+    #: what the latest load of each model took
+    load_seconds_by_model: dict[str, float] = field(default_factory=dict)
     generation_seconds: float = 0.0
     idle_seconds: float = 0.0
     #: seconds between the end of one run and the start of the next, when the next was already waiting

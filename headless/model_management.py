@@ -219,8 +219,9 @@ class HeadlessTaskQueue:
         with self._changed:
             idle = self._clock() - self._idle_since if self._idle_since is not None else 0.0
             return replace(
-                self._totals, idle_seconds=self._totals.idle_seconds + idle, hand_off_seconds=list(self._gaps)
-            )
+                self._totals, idle_seconds=self._totals.idle_seconds + idle, hand_off_seconds=list(self._gaps),
+                load_seconds_by_model=dict(self._totals.load_seconds_by_model),
+            )  # fmt: skip
 
     # ---- the GPU thread
 
@@ -305,6 +306,7 @@ class HeadlessTaskQueue:
         with self._changed:
             self._totals.model_loads += switched
             self._totals.load_seconds += seconds
+            self._totals.load_seconds_by_model |= {model: seconds} if switched else {}
         if switched:
             logger.info("model %s loaded in %.1f s", model, seconds)
         return switched, seconds

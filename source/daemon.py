@@ -31,7 +31,7 @@ from source.running import Run
 from source.settings import Settings
 from source.storage import LocalStorage, Storage
 from source.store.base import TaskStore
-from source.store.types import Claim, Task
+from source.store.types import AffinityBound, Claim, Task, affinity_key
 from source.task_registry import TaskRegistry
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 #: what runs that were asked to stop get at least
 MIN_STOPPING_S = 2.0
+#: loads that the rows of another model are made to wait for, at least
+LOADS_WAITED = 3
 #: time between two looks for undelivered results that nobody wants any more
 SWEEP_S = 600.0
 
@@ -92,6 +94,8 @@ class Worker:
         self._inbox: stdlib_queue.SimpleQueue[None] = stdlib_queue.SimpleQueue()
         #: for the carrying threads; None sends one home
         self._assigned: stdlib_queue.SimpleQueue[Run | None] = stdlib_queue.SimpleQueue()
+        #: of the generation claimed last
+        self._last_key: str | None = None
         self._stops = 0
         self._device_lost = False
         self._rescued_at = self._swept_at = time.monotonic()
@@ -155,8 +159,9 @@ class Worker:
                 self.worker_id,
                 lease_s=self._settings.lease_s,
                 limit=1 if only is None else free,
-                loaded_model=self._queue.loaded_model,
+                loaded_model=self._next_model() if only is None else None,
                 task_types=only,
+                affinity=self._affinity(),
             )
             for task in claimed:
                 self._start(task)
@@ -164,6 +169,22 @@ class Worker:
             if not claimed:
                 break
         return started
+
+    def _next_model(self) -> str | None:
+        """The `affinity_key` of what will be loaded when the next generation begins: that of the last one claimed. A
+        row whose type implies its model has no other name for it than its type."""
+        if self._last_key is not None and (self._queue.loaded_model is not None or self._generations()):
+            return self._last_key
+        return self._queue.loaded_model
+
+    def _affinity(self) -> AffinityBound:
+        """The bound of the settings; a switch that takes long is put off for longer."""
+        loads = self._queue.statistics().load_seconds_by_model.values()
+        wait_s = max(self._settings.affinity_wait_s, LOADS_WAITED * max(loads, default=0.0))
+        return AffinityBound(self._settings.affinity_tasks, wait_s)
+
+    def _generations(self) -> list[Run]:
+        return [run for run in self.runs() if run.task.task_type not in self._without_gpu]
 
     def _wants_generation(self) -> bool:
         """One is prepared while another generates, so the GPU never waits; more would be kept from idle workers.
@@ -187,6 +208,8 @@ class Worker:
         if earlier is not None:
             earlier.lose()
         run = Run(self._workplace, task, after=earlier)
+        if task.task_type not in self._without_gpu:
+            self._last_key = affinity_key(task.model, task.task_type)
         with self._lock:
             self._runs[run.claim] = run
         self._assigned.put(run)

@@ -114,6 +114,12 @@ class Settings(BaseSettings):
     prepare_ahead_s: float = Field(
         5, ge=0, description="seconds after which a generation is claimed although another is still being prepared"
     )
+    affinity_tasks: int = Field(
+        8, ge=0, description="tasks of the loaded model that may go before an older one of the same owner and priority"
+    )
+    affinity_wait_s: float = Field(
+        300, ge=0, le=2_592_000, description="seconds for which they may, or three times the longest measured load"
+    )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
     progress_interval_s: float | None = Field(
         None, ge=0, description="shortest time between two stored progress reports; default: 1, on Supabase 5"

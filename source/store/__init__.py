@@ -1,6 +1,17 @@
 """The tasks table behind one interface."""
 
 from source.store.base import TaskStore
-from source.store.types import Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow, child_id
+from source.store.types import AffinityBound, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow, child_id
 
-__all__ = ["Claim", "Event", "HeartbeatReply", "NewTask", "Status", "Task", "TaskStore", "WorkerRow", "child_id"]
+__all__ = [
+    "AffinityBound",
+    "Claim",
+    "Event",
+    "HeartbeatReply",
+    "NewTask",
+    "Status",
+    "Task",
+    "TaskStore",
+    "WorkerRow",
+    "child_id",
+]

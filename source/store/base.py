@@ -15,7 +15,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from source.store.types import Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+from source.store.types import (
+    USUAL_AFFINITY,
+    AffinityBound,
+    Claim,
+    Event,
+    HeartbeatReply,
+    NewTask,
+    Status,
+    Task,
+    WorkerRow,
+)
 
 
 class TaskStore(ABC):
@@ -85,13 +95,23 @@ class TaskStore(ABC):
     @abstractmethod
     def claim(
         self, worker_id: str, *, lease_s: float, limit: int = 1, loaded_model: str | None = None,
-        task_types: Collection[str] | None = None,
+        task_types: Collection[str] | None = None, affinity: AffinityBound = USUAL_AFFINITY,
     ) -> list[Task]:  # fmt: skip
         """Take up to `limit` eligible rows: Queued, not paused, `run_after` passed, every dependency Complete.
 
-        Order: priority, then rows of `loaded_model`, then age. Each row becomes In Progress with a lease of `lease_s`
-        and a higher claim number. Expired leases are rescued first. A row whose params are not a JSON object fails
-        here (error_class bad_input) and is not handed out.
+        The order, from row to row:
+        1. the highest priority;
+        2. of the owners with rows of it, the one of whom the fewest rows run (orchestrators and waiting parents do not
+           count); among equals whose turn it is: they follow each other by id, and each worker goes on after the one
+           that it served last;
+        3. of that owner's rows, one of `loaded_model` (an `affinity_key`), unless the oldest was passed over that way
+           `affinity.tasks` times, or for `affinity.wait_s` seconds by the database's clock;
+        4. the oldest.
+        It is an order and never a refusal: whoever asks gets a row as long as there is one.
+
+        The owner is the project, and where people own projects the person. Each row becomes In Progress with a lease of
+        `lease_s` and a higher claim number. Expired leases are rescued first. A row whose params are not a JSON object
+        fails here (error_class bad_input) and is not handed out.
         """
 
     @abstractmethod

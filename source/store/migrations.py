@@ -54,6 +54,29 @@ def m001_tasks(db: sqlite3.Connection) -> None:
         db.execute("DROP TABLE tasks_older")
 
 
+_ORDER = """
+ALTER TABLE tasks ADD COLUMN passed_over INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN passed_over_since TEXT;
+ALTER TABLE workers ADD COLUMN served TEXT;
+ALTER TABLE workers ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}';
+DROP INDEX tasks_claim;
+DROP INDEX tasks_claim_model;
+CREATE INDEX tasks_claim ON tasks (status, priority DESC, project_id, created_at)
+    WHERE status = 'Queued' AND paused = 0;
+CREATE INDEX tasks_claim_model ON tasks (status, priority DESC, project_id, coalesce(model, task_type), created_at)
+    WHERE status = 'Queued' AND paused = 0;
+"""
+
+
+@step
+def m002_order(db: sqlite3.Connection) -> None:
+    """What the order of claims needs. passed_over, passed_over_since: how often, and since when, rows of a loaded model
+    were taken before this one although it was its project's oldest. served: the project whose row a worker was given
+    last. metadata: a JSON object, what a worker says of itself."""
+    for statement in _statements(_ORDER):
+        db.execute(statement)
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 

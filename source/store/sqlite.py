@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from source.errors import InvalidInput, StaleClaim, StoreError, TaskNotFound
+from source.store import sqlite_claiming as claiming
 from source.store import sqlite_endings as endings
 from source.store import sqlite_queueing as queueing
 from source.store.base import TaskStore
@@ -18,7 +19,18 @@ from source.store.migrations import migrate
 from source.store.sqlite_connections import SqliteConnections
 from source.store.sqlite_dependencies import insert
 from source.store.sqlite_rows import IN_IDS, LATER, NOW, event_of, ids, record, task_of
-from source.store.types import TERMINAL, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+from source.store.types import (
+    TERMINAL,
+    USUAL_AFFINITY,
+    AffinityBound,
+    Claim,
+    Event,
+    HeartbeatReply,
+    NewTask,
+    Status,
+    Task,
+    WorkerRow,
+)
 
 _SAME_CLAIM = "id = :id AND worker_id = :worker_id AND claim_number = :claim_number"
 _HELD = f"{_SAME_CLAIM} AND status = 'In Progress' AND waiting = 0"
@@ -109,7 +121,8 @@ class SqliteStore(TaskStore):
     def workers(self) -> list[WorkerRow]:
         columns = "id, status, last_heartbeat, current_model, created_at"
         with self._reading() as db:
-            rows = db.execute(f"SELECT {columns} FROM workers ORDER BY last_heartbeat DESC, rowid DESC")
+            seen = f"SELECT {columns} FROM workers WHERE last_heartbeat IS NOT NULL"
+            rows = db.execute(f"{seen} ORDER BY last_heartbeat DESC, rowid DESC")
             return [WorkerRow(*row) for row in rows]
 
     def now(self) -> datetime:
@@ -124,18 +137,20 @@ class SqliteStore(TaskStore):
 
     def claim(
         self, worker_id: str, *, lease_s: float, limit: int = 1, loaded_model: str | None = None,
-        task_types: Collection[str] | None = None,
+        task_types: Collection[str] | None = None, affinity: AffinityBound = USUAL_AFFINITY,
     ) -> list[Task]:  # fmt: skip
         request = {
             "worker_id": worker_id,
             "delay_s": lease_s,
             "loaded_model": loaded_model,
             "task_types": None if task_types is None else ids(task_types),
+            "affinity_tasks": affinity.tasks,
+            "affinity_wait_s": affinity.wait_s,
         }
         with self._writing() as db:
             self.connections.mark_seen(db)
             queueing.rescue_expired(db, self._max_attempts)
-            return queueing.claim(db, request, limit)
+            return claiming.claim(db, request, limit)
 
     def rescue(self) -> int:
         with self._reading() as db:

@@ -1,42 +1,15 @@
-"""How rows of the SQLite store leave the queue and come back: claim, requeue, rescue, retry. All inside the caller's
-transaction."""
+"""How rows of the SQLite store come back into the queue: requeue, rescue, retry. All in the caller's transaction."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
 
 from source.store.encoding import plain
 from source.store.sqlite_dependencies import queued_cycle
 from source.store.sqlite_endings import DEPENDENCY, PARENT, end, end_parent, settle
-from source.store.sqlite_rows import IN_IDS, LATER, NOW, ids, json_object, record, task_of
-from source.store.types import Status, Task
-
-_CANDIDATES = f"""
-SELECT rowid AS row, priority, model, created_at FROM tasks AS task INDEXED BY {{index}}
-WHERE status = 'Queued' AND paused = 0 AND (run_after IS NULL OR run_after <= {NOW})
-    AND (:task_types IS NULL OR task_type IN (SELECT value FROM json_each(:task_types)))
-    AND NOT EXISTS (
-        SELECT 1 FROM task_dependencies AS edge LEFT JOIN tasks AS needed ON needed.id = edge.depends_on
-        WHERE edge.task_id = task.id AND needed.status IS NOT 'Complete') AND {{more}}
-ORDER BY priority DESC, created_at, rowid LIMIT :limit
-"""
-
-# The first rows of the wanted order (priority, loaded model, age) are among the first of two orders that are indexed.
-_CLAIM = f"""
-UPDATE tasks SET status = 'In Progress', worker_id = :worker_id, claimed_at = {NOW}, lease_expires_at = {LATER},
-    claim_number = claim_number + 1, generation_started_at = coalesce(generation_started_at, {NOW}),
-    run_after = NULL, progress = NULL, updated_at = {NOW}
-WHERE rowid IN (
-    SELECT row FROM (
-        SELECT * FROM ({_CANDIDATES.format(index="tasks_claim", more="TRUE")})
-        UNION SELECT * FROM ({_CANDIDATES.format(index="tasks_claim_model", more="model = :loaded_model")})
-    ) ORDER BY priority DESC, coalesce(model = :loaded_model, 0) DESC, created_at, row LIMIT :limit
-)
-RETURNING *, rowid
-"""
+from source.store.sqlite_rows import IN_IDS, LATER, NOW, ids, record
+from source.store.types import Status
 
 _REQUEUE = f"""
 UPDATE tasks SET status = 'Queued', worker_id = NULL, claimed_at = NULL, lease_expires_at = NULL, waiting = 0,
@@ -77,47 +50,6 @@ _DEATHS = """
 SELECT count(*) FROM task_events WHERE task_id = :id AND name = 'rescued'
 AND id > (SELECT coalesce(max(id), 0) FROM task_events WHERE task_id = :id AND name = 'queued')
 """
-
-# By rowid: no text finds this id again, so nothing else about the row can be written either.
-_UNNAMED = f"""
-UPDATE tasks SET status = 'Failed', error_message = 'id: must be UTF-8 text', error_class = 'bad_input',
-    lease_expires_at = NULL, generation_processed_at = {NOW}, updated_at = {NOW}
-WHERE rowid = ?
-"""
-
-# -- claiming -------------------------------------------------------------------------------------------------------
-
-
-def claim(db: sqlite3.Connection, request: Mapping[str, Any], limit: int) -> list[Task]:
-    """Take up to `limit` eligible rows for `request` (worker_id, delay_s, loaded_model, task_types). Rows that nobody
-    could read fail here and do not count."""
-    taken: list[Task] = []
-    while len(taken) < limit:
-        rows = db.execute(_CLAIM, {**request, "limit": limit - len(taken)}).fetchall()
-        if not rows:
-            break
-        rows.sort(key=lambda row: _place(row, request["loaded_model"]))
-        taken += [task_of(row) for row in rows if _readable(db, row)]
-    return taken
-
-
-def _place(row: sqlite3.Row, loaded_model: str | None) -> tuple[int, bool, str, int]:
-    """RETURNING keeps no order, so the order of _CLAIM again."""
-    cold = row["model"] is None or row["model"] != loaded_model
-    return (-row["priority"], cold, row["created_at"], row["rowid"])
-
-
-def _readable(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
-    if "\ufffd" in row["id"]:
-        db.execute(_UNNAMED, (row["rowid"],))
-        return False
-    record(db, row["id"], "claimed", worker_id=row["worker_id"], claim_number=row["claim_number"])
-    if json_object(row["params"]) is not None:
-        return True
-    message = f'params: must be a JSON object like {{"prompt": "…"}}, not {row["params"][:80]!r}'
-    settle(db, end(db, [row["id"]], Status.FAILED, message=message, error_class="bad_input"))
-    return False
-
 
 # -- back into the queue --------------------------------------------------------------------------------------------
 

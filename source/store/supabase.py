@@ -19,7 +19,18 @@ from source.edge_functions import NoAnswer
 from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.store.base import TaskStore
 from source.store.encoding import encoded, plain
-from source.store.types import DEFAULT_PROJECT_ID, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow
+from source.store.types import (
+    DEFAULT_PROJECT_ID,
+    USUAL_AFFINITY,
+    AffinityBound,
+    Claim,
+    Event,
+    HeartbeatReply,
+    NewTask,
+    Status,
+    Task,
+    WorkerRow,
+)
 from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
@@ -128,7 +139,7 @@ class SupabaseStore(TaskStore):
 
     def claim(
         self, worker_id: str, *, lease_s: float, limit: int = 1, loaded_model: str | None = None,
-        task_types: Collection[str] | None = None,
+        task_types: Collection[str] | None = None, affinity: AffinityBound = USUAL_AFFINITY,
     ) -> list[Task]:  # fmt: skip
         """Never repeated: rows of an answer that got lost are queued again when their lease ends."""
         if limit <= 0:
@@ -139,7 +150,7 @@ class SupabaseStore(TaskStore):
             answer = self._call(
                 "claim-next-task", worker_id=worker_id, lease_s=lease_s, limit=min(limit, MOST_CLAIMED),
                 loaded_model=loaded_model, task_types=None if task_types is None else list(task_types),
-                max_attempts=self._max_attempts,
+                max_attempts=self._max_attempts, affinity_tasks=affinity.tasks, affinity_wait_s=affinity.wait_s,
             )  # fmt: skip
         except NoAnswer as error:
             raise NoAnswer(f"{error}; a task that it claimed is queued again within {lease_s:g} s") from error

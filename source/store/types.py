@@ -51,6 +51,24 @@ def model_of(params: Mapping[str, Any]) -> str | None:
     return None
 
 
+def affinity_key(model: str | None, task_type: str) -> str:
+    """What tells rows that want the same model loaded: their model, or their type where the type implies it."""
+    return model or task_type
+
+
+@dataclass(frozen=True)
+class AffinityBound:
+    """How far rows of the loaded model may go before an older one of the same owner and priority."""
+
+    #: rows that may go before it
+    tasks: int = 8
+    #: seconds since the first of them
+    wait_s: float = 300.0
+
+
+USUAL_AFFINITY = AffinityBound()
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
     """A row to insert."""

@@ -66,8 +66,8 @@ create table public.workers (
     last_heartbeat timestamptz,
     metadata jsonb not null default '{}',
     current_model text,
-    -- rows of the loaded model handed out in a row: the bound of the preference for it
-    warm_streak bigint not null default 0,
+    -- whose row it was given last (tasks.owner_id): the next owner in turn comes after that one
+    served uuid,
     created_at timestamptz not null default now()
 );
 
@@ -90,6 +90,8 @@ create table public.tasks (
     generation_processed_at timestamptz,
     project_id uuid not null default '00000000-0000-0000-0000-000000000000'
         references public.projects (id) on delete cascade,
+    -- who takes turns with others: the person whose project it is, or the project where nobody owns that
+    owner_id uuid not null default '00000000-0000-0000-0000-000000000000',
     worker_id text,
     claimed_at timestamptz,
     -- rises at every claim and cannot be set: the fencing token
@@ -99,6 +101,9 @@ create table public.tasks (
     lease_expires_at timestamptz,
     run_after timestamptz,
     priority bigint not null default 0,
+    -- how often rows of a loaded model were taken before this one although it was its owner's oldest, and since when
+    passed_over bigint not null default 0,
+    passed_over_since timestamptz,
     waiting boolean not null default false,
     paused boolean not null default false,
     -- no foreign key: a child outlives a parent that a front end deleted
@@ -123,8 +128,9 @@ create table public.tasks (
 );
 
 -- What claims read: queued rows only, so that a long history costs nothing.
-create index tasks_claim on public.tasks (priority desc, created_at, seq) where status = 'Queued' and not paused;
-create index tasks_claim_model on public.tasks (model, priority desc, created_at, seq)
+create index tasks_claim on public.tasks (priority desc, owner_id, created_at, seq)
+    where status = 'Queued' and not paused;
+create index tasks_claim_model on public.tasks (priority desc, owner_id, coalesce(model, task_type), created_at, seq)
     where status = 'Queued' and not paused;
 create index tasks_unreadable on public.tasks (id) where status = 'Queued' and unreadable;
 create index tasks_lease on public.tasks (lease_expires_at) where status = 'In Progress' and not waiting;

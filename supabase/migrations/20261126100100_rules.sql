@@ -57,7 +57,7 @@ $$;
 create function private.task_json(p_task public.tasks) returns jsonb
 language sql stable set search_path = ''
 as $$
-    select to_jsonb(p_task) - '{seq,unreadable,orchestrator_id}'::text[] || jsonb_build_object(
+    select to_jsonb(p_task) - '{seq,unreadable,orchestrator_id,owner_id,passed_over,passed_over_since}'::text[] || jsonb_build_object(
         'created_at', private.iso(p_task.created_at),
         'updated_at', private.iso(p_task.updated_at),
         'generation_started_at', private.iso(p_task.generation_started_at),
@@ -135,6 +135,12 @@ as $$
     values (p_task_id, p_name, p_worker_id, p_claim_number, left(p_detail, 500))
 $$;
 
+create function private.owner_of(p_project_id uuid) returns uuid
+language sql stable set search_path = ''
+as $$
+    select coalesce((select user_id from public.projects where id = p_project_id), p_project_id)
+$$;
+
 -- -- triggers -----------------------------------------------------------------------------------------------------
 
 -- A row that is inserted: a front end gives task_type and params, the rest is derived.
@@ -143,6 +149,7 @@ language plpgsql set search_path = ''
 as $$
 begin
     new.claim_number := case when new.status = 'In Progress' then 1 else 0 end;
+    new.owner_id := private.owner_of(new.project_id);
     if jsonb_typeof(new.params) = 'object' then
         new.model := coalesce(new.model, private.model_of(new.params));
         new.orchestrator_id := case when new.parent_id is null and not private.is_orchestrator(new.task_type)
@@ -191,6 +198,9 @@ begin
     new.parent_id := old.parent_id;
     new.orchestrator_id := old.orchestrator_id;
     new.claim_number := old.claim_number;
+    if new.project_id <> old.project_id then
+        new.owner_id := private.owner_of(new.project_id);
+    end if;
     if new.dependant_on is distinct from old.dependant_on then
         new.dependant_on := private.distinct_ids(new.dependant_on);
     end if;
@@ -220,3 +230,17 @@ $$;
 
 create trigger tasks_check_change before update on public.tasks
 for each row execute function private.check_change();
+
+-- A project that changes hands takes its open tasks along.
+create function private.hand_over_tasks() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    update public.tasks set owner_id = private.owner_of(new.id)
+    where project_id = new.id and status in ('Queued', 'In Progress', 'Failed');
+    return null;
+end
+$$;
+
+create trigger projects_hand_over_tasks after update of user_id on public.projects
+for each row when (new.user_id is distinct from old.user_id) execute function private.hand_over_tasks();

@@ -42,15 +42,19 @@ as $$
     ) as busy join public.projects as project on project.user_id = busy.id
 $$;
 
--- What a claim asks for. person: whose own worker asks, null for one of the service; full: projects that may not have
--- more; own: the person's projects.
+-- -- the order ----------------------------------------------------------------------------------------------------
+
+-- What a claim asks for. person: whose own worker asks, null for one of the service; served: whose row that worker was
+-- given last; affinity_tasks, affinity_wait: how often, and for how long, rows of the loaded model go before an older one.
 create type private.wish as (
     worker_id text, lease interval, loaded_model text, same_model_only boolean, task_types text[], run_type text,
-    person uuid, own uuid[], full_up uuid[], unfenced boolean
+    person uuid, served uuid, affinity_tasks bigint, affinity_wait interval, unfenced boolean
 );
 
--- Take rows: highest priority first; within a priority those of the loaded model, then the oldest. Rows that another
--- claim is just taking are passed by.
+-- Take rows, one after the other. The order: the highest priority; then the owner of whom the fewest rows run, and among
+-- equals the one whose turn it is; of that owner's rows those of the loaded model, within the bound; then the oldest.
+-- It is an order and never a refusal: whoever asks gets a row as long as there is one. Rows that another claim is just
+-- taking are passed by.
 -- The settings hold for what this calls too. Postgres cannot guess how few rows the conditions of claimable refuse, and
 -- would rather collect and sort all queued rows than walk them in order to the first that fits.
 create function private.claim(p_wish private.wish, p_limit bigint) returns setof public.tasks
@@ -58,107 +62,140 @@ language plpgsql set search_path = '' set plan_cache_mode = force_custom_plan se
 set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off
 as $$
 declare
-    v_warm boolean := p_wish.loaded_model is not null
-        and (p_wish.same_model_only or private.may_prefer(p_wish.worker_id));
-    v_priority bigint;
     v_taken uuid[] := '{}';
+    v_id uuid;
 begin
-    p_wish.own := array(select id from public.projects where user_id = p_wish.person);
-    p_wish.full_up := case when p_wish.person is null then private.full_projects() else '{}' end;
     while cardinality(v_taken) < p_limit loop
-        if v_warm then
-            v_priority := private.next_priority(p_wish, v_priority);
-            exit when v_priority is null;
-            v_taken := v_taken || private.take(p_wish,
-                private.pick(p_wish, p_limit - cardinality(v_taken), v_priority, p_wish.loaded_model));
-            continue when p_wish.same_model_only;
-        end if;
-        v_taken := v_taken || private.take(p_wish,
-            private.pick(p_wish, p_limit - cardinality(v_taken), v_priority, null));
-        exit when not v_warm;
+        p_wish.served := (select served from public.workers where id = p_wish.worker_id);
+        v_id := private.take(p_wish, private.next_row(p_wish));
+        exit when v_id is null;
+        v_taken := v_taken || v_id;
+        perform private.remember_served(p_wish, v_id);
     end loop;
-    if p_wish.loaded_model is not null and cardinality(v_taken) > 0 then
-        perform private.count_warm(p_wish, v_warm, v_taken);
-    end if;
     return query select task.* from unnest(v_taken) with ordinality as taken (id, place)
         join public.tasks as task on task.id = taken.id order by taken.place;
 end
 $$;
 
--- The highest priority below `p_below` (null: at all) at which there is a row for the wish.
-create function private.next_priority(p_wish private.wish, p_below bigint) returns bigint
+-- The row that comes next, locked; null when there is none that nobody else has locked.
+create function private.next_row(p_wish private.wish) returns uuid
+language plpgsql set search_path = ''
+as $$
+declare
+    v_priority bigint;
+    v_owner uuid;
+    v_id uuid;
+begin
+    loop
+        v_priority := (
+            select priority from public.tasks
+            where status = 'Queued' and not paused and (v_priority is null or priority < v_priority)
+            order by priority desc limit 1);
+        exit when v_priority is null;
+        foreach v_owner in array private.owners_in_turn(p_wish, v_priority) loop
+            v_id := private.row_of(p_wish, v_priority, v_owner);
+            if v_id is not null then
+                return v_id;
+            end if;
+        end loop;
+    end loop;
+    return null;
+end
+$$;
+
+-- The owners who have queued rows of a priority and may have one more running, in their order. The first part jumps from
+-- owner to owner in tasks_claim: how many rows each of them has costs nothing.
+create function private.owners_in_turn(p_wish private.wish, p_priority bigint) returns uuid[]
+language sql stable set search_path = ''
+as $$
+    with recursive owner (id) as (
+        (select owner_id from public.tasks where status = 'Queued' and not paused and priority = p_priority
+         order by owner_id limit 1)
+        union all
+        select (select owner_id from public.tasks where status = 'Queued' and not paused and priority = p_priority
+                    and owner_id > owner.id order by owner_id limit 1)
+        from owner where owner.id is not null
+    ), running (id, count) as (
+        select owner_id, count(*) from public.tasks
+        where status = 'In Progress' and not waiting and not private.is_orchestrator(task_type) group by owner_id
+    )
+    select coalesce(array_agg(owner.id order by coalesce(running.count, 0), owner.id <= p_wish.served, owner.id), '{}')
+    from owner left join running on running.id = owner.id left join public.users as person on person.id = owner.id
+    where owner.id is not null and case
+        when p_wish.person is not null then owner.id = p_wish.person
+            and coalesce(person.settings #>> '{ui,generationMethods,onComputer}', 'true') <> 'false'
+        when person.id is null then true
+        else (person.credits is null or person.credits > 0) and coalesce(running.count, 0) < person.max_in_progress
+            and coalesce(person.settings #>> '{ui,generationMethods,inCloud}', 'true') <> 'false' end
+$$;
+
+-- An owner's next row of one priority, locked: one of the loaded model, unless the oldest was passed over often or long
+-- enough; then that. Null when there is none.
+create function private.row_of(p_wish private.wish, p_priority bigint, p_owner uuid) returns uuid
+language plpgsql set search_path = ''
+as $$
+declare
+    v_oldest uuid;
+    v_warm uuid;
+begin
+    if p_wish.loaded_model is not null then
+        v_warm := private.pick(p_wish, p_priority, p_owner, p_wish.loaded_model);
+        if p_wish.same_model_only then
+            return v_warm;
+        end if;
+    end if;
+    v_oldest := private.pick(p_wish, p_priority, p_owner, null);
+    if v_warm is null or v_warm = v_oldest then
+        return v_oldest;
+    end if;
+    update public.tasks
+    set passed_over = passed_over + 1, passed_over_since = coalesce(passed_over_since, clock_timestamp())
+    where id = v_oldest and passed_over < p_wish.affinity_tasks
+        and coalesce(passed_over_since > clock_timestamp() - p_wish.affinity_wait, true);
+    return case when found then v_warm else v_oldest end;
+end
+$$;
+
+-- The oldest row of one priority, one owner and one model (null: of any) that nobody else has locked; locks it. A row
+-- without a model counts under its type.
+create function private.pick(p_wish private.wish, p_priority bigint, p_owner uuid, p_model text) returns uuid
 language plpgsql set search_path = ''
 as $$
 begin
     return (
-        select priority from private.claimable
-        where (p_below is null or priority < p_below)
-            and (not p_wish.same_model_only or model = p_wish.loaded_model)
+        select id from private.claimable
+        where priority = p_priority and owner_id = p_owner
+            and (p_model is null or coalesce(model, task_type) = p_model)
             and (p_wish.task_types is null or task_type = any (p_wish.task_types))
             and (p_wish.run_type is null or run_type = p_wish.run_type)
-            and project_id <> all (p_wish.full_up) and (p_wish.person is null or project_id = any (p_wish.own))
-            and case when p_wish.person is null then in_cloud else on_computer end
-        order by priority desc, created_at, seq limit 1);
+        order by created_at, seq limit 1 for update skip locked);
 end
 $$;
 
--- Lock the first rows for the wish that nobody else has locked, of one priority and one model (null: of any). Returns
--- their ids in order.
-create function private.pick(p_wish private.wish, p_limit bigint, p_priority bigint, p_model text) returns uuid[]
-language plpgsql set search_path = ''
-as $$
-begin
-    return (
-        select coalesce(array_agg(id order by priority desc, created_at, seq), '{}')
-        from (
-            select id, priority, created_at, seq from private.claimable
-            where (p_priority is null or priority = p_priority) and (p_model is null or model = p_model)
-                and (p_wish.task_types is null or task_type = any (p_wish.task_types))
-                and (p_wish.run_type is null or run_type = p_wish.run_type)
-                and project_id <> all (p_wish.full_up) and (p_wish.person is null or project_id = any (p_wish.own))
-                and case when p_wish.person is null then in_cloud else on_computer end
-            order by priority desc, created_at, seq limit p_limit for update skip locked
-        ) as picked);
-end
-$$;
-
--- The update of a claim, on rows that the caller has locked; those that are Queued, whatever was locked. Returns their
--- ids in the given order.
-create function private.take(p_wish private.wish, p_ids uuid[]) returns uuid[]
+-- The update of a claim, on a row that the caller has locked; only if it is Queued, whatever was locked. Returns its id,
+-- or null.
+create function private.take(p_wish private.wish, p_id uuid) returns uuid
 language sql set search_path = ''
 as $$
     with taken as (
         update public.tasks set status = 'In Progress', worker_id = p_wish.worker_id, claimed_at = clock_timestamp(),
             lease_expires_at = clock_timestamp() + p_wish.lease, run_after = null, progress = null,
             generation_started_at = coalesce(generation_started_at, clock_timestamp()), unfenced = p_wish.unfenced,
-            updated_at = clock_timestamp()
-        where id = any (p_ids) and status = 'Queued' returning id, claim_number
+            passed_over = 0, passed_over_since = null, updated_at = clock_timestamp()
+        where id = p_id and status = 'Queued' returning id, claim_number
     ), recorded as (
         insert into public.task_events (task_id, name, worker_id, claim_number)
         select id, 'claimed', p_wish.worker_id, claim_number from taken
     )
-    select coalesce(array_agg(id order by array_position(p_ids, id)), '{}') from taken
+    select id from taken
 $$;
 
--- A worker that always found rows of its model would pass the others by for ever: after 8 such rows in a row it takes
--- the oldest.
-create function private.may_prefer(p_worker_id text) returns boolean
-language sql stable set search_path = ''
+-- Nothing is written where one owner has all the work, and for a person's own worker.
+create function private.remember_served(p_wish private.wish, p_id uuid) returns void
+language sql set search_path = ''
 as $$
-    select coalesce((select warm_streak < 8 from public.workers where id = p_worker_id), true)
-$$;
-
-create function private.count_warm(p_wish private.wish, p_warm boolean, p_taken uuid[]) returns void
-language plpgsql set search_path = ''
-as $$
-declare
-    v_streak bigint;
-begin
-    select case when p_warm and bool_and(model is not distinct from p_wish.loaded_model) then count(*) else 0 end
-    into v_streak from public.tasks where id = any (p_taken);
-    insert into public.workers as worker (id, user_id, warm_streak, current_model)
-    values (p_wish.worker_id, p_wish.person, v_streak, p_wish.loaded_model)
-    on conflict (id) do update
-        set warm_streak = case when excluded.warm_streak = 0 then 0 else worker.warm_streak + excluded.warm_streak end;
-end
+    insert into public.workers (id, served)
+    select p_wish.worker_id, owner_id from public.tasks
+    where id = p_id and p_wish.person is null and owner_id is distinct from p_wish.served
+    on conflict (id) do update set served = excluded.served
 $$;

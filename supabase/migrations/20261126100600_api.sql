@@ -90,7 +90,7 @@ $$;
 create function public.list_workers() returns jsonb
 language sql stable set search_path = ''
 as $$
-    select coalesce(jsonb_agg(to_jsonb(worker) - 'warm_streak' || jsonb_build_object(
+    select coalesce(jsonb_agg(to_jsonb(worker) - 'served' || jsonb_build_object(
             'last_heartbeat', private.iso(worker.last_heartbeat), 'created_at', private.iso(worker.created_at))
         order by worker.last_heartbeat desc, worker.created_at desc), '[]')
     from public.workers as worker where worker.last_heartbeat is not null

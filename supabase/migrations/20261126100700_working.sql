@@ -5,10 +5,12 @@ set statement_timeout = '5min';
 
 -- -- claiming -----------------------------------------------------------------------------------------------------
 
--- Take up to p_limit eligible rows, with a lease and a new claim number. Expired leases are rescued first.
+-- Take up to p_limit eligible rows, with a lease and a new claim number, in the order of private.claim. Expired leases
+-- are rescued first.
 create function public.claim_tasks(
     p_worker_id text, p_lease_s double precision, p_limit bigint default 1, p_loaded_model text default null,
-    p_task_types text[] default null, p_run_type text default null, p_max_attempts bigint default 3
+    p_task_types text[] default null, p_run_type text default null, p_max_attempts bigint default 3,
+    p_affinity_tasks bigint default 8, p_affinity_wait_s double precision default 300
 ) returns jsonb
 language plpgsql security definer set search_path = ''
 as $$
@@ -21,7 +23,8 @@ begin
     return (
         select coalesce(jsonb_agg(private.task_json(claimed)), '[]')
         from private.claim(row(p_worker_id, make_interval(secs => p_lease_s), p_loaded_model, false, p_task_types,
-            p_run_type, v_person, null, null, false), p_limit) as claimed);
+            p_run_type, v_person, null, p_affinity_tasks, make_interval(secs => p_affinity_wait_s), false),
+            p_limit) as claimed);
 end
 $$;
 

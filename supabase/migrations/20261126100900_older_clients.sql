@@ -18,7 +18,7 @@ begin
         select * from private.claim(row(p_worker_id, interval '2 hours',
             (select worker.current_model from public.workers as worker
              where worker.id = p_worker_id and worker.status = 'active'),
-            p_same_model_only, null, p_run_type, null, null, null, true), 1);
+            p_same_model_only, null, p_run_type, null, null, 8, interval '5 min', true), 1);
 end
 $$;
 
@@ -49,7 +49,7 @@ begin
     return query
         select task.id, task.params, task.task_type, task.project_id, p_user_id
         from private.claim(row('user:' || p_user_id, interval '2 hours', null, false, null, p_run_type, p_user_id,
-            null, null, true), 1) as task;
+            null, 8, interval '5 min', true), 1) as task;
 end
 $$;
 
@@ -146,8 +146,8 @@ begin
         raise exception 'task % cannot run yet: it is paused, waits for others, or for its time', p_task.id
             using errcode = 'PT409';
     end if;
-    perform private.take(row(p_worker_id, interval '2 hours', null, false, null, null, null, null, null, true),
-        array[p_task.id]);
+    perform private.take(row(p_worker_id, interval '2 hours', null, false, null, null, null, null, null, null, true),
+        p_task.id);
 end
 $$;
 

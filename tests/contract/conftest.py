@@ -5,5 +5,5 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    "contract_adding", "contract_claims", "contract_endings", "contract_graphs", "contract_parents"
+    "contract_adding", "contract_claims", "contract_endings", "contract_graphs", "contract_order", "contract_parents"
 )

@@ -35,28 +35,6 @@ class ClaimContract:
         assert store.claim("worker-2", lease_s=LONG_S) == []
         assert store.get(added) == task
 
-    def test_the_order_is_priority_then_age(self, store: TaskStore) -> None:
-        low = store.add(a_task())
-        high = store.add_many([a_task(priority=2), a_task(priority=2)])
-        assert [task.id for task in store.claim("w", lease_s=LONG_S, limit=9)] == [*high, low]
-
-    def test_the_loaded_model_goes_first_within_a_priority(self, store: TaskStore) -> None:
-        cold, warm, urgent = store.add_many(
-            [a_task(), a_task(params={"model": "wan"}), a_task(params={"model": "flux"}, priority=1)]
-        )
-        taken = store.claim("w", lease_s=LONG_S, limit=9, loaded_model="wan")
-        assert [task.id for task in taken] == [urgent, warm, cold]
-
-    def test_without_a_loaded_model_only_age_counts(self, store: TaskStore) -> None:
-        ids = store.add_many([a_task(params={"model": "wan"}), a_task(), a_task(params={"model": "flux"})])
-        assert [task.id for task in store.claim("w", lease_s=LONG_S, limit=9)] == ids
-
-    def test_the_limit_holds_across_both_orders(self, store: TaskStore) -> None:
-        ids = store.add_many([a_task(params={"model": "ab"[i % 2]}) for i in range(6)])
-        taken = store.claim("w", lease_s=LONG_S, limit=4, loaded_model="b")
-        assert [task.id for task in taken] == [ids[1], ids[3], ids[5], ids[0]]
-        assert store.claim("w", lease_s=LONG_S, limit=0) == []
-
     def test_only_the_task_types_asked_for_are_claimed(self, store: TaskStore) -> None:
         store.add(a_task(task_type="t2v"))
         wanted = store.add(a_task(task_type="travel_stitch"))

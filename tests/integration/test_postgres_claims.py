@@ -138,7 +138,7 @@ def set_user(store: PostgresStore, person: str, **columns: Any) -> None:
 
 
 def test_nobody_has_more_than_5_tasks_running(people: PostgresStore) -> None:
-    assert owners(people) == "AAAAABB-"
+    assert owners(people) == "-ABABAAA"
     with people.database.acting("service_role") as service:
         [[row]] = service.execute("select (public.count_queued_tasks_breakdown_service_role())::text").fetchall()
     assert row == "(0,2,0,0,2)"

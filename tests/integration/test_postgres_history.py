@@ -11,12 +11,12 @@ from postgres_server import Connection, Database, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 
-# What a claim reads, as private.claim asks for it.
+# What a claim reads, as private.pick asks for it.
 WALK = """
-select id, priority, created_at, seq from private.claimable
-where project_id <> all ('{}'::uuid[]) and in_cloud
-order by priority desc, created_at, seq limit 1 for update skip locked"""
-WARM_WALK = WALK.replace("where", "where model = 'wan' and priority = 0 and")
+select id from private.claimable
+where priority = 0 and owner_id = '00000000-0000-0000-0000-000000000000'
+order by created_at, seq limit 1 for update skip locked"""
+WARM_WALK = WALK.replace("where", "where coalesce(model, task_type) = 'wan' and")
 
 # what the blocked rows wait for: a paused one
 BLOCKER = "cccccccc-0000-4000-8000-000000000003"

@@ -78,10 +78,10 @@ def test_the_counts_of_the_service(store: PostgresStore, service: Connection, an
     first = store.add(NewTask(task_type="t2v", params={}, project_id=HERS))
     store.add(NewTask(task_type="t2v", params={}, project_id=HERS))
     store.add(NewTask(task_type="t2v", params={}, project_id=HERS, dependant_on=(first,)))
-    ours = store.add(NewTask(task_type="t2v", params={}))
-    store.add(NewTask(task_type="travel_orchestrator", params={}))
     [task] = store.claim("w", lease_s=60)
     assert task.id == first
+    ours = store.add(NewTask(task_type="t2v", params={}))
+    store.add(NewTask(task_type="travel_orchestrator", params={}))
     store.heartbeat("w", [task.claim], lease_s=60, current_model="wan")
     counts = call(service, "task_counts", p_run_type="gpu")
     assert (counts["mode"], counts["run_type_filter"]) == ("count", "gpu")
@@ -106,8 +106,8 @@ def test_the_counts_of_the_service(store: PostgresStore, service: Connection, an
 def test_the_counts_of_a_person(store: PostgresStore, anna: Connection) -> None:
     for _ in range(2):
         store.add(NewTask(task_type="t2v", params={}, project_id=HERS))
-    store.add(NewTask(task_type="t2v", params={}))
     [task] = store.claim("w", lease_s=60)
+    store.add(NewTask(task_type="t2v", params={}))
     counts = call(anna, "task_counts")
     assert counts["user_id"] == ANNA
     assert counts["totals"] == {"queued_only": 1, "active_only": 1, "queued_plus_active": 2, "eligible_queued": 1}

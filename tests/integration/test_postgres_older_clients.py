@@ -211,8 +211,8 @@ def test_the_numbers_of_task_counts(store: PostgresStore, service: Connection) -
     first = a_row(store, project_id=HERS)
     a_row(store, project_id=HERS)
     a_row(store, project_id=HERS, dependant_on=(first,))
-    a_row(store)
     store.claim("w", lease_s=60)
+    a_row(store)
     assert rows(service, "count_queued_tasks_breakdown_service_role", p_run_type="gpu") == [(1, 1, 1, 0, 3)]
     assert rows(service, "count_eligible_tasks_service_role") == [(1,)]
     assert rows(service, "count_eligible_tasks_service_role", p_include_active=True) == [(2,)]
@@ -263,10 +263,10 @@ def test_why_rows_are_not_handed_out(store: PostgresStore, service: Connection) 
     first = a_row(store, project_id=HERS)
     second = a_row(store, project_id=HERS)
     a_row(store, project_id=HERS, dependant_on=(first,))
+    store.claim("w", lease_s=60)
     a_row(store)
     paused = a_row(store)
     service.execute("update public.tasks set paused = true where id = %s", (paused,))
-    store.claim("w", lease_s=60)
     [[found]] = rows(service, "analyze_task_availability_service_role")
     assert (found["total_tasks"], found["eligible_tasks"]) == (4, 1)
     assert found["rejection_reasons"] == {

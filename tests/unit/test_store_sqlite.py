@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from source.errors import InvalidInput, RefusedWrite, StoreError
-from source.store import NewTask, Status, sqlite_dependencies, sqlite_endings, sqlite_queueing
+from source.store import NewTask, Status, sqlite_claiming, sqlite_dependencies, sqlite_endings, sqlite_queueing
 from source.store import sqlite as sqlite_store
 from source.store.migrations import STEPS
 from source.store.sqlite import SqliteStore
@@ -282,12 +282,13 @@ class TestSpeed:
         return store
 
     def test_a_claim_takes_milliseconds(self, crowded: SqliteStore) -> None:
-        seconds = []
+        seconds, models = [], []
         for _ in range(50):
             start = time.perf_counter()
             [task] = crowded.claim("w", lease_s=LEASE_S, loaded_model="m1")
             seconds.append(time.perf_counter() - start)
-            assert task.model == "m1"
+            models.append(task.model)
+        assert models.count("m1") >= 50 * 8 // 9
         assert sorted(seconds)[len(seconds) // 2] < 0.02
 
     @pytest.mark.parametrize("analysed", [False, True])
@@ -296,7 +297,7 @@ class TestSpeed:
     ) -> None:
         if analysed:
             sql.execute("ANALYZE")
-        modules = (sqlite_store, sqlite_dependencies, sqlite_endings, sqlite_queueing)
+        modules = (sqlite_store, sqlite_claiming, sqlite_dependencies, sqlite_endings, sqlite_queueing)
         checked = [statement for module in modules for statement in statements(module)]
         assert len(checked) >= 12
         for statement in checked:
@@ -304,9 +305,14 @@ class TestSpeed:
             assert not [step for step in plan if scans(step, statement)], f"{statement}\n{plan}"
 
     def test_the_claim_uses_its_indexes(self, crowded: SqliteStore, sql: sqlite3.Connection) -> None:
-        plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {sqlite_queueing._CLAIM}", Everything())]
-        assert "SEARCH task USING INDEX tasks_claim (status=?)" in plan
-        assert "SEARCH task USING INDEX tasks_claim_model (status=? AND model=?)" in plan
+        owner = "status=? AND priority=? AND project_id=?"
+        for statement, step in (
+            (sqlite_claiming._OLDEST_OF_ALL, f"SEARCH task USING INDEX tasks_claim ({owner})"),
+            (sqlite_claiming._OLDEST_OF_MODEL, f"SEARCH task USING INDEX tasks_claim_model ({owner} AND <expr>=?)"),
+        ):
+            plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {statement}", Everything())]
+            assert step in plan
+            assert not [step for step in plan if "TEMP B-TREE" in step]
 
 
 class Everything(dict[str, None]):
@@ -328,7 +334,7 @@ def scans(step: str, statement: str) -> bool:
     """True for a step that reads a whole table, or all rows of a status (a rescue may: it looks at the queued ones)."""
     tables = ("tasks", "task", "needed", "child", "parent", "edge", "task_dependencies", "task_events")
     if step.startswith("SCAN") and step.split()[1] in tables:
-        return "tasks_waiting" not in step
+        return "tasks_waiting" not in step and "tasks_lease" not in step  # of what runs alone
     return "tasks_by_status" in step and "task.status = 'Queued'" not in statement
 
 

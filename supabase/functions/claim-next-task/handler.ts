@@ -5,7 +5,7 @@ import type { Caller } from "../_shared/auth.ts";
 import { asCaller, call, PostgresArray, type Sql } from "../_shared/database.ts";
 import { endpoint } from "../_shared/endpoint.ts";
 import { badInput } from "../_shared/errors.ts";
-import { name, optional, parameters, runType, seconds } from "../_shared/schemas.ts";
+import { count, name, optional, parameters, runType, seconds } from "../_shared/schemas.ts";
 
 const body = z.object({
   worker_id: optional(name),
@@ -15,6 +15,8 @@ const body = z.object({
   loaded_model: optional(name),
   task_types: optional(z.array(name).max(1000)),
   max_attempts: optional(z.int().min(1).max(1000)),
+  affinity_tasks: optional(count),
+  affinity_wait_s: optional(z.number().min(0).max(30 * 86_400)),
   same_model_only: optional(z.boolean()),
 });
 
