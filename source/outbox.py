@@ -27,6 +27,7 @@ from source.provenance.record import tool
 from source.settings import Settings
 from source.storage import bring, copy, refuse_missing, sync, task_name
 from source.store.base import TaskStore
+from source.store.encoding import encoded
 from source.store.types import Status, Task
 from source.task_registry import Done
 from Wan2GP.media.metadata import carries_text, embed_text
@@ -95,7 +96,8 @@ class Outbox:
     def put(self, task: Task, request: str, done: Done, record: str) -> Parcel:
         """Keep a finished result. `record` says how it was made; it goes into each file whose kind can carry that.
 
-        Raises InvalidMedia for a file that is missing or empty, OSError when the disk refuses.
+        Raises InvalidMedia for a file that is missing or empty, InvalidInput for `result_data` that is no JSON, OSError
+        when the disk refuses.
         """
         final = self._folder(task)
         draft = final.with_name(f".{final.name}")
@@ -107,7 +109,7 @@ class Outbox:
             manifest = Manifest(
                 database=self._database, task_id=task.id, claim_number=task.claim_number, request=request,
                 output=output, extra=[name for name in extra if name], poster=poster,
-                result_data=dict(done.result_data) if done.result_data else None,
+                result_data=json.loads(encoded(done.result_data, "result_data")) if done.result_data else None,
             )  # fmt: skip
             self._seal(draft, manifest)
             shutil.rmtree(final, ignore_errors=True)
@@ -212,11 +214,12 @@ def _whole(folder: Path, manifest: Manifest) -> bool:
 
 
 def _at_its_end(task_id: str, store: TaskStore) -> bool:
-    """Whether nobody can want the result any more. A Failed row may be queued again."""
+    """Whether nobody can want the result any more. A Failed row may be queued again; one that a shared database
+    does not show may be another person's, whose worker uses the same folder."""
     try:
         return store.get(task_id).status in (Status.COMPLETE, Status.CANCELLED)
     except TaskNotFound:
-        return True
+        return store.local
 
 
 def _written_with(record: str, source: Path, target: Path) -> bool:

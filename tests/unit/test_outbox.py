@@ -6,17 +6,19 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from source.errors import InvalidMedia
+from source.errors import InvalidInput, InvalidMedia, TaskNotFound
 from source.outbox import Outbox, request_digest
 from source.settings import Settings, load_settings
 from source.store.sqlite import SqliteStore
+from source.store.supabase import SupabaseStore
 from source.store.types import NewTask, Status, Task
 from source.task_registry import Done
 from Wan2GP.media import write_image
@@ -225,3 +227,34 @@ def test_another_databases_results_are_swept_by_age_alone(outbox: Outbox, settin
     Outbox(other).sweep(store)
     store.close()
     assert held(settings) == ["t1-1"]
+
+
+class OfAnotherPerson:
+    """The functions of a project, for somebody who does not see the row."""
+
+    def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:
+        raise TaskNotFound(f"there is no task {body['task_id']}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_result_of_a_row_that_the_token_does_not_show_stays(tmp_path: Path) -> None:
+    """Two persons' workers may share the folder; the one knows nothing of the other's rows."""
+    settings = load_settings(
+        db_type="supabase",
+        supabase_url="https://abc.supabase.co",
+        supabase_access_token="pat",
+        main_output_dir=tmp_path,
+    )
+    folder = put(Outbox(settings), settings, row("5f0c1c1e-0000-4000-8000-000000000001"))
+    Outbox(settings).sweep(SupabaseStore(OfAnotherPerson()))
+    assert folder.is_dir()
+
+
+def test_what_a_row_gets_is_kept_as_it_is_stored(outbox: Outbox) -> None:
+    outbox.put(row(), "request", Done(None, {"prompt": "half a \ud83d"}), "")
+    found = outbox.find(row(claim_number=2), "request")
+    assert found is not None and found.manifest.result_data == {"prompt": "half a ?"}
+    with pytest.raises(InvalidInput, match="result_data: cannot be stored as JSON"):
+        outbox.put(row(), "request", Done(None, {"score": float("nan")}), "")
