@@ -51,6 +51,8 @@ IDLE_S = 30.0
 LONGEST_WAIT_S = 8.0
 #: longest piece of an answer that stands in a message
 SHOWN = 300
+#: a 403 with this code is about the token, not about what was asked
+UNKNOWN_TOKEN = "unknown_token"
 #: the function did nothing, and may do it later
 REFUSING = frozenset({429, 503})
 #: something between us and the function gave up on it (52x: Cloudflare's, before hosted projects; 546: the platform's)
@@ -190,7 +192,7 @@ class EdgeFunctions:
         """The JSON that a function answers; None for an empty answer. `repeat`: whether it may be asked again.
 
         Raises InvalidInput (400), RefusedWrite (403, 422), TaskNotFound (404), StaleClaim (409), DamagedUpload (424),
-        TokenRefused (401), NoAnswer, and StoreError for everything else.
+        TokenRefused (401, and 403 for a token that nobody has), NoAnswer, and StoreError for everything else.
         """
         patience = self._patience(function)
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
@@ -347,18 +349,19 @@ def _said(value: Any, response: requests.Response) -> str:
 
 
 def _refusal(function: str, response: requests.Response, value: Any, said: str) -> Exception:
-    """What an answer that stays the same means."""
+    """What an answer that stays the same means. A proxy or firewall refuses too: that says nothing about the task."""
     fields = value if isinstance(value, dict) else {}
+    ours = fields.get("success") is False
     match response.status_code:
-        case 400:
+        case 400 if ours:
             field = fields.get("field")
             return InvalidInput(f"{said.removeprefix(f'{field}: ')} ({function})", field=field)
-        case 401:
+        case status if status == 401 or (status == 403 and fields.get("code") == UNKNOWN_TOKEN):
             return TokenRefused(
                 f"{function}: the token was refused: {said}; give a valid one by SUPABASE_ACCESS_TOKEN, or renew it in "
                 "its @FILE"
             )
-        case 403 | 422:
+        case 403 | 422 if ours:
             return RefusedWrite(f"{said} ({function})")
         case 500:
             return FunctionFailed(f"{function}: {said} (HTTP 500)")
@@ -366,9 +369,9 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
             return TaskNotFound(f"{said} ({function})")
         case 404:
             return StoreError(f"{function}: there is no such function: {said}; deploy supabase/functions")
-        case 424:
+        case 424 if ours:
             return DamagedUpload(f"{function}: {said}")
-        case 409:
+        case 409 if ours:
             return StaleClaim(f"{said} ({function})")
         case status if 300 <= status < 400:
             where = redact(response.headers.get("Location", "another address"))

@@ -39,7 +39,7 @@ class SqlFunctions:
             case "cancel-task":
                 return {"status": self._ask("cancel_task", values)}
             case "complete-task":
-                return {"repeated": not self._ask("complete_task", {"output_location": None} | values)}
+                return {"success": True, "repeated": not self._ask("complete_task", {"output_location": None} | values)}
         raise AssertionError(f"there is no function {function}")
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from source.edge_functions import NoAnswer
 from source.errors import InvalidInput, StoreError, TaskNotFound
@@ -34,6 +34,8 @@ from source.store.types import (
 from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 #: what DEFAULT_PROJECT_ID is called there
 DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
@@ -98,7 +100,8 @@ class SupabaseStore(TaskStore):
     # -- adding -----------------------------------------------------------------------------------------------------
 
     def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
-        return _texts(self._call("create-task", tasks=[self._entry(task) for task in tasks])["task_ids"])
+        entries = [self._entry(task) for task in tasks]
+        return self._call("create-task", lambda answer: _texts(answer["task_ids"]), tasks=entries)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -107,33 +110,34 @@ class SupabaseStore(TaskStore):
             known = self._id(task_id)
         except InvalidInput as error:
             raise TaskNotFound(f"there is no task {task_id}: {error}") from None
-        return _task(self._ask("get_task", task_id=known))
+        return self._ask("get_task", _task, task_id=known)
 
     def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
         if limit <= 0:
             return []
-        return _tasks(self._ask("list_tasks", status=status, task_type=task_type, limit=min(limit, MOST_LISTED)))
+        most = min(limit, MOST_LISTED)
+        return self._ask("list_tasks", _tasks, status=status, task_type=task_type, limit=most)
 
     def children(self, parent_id: str) -> list[Task]:
-        return _tasks(self._ask("task_children", parent_id=self._id(parent_id)))
+        return self._ask("task_children", _tasks, parent_id=self._id(parent_id))
 
     def dependencies(self, task_id: str) -> list[Task]:
-        return _tasks(self._ask("task_dependencies", task_id=self._id(task_id)))
+        return self._ask("task_dependencies", _tasks, task_id=self._id(task_id))
 
     def events(self, task_id: str) -> list[Event]:
-        return [Event(**event) for event in self._ask("task_timeline", task_id=self._id(task_id))]
+        return self._ask("task_timeline", _events, task_id=self._id(task_id))
 
     def counts(self) -> dict[Status, int]:
-        return {Status(name): number for name, number in self._ask("count_tasks").items()}
+        return self._ask("count_tasks", _counts)
 
     def workers(self) -> list[WorkerRow]:
-        return [WorkerRow(**{name: row[name] for name in _WORKER_FIELDS}) for row in self._ask("list_workers")]
+        return self._ask("list_workers", _workers)
 
     def now(self) -> datetime:
-        return datetime.fromisoformat(self.installation()["now"])
+        return self._ask("installation", lambda found: datetime.fromisoformat(found["now"]))
 
     def open_tasks(self) -> int:
-        return int(self._ask("open_tasks", repeat=False))
+        return self._ask("open_tasks", int, repeat=False)
 
     # -- claiming ---------------------------------------------------------------------------------------------------
 
@@ -147,17 +151,17 @@ class SupabaseStore(TaskStore):
         if self._seen is None and self._look_s:
             self._look()
         try:
-            answer = self._call(
-                "claim-next-task", worker_id=worker_id, lease_s=lease_s, limit=min(limit, MOST_CLAIMED),
+            return self._call(
+                "claim-next-task", lambda answer: _tasks(answer["tasks"]),
+                worker_id=worker_id, lease_s=lease_s, limit=min(limit, MOST_CLAIMED),
                 loaded_model=loaded_model, task_types=None if task_types is None else list(task_types),
                 max_attempts=self._max_attempts, affinity_tasks=affinity.tasks, affinity_wait_s=affinity.wait_s,
             )  # fmt: skip
         except NoAnswer as error:
             raise NoAnswer(f"{error}; a task that it claimed is queued again within {lease_s:g} s") from error
-        return _tasks(answer["tasks"])
 
     def rescue(self) -> int:
-        return int(self._ask("rescue_tasks", repeat=False, max_attempts=self._max_attempts))
+        return self._ask("rescue_tasks", int, repeat=False, max_attempts=self._max_attempts)
 
     # -- the claimed task's writes ----------------------------------------------------------------------------------
 
@@ -173,32 +177,31 @@ class SupabaseStore(TaskStore):
         }  # fmt: skip
         logs = self._logs.take() if self._logs else []
         try:
-            reply = self._call("heartbeat", **beat, logs=_storable(logs) or None)
+            return self._call("heartbeat", _reply, **beat, logs=_storable(logs) or None)
         except InvalidInput as error:
             if not logs:
                 raise
             log.warning("%d log lines were refused and are dropped: %s", len(logs), error)
-            reply = self._call("heartbeat", **beat)
+            return self._call("heartbeat", _reply, **beat)
         except StoreError:
             if self._logs:
                 self._logs.put_back(logs)
             raise
-        return HeartbeatReply(frozenset(reply["lost"]), frozenset(reply["cancel_requested"]))
 
     def generation_started(self, claim: Claim) -> None:
-        self._ask("generation_started", **self._held(claim))
+        self._ask("generation_started", _nothing, **self._held(claim))
 
     def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
         """Asked once: the next report says more."""
         stored = _json(progress, "progress")
-        return bool(self._ask("task_progress", repeat=False, **self._held(claim), progress=stored, event=event))
+        return self._ask("task_progress", bool, repeat=False, **self._held(claim), progress=stored, event=event)
 
     def note(self, claim: Claim, name: str, detail: str) -> None:
-        self._ask("task_note", **self._held(claim), name=name, detail=_text(detail))
+        self._ask("task_note", _nothing, **self._held(claim), name=name, detail=_text(detail))
 
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
         entries, final = [self._entry(child) for child in children], self._id(final_child)
-        return _texts(self._ask("fan_out_task", **self._held(claim), children=entries, final_child=final))
+        return self._ask("fan_out_task", _texts, **self._held(claim), children=entries, final_child=final)
 
     def complete(
         self, claim: Claim, output_location: str | None, *, result_data: Mapping[str, Any] | None = None,
@@ -206,37 +209,36 @@ class SupabaseStore(TaskStore):
     ) -> None:  # fmt: skip
         """The output is published before the row is completed: there is no transaction to do it in. Should the claim
         be lost between the two, what was published lies under a key of that claim, which no row names."""
-        if self._ask("claim_state", **self._held(claim)) == "completed":
+        if self._ask("claim_state", str, **self._held(claim)) == "completed":
             return
         if publish is not None:
             publish()
         location = None if output_location is None else _text(output_location)
         data = None if result_data is None else _json(result_data, "result_data")
-        self._call("complete-task", **self._held(claim), output_location=location, result_data=data)
+        self._call("complete-task", _success, **self._held(claim), output_location=location, result_data=data)
 
     def fail(self, claim: Claim, message: str, *, error_class: str) -> None:
-        self._ask("fail_task", **self._held(claim), message=_text(message), error_class=error_class)
+        self._ask("fail_task", _nothing, **self._held(claim), message=_text(message), error_class=error_class)
 
     def retry_later(self, claim: Claim, message: str, *, error_class: str, delay_s: float) -> Status:
-        now = self._ask(
-            "retry_task_later", **self._held(claim), message=_text(message), error_class=error_class, delay_s=delay_s,
-            max_attempts=self._max_attempts,
+        return self._ask(
+            "retry_task_later", Status, **self._held(claim), message=_text(message), error_class=error_class,
+            delay_s=delay_s, max_attempts=self._max_attempts,
         )  # fmt: skip
-        return Status(now)
 
     def release(self, claim: Claim) -> None:
-        self._ask("release_task", repeat=False, **self._held(claim))
+        self._ask("release_task", _nothing, repeat=False, **self._held(claim))
 
     def cancelled(self, claim: Claim) -> None:
-        self._ask("task_cancelled", **self._held(claim))
+        self._ask("task_cancelled", _nothing, **self._held(claim))
 
     # -- from outside -----------------------------------------------------------------------------------------------
 
     def cancel(self, task_id: str) -> Status:
-        return Status(self._call("cancel-task", task_id=self._id(task_id))["status"])
+        return self._call("cancel-task", lambda answer: Status(answer["status"]), task_id=self._id(task_id))
 
     def retry(self, task_id: str) -> Status:
-        return Status(self._ask("retry_task", task_id=self._id(task_id)))
+        return self._ask("retry_task", Status, task_id=self._id(task_id))
 
     # -- life of the connection -------------------------------------------------------------------------------------
 
@@ -255,27 +257,34 @@ class SupabaseStore(TaskStore):
 
     def installation(self, *, repeat: bool = True) -> dict[str, Any]:
         """What the database says of itself: schema (its newest migration), now, postgres, tables_without_rls."""
-        return dict(self._ask("installation", repeat=repeat))
+        return self._ask("installation", dict, repeat=repeat)
 
     def _look(self) -> bool:
         """Whether there are newer events than at the last look."""
         self._next_look = time.monotonic() + self._look_s
-        latest = int(self._ask("latest_change", repeat=False, since=self._seen))
+        latest = self._ask("latest_change", int, repeat=False, since=self._seen)
         known, self._seen = self._seen, latest
         return latest != known
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
-    def _ask(self, operation: str, *, repeat: bool = True, **values: Any) -> Any:
-        """The answer of an operation that has no function of its own."""
-        return self._call("task-store", repeat=repeat, operation=operation, **values)["result"]
+    def _ask(self, operation: str, read: Callable[[Any], Answer], *, repeat: bool = True, **values: Any) -> Answer:
+        """What `read` makes of the answer of an operation that has no function of its own."""
+        return self._call(
+            "task-store", lambda answer: read(answer["result"]), repeat=repeat, operation=operation, **values
+        )
 
-    def _call(self, function: str, *, repeat: bool = True, **values: Any) -> Any:
+    def _call(self, function: str, read: Callable[[Any], Answer], *, repeat: bool = True, **values: Any) -> Answer:
+        """What `read` makes of the answer. Raises StoreError for one that it can make nothing of."""
         body = {name: value for name, value in values.items() if value is not None}
         answer = self._functions.call(function, body, repeat=repeat)
-        if not isinstance(answer, dict):
-            raise StoreError(f"{function}: its answer is no JSON object; does SUPABASE_URL name a project of ours?")
-        return answer
+        try:
+            return read(answer)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{function}: its answer is not what was asked for ({type(error).__name__}); does SUPABASE_URL name a "
+                "project of ours, and are its functions of this version?"
+            ) from error
 
     def _held(self, claim: Claim) -> dict[str, Any]:
         return {"task_id": self._id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
@@ -308,6 +317,31 @@ def _storable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_storable(name): _storable(each) for name, each in value.items()}
     return value
+
+
+def _nothing(answer: None) -> None:
+    """What is only told has no answer."""
+
+
+def _success(answer: Mapping[str, Any]) -> None:
+    if answer["success"] is not True:
+        raise ValueError(answer["success"])
+
+
+def _reply(answer: Mapping[str, Any]) -> HeartbeatReply:
+    return HeartbeatReply(frozenset(answer["lost"]), frozenset(answer["cancel_requested"]))
+
+
+def _events(rows: Sequence[Mapping[str, Any]]) -> list[Event]:
+    return [Event(**row) for row in rows]
+
+
+def _workers(rows: Sequence[Mapping[str, Any]]) -> list[WorkerRow]:
+    return [WorkerRow(**{name: row[name] for name in _WORKER_FIELDS}) for row in rows]
+
+
+def _counts(numbers: Mapping[str, int]) -> dict[Status, int]:
+    return {Status(name): number for name, number in numbers.items()}
 
 
 def _texts(ids: Sequence[Any]) -> list[str]:

@@ -206,18 +206,25 @@ def test_retry_after_may_be_a_date() -> None:
 # -- what stays -----------------------------------------------------------------------------------------------------
 
 
+#: what our functions write into each refusal, and what stands before them does not
+OURS = {"success": False}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "says"),
     [
-        (400, {"error": "params: must be JSON", "field": "params"}, InvalidInput, r"^params: must be JSON \("),
-        (400, {"error": "no such id", "field": "dependant_on"}, InvalidInput, "^dependant_on: no such id"),
-        (403, {"error": "not yours"}, RefusedWrite, "not yours"),
+        (400, OURS | {"error": "params: must be JSON", "field": "params"}, InvalidInput, r"^params: must be JSON \("),
+        (400, OURS | {"error": "no such id", "field": "dependant_on"}, InvalidInput, "^dependant_on: no such id"),
+        (403, OURS | {"error": "not yours"}, RefusedWrite, "not yours"),
         (404, {"error": "there is no task 1", "code": "PT404"}, TaskNotFound, "there is no task 1"),
         (404, {"message": "Requested function was not found"}, StoreError, "no such function.*supabase/functions"),
-        (409, {"error": "is stale"}, StaleClaim, "is stale"),
-        (422, {"error": "Complete is final"}, RefusedWrite, "Complete is final"),
+        (409, OURS | {"error": "is stale"}, StaleClaim, "is stale"),
+        (422, OURS | {"error": "Complete is final"}, RefusedWrite, "Complete is final"),
         (500, {"error": "the server failed; request 77"}, FunctionFailed, "task-store: the server failed; request 77"),
         (200, b"<html>hello</html>", StoreError, "hello"),
+        (400, b"<html>Request Header Or Cookie Too Large</html>", StoreError, "Cookie Too Large.*HTTP 400"),
+        (403, b"<html>blocked by the firewall</html>", StoreError, "blocked by the firewall.*HTTP 403"),
+        (409, {"message": "deploying"}, StoreError, "deploying.*HTTP 409"),
         (302, b"", StoreError, "leads to https://other.example/functions"),
     ],
 )  # fmt: skip
@@ -254,6 +261,23 @@ def test_a_refused_token_is_read_again_from_its_file(site: FunctionsSite, make_d
     assert sent == ["Bearer old-token", "Bearer new-token", "Bearer new-token"]
 
 
+UNKNOWN = Answer(OURS | {"error": "nobody has this access token", "code": "unknown_token"}, 403)
+
+
+def test_a_token_that_was_revoked_is_refused_as_an_expired_one_is(
+    site: FunctionsSite, make_door: MakeDoor, tmp_path: Path
+) -> None:
+    """No verdict on the task: the next token may do it."""
+    file = tmp_path / "token"
+    file.write_text("old-token")
+    door = make_door(f"@{file}")
+    site.answer("complete-task", UNKNOWN, UNKNOWN, Answer({"success": True}))
+    with pytest.raises(TokenRefused, match=r"nobody has this access token.*SUPABASE_ACCESS_TOKEN"):
+        door.call("complete-task", {})
+    file.write_text("new-token")
+    assert door.call("complete-task", {}) == {"success": True}
+
+
 def test_a_file_that_is_gone_meanwhile_is_no_reason_to_stop(
     site: FunctionsSite, make_door: MakeDoor, tmp_path: Path
 ) -> None:
@@ -279,7 +303,7 @@ def test_a_file_without_a_token_is_named(tmp_path: Path, content: str | None) ->
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer({"error": f"who is {TOKEN}?"}, 403),
+        Answer(OURS | {"error": f"who is {TOKEN}?"}, 403),
         Answer(f"Bearer {TOKEN} is unknown".encode(), 500),
         Answer({"error": f"PUT https://s3.example/a.mp4?X-Amz-Signature={TOKEN}&x=1 failed"}, 400),
         Answer(b"", 307, {"Location": f"https://h.example/?token={TOKEN}"}),

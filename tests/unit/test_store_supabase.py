@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -37,7 +37,7 @@ class Recorder:
     def call(self, function: str, body: Mapping[str, Any], *, repeat: bool = True) -> Any:
         self.asked.append((function, dict(body)))
         answers = {"latest_change": self.latest, "claim_state": self.state}
-        return {"result": answers.get(body.get("operation", "")), "tasks": [], "task_ids": []}
+        return {"result": answers.get(body.get("operation", "")), "tasks": [], "task_ids": [], "success": True}
 
     def close(self) -> None:
         """Nothing is open."""
@@ -175,13 +175,44 @@ def test_an_answer_of_something_else_is_said_to_be_one(site: FunctionsSite) -> N
         store.counts()
 
 
+WRONG: list[Any] = [{}, {"result": None, "tasks": None, "lost": None}, {"result": {"id": 1}, "tasks": [{"id": ID}]}]
+
+
+@pytest.mark.parametrize("answer", WRONG, ids=["empty", "null", "rows of another kind"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.counts(),
+        lambda store: store.get(ID),
+        lambda store: store.tasks(),
+        lambda store: store.open_tasks(),
+        lambda store: store.now(),
+        lambda store: store.claim("w", lease_s=60),
+        lambda store: store.heartbeat("w", [CLAIM], lease_s=60),
+        lambda store: store.complete(CLAIM, "a.mp4"),
+        lambda store: store.cancel(ID),
+        lambda store: store.add(NewTask(task_type="t2v", params={})),
+    ],
+    ids=["counts", "get", "tasks", "open_tasks", "now", "claim", "heartbeat", "complete", "cancel", "add"],
+)
+def test_an_answer_without_what_was_asked_is_a_fault_of_the_database(
+    site: FunctionsSite, ask: Callable[[SupabaseStore], object], answer: dict[str, Any]
+) -> None:
+    """A portal, or functions of another version: nothing that ends a task or a thread of the worker."""
+    for function in ("task-store", "complete-task", "claim-next-task", "heartbeat", "cancel-task", "create-task"):
+        site.answer(function, Answer(answer))
+    store = SupabaseStore(EdgeFunctions.of(settings_of(site)), look_s=0)
+    with closing(store), pytest.raises(StoreError, match="SUPABASE_URL"):
+        ask(store)
+
+
 # -- starting -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (Answer({"error": "nobody has it"}, 403), "refuses the token: nobody has it.*SUPABASE_ACCESS_TOKEN"),
+        (Answer({"success": False, "error": "not you"}, 403), "refuses the token: not you.*SUPABASE_ACCESS_TOKEN"),
         (Answer({"error": "the token has expired"}, 401), "has expired.*SUPABASE_ACCESS_TOKEN"),
         (Answer({"error": "the server failed; request 7"}, 500), "request 7 .*supabase db push"),
         (Answer({"error": "no"}, 503), r"no \(HTTP 503\)"),

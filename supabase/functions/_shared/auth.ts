@@ -25,7 +25,9 @@ export async function callerOf(request: Request): Promise<Caller> {
     SERVICE,
     (sql) => call<string | null>(sql, "user_of_token", { p_token: token }),
   );
-  if (userId === null) throw new Refused(403, "nobody has this access token");
+  if (userId === null) {
+    throw new Refused(403, "nobody has this access token", undefined, {}, "unknown_token");
+  }
   return { kind: "person", userId };
 }
 
