@@ -125,6 +125,39 @@ begin
 end
 $$;
 
+-- Refuse JSON that Postgres keeps in a few bytes and nobody could read: 1e130000 is 130 KB as text, a thousand levels are
+-- too deep for clients. The answer of a claim holds the row, so every claim would fail. Raises PT400.
+create function private.check_json(p_value jsonb, p_column text) returns void
+language plpgsql immutable set search_path = ''
+as $$
+declare
+    v_fault text := case
+        when p_value @? 'strict $.**{100 to last}' then 'is nested more than 100 levels deep'
+        when p_value @? 'strict $.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))'
+            then 'holds a number beyond 1e308'
+        when length(p_value::text) > 10 * 1024 * 1024 then 'is longer than 10 MB' end;
+begin
+    if v_fault is not null then
+        raise exception '%', v_fault using errcode = 'PT400', column = p_column;
+    end if;
+end
+$$;
+
+-- Refuse a person's row that waits for the task of somebody else: it would tell them how that ends, and why.
+-- SECURITY DEFINER: those tasks are hidden from them.
+create function private.check_dependencies_are_own(p_ids uuid[]) returns void
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    v_id uuid;
+begin
+    select id into v_id from public.tasks where id = any (p_ids) and not private.may_use(project_id) limit 1;
+    if found then
+        raise exception 'there is no task %', v_id using errcode = 'PT400', column = 'dependant_on';
+    end if;
+end
+$$;
+
 create function private.record(
     p_task_id uuid, p_name text, p_worker_id text default null, p_claim_number bigint default null,
     p_detail text default null
@@ -150,6 +183,7 @@ as $$
 begin
     new.claim_number := case when new.status = 'In Progress' then 1 else 0 end;
     new.owner_id := private.owner_of(new.project_id);
+    perform private.check_json(new.params, 'params');
     if jsonb_typeof(new.params) = 'object' then
         new.model := coalesce(new.model, private.model_of(new.params));
         new.orchestrator_id := case when new.parent_id is null and not private.is_orchestrator(new.task_type)
@@ -160,6 +194,9 @@ begin
         end if;
     end if;
     new.dependant_on := private.distinct_ids(new.dependant_on);
+    if new.dependant_on <> '{}' then
+        perform private.check_dependencies_are_own(new.dependant_on);
+    end if;
     return new;
 end
 $$;
@@ -204,6 +241,12 @@ begin
     if new.dependant_on is distinct from old.dependant_on then
         new.dependant_on := private.distinct_ids(new.dependant_on);
     end if;
+    if new.progress is distinct from old.progress then
+        perform private.check_json(new.progress, 'progress');
+    end if;
+    if new.result_data is distinct from old.result_data then
+        perform private.check_json(new.result_data, 'result_data');
+    end if;
     if new.status = old.status then
         return new;
     end if;
@@ -244,3 +287,19 @@ $$;
 
 create trigger projects_hand_over_tasks after update of user_id on public.projects
 for each row when (new.user_id is distinct from old.user_id) execute function private.hand_over_tasks();
+
+-- JSON that the service reads with other rows. The column is the trigger's argument.
+create function private.check_column() returns trigger
+language plpgsql set search_path = ''
+as $$
+begin
+    perform private.check_json(to_jsonb(new) -> tg_argv[0], tg_argv[0]);
+    return new;
+end
+$$;
+
+create trigger users_check_settings before insert or update of settings on public.users
+for each row execute function private.check_column('settings');
+
+create trigger workers_check_metadata before insert or update of metadata on public.workers
+for each row execute function private.check_column('metadata');

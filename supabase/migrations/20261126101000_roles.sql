@@ -68,7 +68,8 @@ revoke all on all tables in schema private from public, anon, authenticated, ser
 grant usage on schema private to authenticated, service_role;
 grant execute on function private.iso(timestamptz), private.task_json(public.tasks), private.model_of(jsonb),
     private.is_orchestrator(text), private.owner_of(uuid), private.orchestrator_of(jsonb, uuid),
-    private.distinct_ids(uuid[]), private.hash_of(text) to authenticated, service_role;
+    private.distinct_ids(uuid[]), private.hash_of(text), private.check_json(jsonb, text),
+    private.check_dependencies_are_own(uuid[]) to authenticated, service_role;
 
 -- Let people and the service, or the service alone, call functions of the API, and nobody else; what was added to the
 -- schema private is closed again. Each migration that adds functions ends with it.
