@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.prompt import Confirm
+from rich.status import Status
 
 from source.command_line import CommandParser, database_of, exit_code
 from source.diagnostics.commands import add_commands, answer
 from source.diagnostics.rendering import printable
-from source.errors import WanError
+from source.errors import InvalidInput, WanError
 from source.settings import load_settings
 
 #: columns where there is no terminal to ask
@@ -32,13 +35,23 @@ def parser() -> CommandParser:
     return flags
 
 
+def confirmed(working: Status, changes: RenderableType, question: str) -> bool:
+    """Ask whether the changes are to be made. Raises InvalidInput where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise InvalidInput("this is no terminal to ask on: --yes does it, --dry-run shows what it would change")
+    working.stop()
+    console = Console(stderr=True)
+    console.print(changes)
+    return Confirm.ask(question, console=console, default=False)
+
+
 def main() -> int:
     """Parse the command and print its answer."""
     given = parser().parse_args()
     try:
         settings = load_settings(**database_of(given))
         with Console(stderr=True).status("") as working:  # seen on a terminal alone
-            said = answer(settings, given, working.update)
+            said = answer(settings, given, working.update, partial(confirmed, working))
     except WanError as error:
         print(f"debug.py: {printable(str(error))}", file=sys.stderr)
         return exit_code(error)

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from source.command_line import CommandParser
+from source.diagnostics.interventions import INTERVENTIONS, Confirm, add_interventions, intervene
 from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
 from source.diagnostics.travels import visualize_travel
@@ -25,11 +26,6 @@ from source.store.opening import open_existing
 from source.store.types import Status
 
 MAX_LIMIT = 1_000_000
-ON_ONE_TASK = {
-    "task": "one task: what happened when, why it failed, its children",
-    "cancel": "stop a task and its children",
-    "retry": "queue a failed task again",
-}
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,11 @@ class Answer:
 def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     """Declare the commands; each takes the flags of `shared` as well."""
     commands = flags.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in ON_ONE_TASK.items():
-        commands.add_parser(name, parents=[shared], help=text).add_argument("id")
+    task = commands.add_parser(
+        "task", parents=[shared], help="one task: what happened when, why it failed, its children"
+    )
+    task.add_argument("id")
+    add_interventions(commands, shared)
     tasks = commands.add_parser("tasks", parents=[shared], help="the newest tasks")
     tasks.add_argument(
         "--status", choices=[status.value for status in Status], metavar="S", help=f"{', '.join(Status)}"
@@ -77,8 +76,9 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     again.add_argument("--dry-run", action="store_true", help="queue nothing; show what would be queued")
 
 
-def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[str], None]) -> Answer:
-    """What the command has to say; `beginning` hears what it is about to look at, where that takes a while.
+def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[str], None], confirm: Confirm) -> Answer:
+    """What the command has to say; `beginning` hears what it is about to look at, where that takes a while; `confirm`
+    is asked before many tasks are changed.
 
     Raises TaskNotFound, InvalidInput, InvalidMedia and StoreError.
     """
@@ -89,6 +89,8 @@ def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[s
         report = examined(settings, models=given.models, beginning=beginning)
         return Answer(report, rendered_report(report), 0 if report["healthy"] else 1)
     with closing(open_existing(settings)) as store:
+        if given.command in INTERVENTIONS:
+            return Answer(*intervene(store, given, confirm))
         return Answer(*_of_store(store, settings, given))
 
 
@@ -109,14 +111,9 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
         case "visualize":
             made = visualize_travel(store, settings, given.id, given.output, given.layout)
             return made, f"{made['output']}  {made['num_frames']} frames"
-        case "replay":
+        case _:
             queued = replay(
                 store, settings, given.file, given=given.input, search=given.search, project_id=given.project_id,
                 dry_run=given.dry_run,
             )  # fmt: skip
             return queued, rendered_replay(queued)
-        case "cancel":
-            status = store.cancel(given.id)
-        case _:
-            status = store.retry(given.id)
-    return {"id": given.id, "status": status}, f"{given.id} {status}"

@@ -1,7 +1,18 @@
 """The tasks table behind one interface."""
 
 from source.store.base import TaskStore
-from source.store.types import AffinityBound, Claim, Event, HeartbeatReply, NewTask, Status, Task, WorkerRow, child_id
+from source.store.types import (
+    AffinityBound,
+    Claim,
+    Event,
+    HeartbeatReply,
+    NewTask,
+    Status,
+    Task,
+    TaskFilter,
+    WorkerRow,
+    child_id,
+)
 
 __all__ = [
     "AffinityBound",
@@ -11,6 +22,7 @@ __all__ = [
     "NewTask",
     "Status",
     "Task",
+    "TaskFilter",
     "TaskStore",
     "WorkerRow",
     "child_id",

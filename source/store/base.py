@@ -24,6 +24,7 @@ from source.store.types import (
     NewTask,
     Status,
     Task,
+    TaskFilter,
     WorkerRow,
 )
 
@@ -57,6 +58,10 @@ class TaskStore(ABC):
     @abstractmethod
     def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
         """The newest rows first."""
+
+    @abstractmethod
+    def select(self, chosen: TaskFilter, *, limit: int = 1000) -> list[Task]:
+        """The rows that `chosen` means, the oldest first: a parent before its children."""
 
     @abstractmethod
     def children(self, parent_id: str) -> list[Task]:
@@ -185,6 +190,22 @@ class TaskStore(ABC):
     def retry(self, task_id: str) -> Status:
         """Failed -> Queued with attempts 0, together with what failed because of it (dependants, its failed children,
         its failed parent). Raises TaskNotFound, and InvalidInput when the row is not Failed."""
+
+    @abstractmethod
+    def pause(self, task_id: str) -> Status:
+        """Mark a row and its open descendants, and those that it makes from now on: a paused row is not claimed. What
+        runs goes on, and is held should it come back to the queue. Returns the status. Raises TaskNotFound, and
+        InvalidInput when the row has ended."""
+
+    @abstractmethod
+    def resume(self, task_id: str) -> Status:
+        """The opposite of `pause`, with the same errors."""
+
+    @abstractmethod
+    def requeue(self, task_id: str) -> Status:
+        """Queue again what runs of a row and its descendants, without burning an attempt: the claims are stale from
+        then on. Rows that were to be cancelled are Cancelled. Returns the status now. Raises TaskNotFound, and
+        InvalidInput when nothing of it runs."""
 
     # -- life of the connection -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 from source.errors import InvalidInput, StaleClaim, StoreError, TaskNotFound
 from source.store import sqlite_claiming as claiming
 from source.store import sqlite_endings as endings
+from source.store import sqlite_interventions as interventions
 from source.store import sqlite_queueing as queueing
 from source.store.base import TaskStore
 from source.store.encoding import encoded
@@ -29,6 +30,7 @@ from source.store.types import (
     NewTask,
     Status,
     Task,
+    TaskFilter,
     WorkerRow,
 )
 
@@ -100,6 +102,10 @@ class SqliteStore(TaskStore):
         conditions = [f"{column} = :{column}" for column, value in wanted.items() if value is not None]
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         return self._tasks(f"{where} ORDER BY created_at DESC, rowid DESC LIMIT {max(0, limit):d}", wanted)
+
+    def select(self, chosen: TaskFilter, *, limit: int = 1000) -> list[Task]:
+        with self._reading() as db:
+            return interventions.select(db, chosen, limit)
 
     def children(self, parent_id: str) -> list[Task]:
         return self._tasks("WHERE parent_id = :id ORDER BY rowid", {"id": parent_id})
@@ -209,6 +215,8 @@ class SqliteStore(TaskStore):
                 raise InvalidInput(f"{final_child} is not one of the children", field="final_child")
             db.execute(_WAIT, (encoded({"final_child": final_child}, "result_data"), claim.task_id))
             _record(db, claim, "fanned_out", f"{len(children)} children")
+            if row["paused"]:
+                interventions.pause_children(db, claim.task_id)
             if row["cancel_requested"]:
                 endings.cancel(db, claim.task_id)
             if endings.end_parent(db, claim.task_id):
@@ -264,6 +272,23 @@ class SqliteStore(TaskStore):
             if row["status"] != Status.FAILED:
                 raise InvalidInput(f"task {task_id} is {row['status']}; only a Failed task can be retried")
             queueing.retry(db, task_id)
+            return Status(self._row(db, task_id)["status"])
+
+    def pause(self, task_id: str) -> Status:
+        with self._writing() as db:
+            row = self._row(db, task_id)
+            interventions.set_paused(db, row, True)
+            return Status(row["status"])
+
+    def resume(self, task_id: str) -> Status:
+        with self._writing() as db:
+            row = self._row(db, task_id)
+            interventions.set_paused(db, row, False)
+            return Status(row["status"])
+
+    def requeue(self, task_id: str) -> Status:
+        with self._writing() as db:
+            interventions.requeue_running(db, self._row(db, task_id))
             return Status(self._row(db, task_id)["status"])
 
     # -- life of the connection -------------------------------------------------------------------------------------

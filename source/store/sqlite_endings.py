@@ -127,9 +127,14 @@ def end_parent(db: sqlite3.Connection, parent_id: str) -> bool:
 
 def cancel(db: sqlite3.Connection, task_id: str) -> None:
     """Cancel the row and its open descendants: queued ones end here, running ones are asked to stop."""
-    rows = db.execute(_OPEN_SUBTREE, {"id": task_id}).fetchall()
+    rows = open_subtree(db, task_id)
     _ask_to_stop(db, [row["id"] for row in rows])
     settle(db, end(db, [row["id"] for row in rows if row["status"] == Status.QUEUED], Status.CANCELLED))
+
+
+def open_subtree(db: sqlite3.Connection, task_id: str) -> list[sqlite3.Row]:
+    """The id and status of the row and of its descendants, of those that have not ended."""
+    return db.execute(_OPEN_SUBTREE, {"id": task_id}).fetchall()
 
 
 def _complete_parent(db: sqlite3.Connection, parent: sqlite3.Row) -> None:

@@ -29,6 +29,7 @@ from source.store.types import (
     NewTask,
     Status,
     Task,
+    TaskFilter,
     WorkerRow,
 )
 from source.worker_logs import WorkerLogs
@@ -117,6 +118,11 @@ class SupabaseStore(TaskStore):
             return []
         most = min(limit, MOST_LISTED)
         return self._ask("list_tasks", _tasks, status=status, task_type=task_type, limit=most)
+
+    def select(self, chosen: TaskFilter, *, limit: int = MOST_LISTED) -> list[Task]:
+        if limit <= 0:
+            return []
+        return _tasks(self._ask("select_tasks", **chosen.given(), limit=min(limit, MOST_LISTED)))
 
     def children(self, parent_id: str) -> list[Task]:
         return self._ask("task_children", _tasks, parent_id=self._id(parent_id))
@@ -239,6 +245,16 @@ class SupabaseStore(TaskStore):
 
     def retry(self, task_id: str) -> Status:
         return self._ask("retry_task", Status, task_id=self._id(task_id))
+
+    def pause(self, task_id: str) -> Status:
+        return Status(self._ask("pause_task", task_id=self._id(task_id)))
+
+    def resume(self, task_id: str) -> Status:
+        return Status(self._ask("resume_task", task_id=self._id(task_id)))
+
+    def requeue(self, task_id: str) -> Status:
+        """Asked once: a second time would take it from whoever has claimed it since."""
+        return Status(self._ask("requeue_task", repeat=False, task_id=self._id(task_id)))
 
     # -- life of the connection -------------------------------------------------------------------------------------
 

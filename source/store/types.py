@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -154,13 +154,34 @@ class Task:
         return self.status in TERMINAL
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskFilter:
+    """Which tasks: those for which everything that is given holds."""
+
+    statuses: tuple[Status, ...] | None = None
+    task_type: str | None = None
+    #: a worker's id, or the name that it was given (every start of it)
+    worker_id: str | None = None
+    error_class: str | None = None
+    #: seconds since the row was added
+    older_than_s: float | None = None
+    #: the id of an orchestrator, or the run_id of a travel: with all that came of it
+    run: str | None = None
+    paused: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The conditions by name; None where nothing was asked."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
 @dataclass(frozen=True)
 class Event:
     """One entry of a task's timeline."""
 
     task_id: str
     at: str
-    #: queued, claimed, fanned_out, progress…, complete, failed, retry, released, rescued, cancelled
+    #: queued, claimed, fanned_out, progress…, complete, failed, retry, released, rescued, requeued,
+    #: paused, resumed, cancelled
     name: str
     worker_id: str | None = None
     claim_number: int | None = None

@@ -5,5 +5,11 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    "contract_adding", "contract_claims", "contract_endings", "contract_graphs", "contract_order", "contract_parents"
+    "contract_adding",
+    "contract_claims",
+    "contract_endings",
+    "contract_graphs",
+    "contract_interventions",
+    "contract_order",
+    "contract_parents",
 )

@@ -11,9 +11,12 @@ from contract_adding import AddingContract
 from contract_claims import ClaimContract
 from contract_endings import EndingContract
 from contract_graphs import GraphContract
+from contract_interventions import InterventionContract
 from contract_order import OrderContract
 from contract_parents import ParentContract
 
 
-class StoreContract(AddingContract, ClaimContract, OrderContract, EndingContract, ParentContract, GraphContract):
+class StoreContract(
+    AddingContract, ClaimContract, OrderContract, EndingContract, ParentContract, GraphContract, InterventionContract
+):
     """All of it."""

@@ -98,6 +98,24 @@ def test_a_failed_task_is_queued_again_by_hand(shell: Shell, floor: ProjectFloor
     assert shell.view("retry", task) == {"id": task, "status": "Queued"}
 
 
+def test_a_person_pauses_requeues_and_chooses_their_own_tasks_alone(shell: Shell, floor: ProjectFloor) -> None:
+    anna, bert = shell.stack.person(), shell.stack.person()
+    shell.become(bert.access_token)
+    his = shell.add()
+    shell.become(anna.access_token)
+    hers = shell.add("--priority", 9)
+    changes = shell.view("pause", "--type", "t2v", "--yes")
+    assert [(change["id"], change["note"]) for change in changes] == [(hers, "paused")]
+    code, _, err = shell(debug.main, "pause", his)
+    assert (code, f"there is no task {his}" in err) == (1, True)
+    assert [task.id for task in floor.store.claim("w", lease_s=60, limit=9)] == [his]
+    assert shell.view("resume", hers) == {"id": hers, "status": "Queued"}
+    [claimed] = floor.store.claim("w", lease_s=60)
+    code, out, _ = shell(debug.main, "requeue", "--worker", "w", "--older-than", "0s", "--yes")
+    assert (code, hers in out, his in out) == (0, True, False)
+    assert floor.store.heartbeat("w", [claimed.claim], lease_s=60).lost == {hers}
+
+
 def test_flags_name_the_project_as_well_as_the_environment(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

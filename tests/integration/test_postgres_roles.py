@@ -154,6 +154,9 @@ ATTEMPTS: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "claim state": ("PT409", lambda db: call(db, "claim_state", **held())),
     "cancel": ("PT404", lambda db: call(db, "cancel_task", p_task_id=QUEUED)),
     "retry": ("PT404", lambda db: call(db, "retry_task", p_task_id=FAILED)),
+    "pause": ("PT404", lambda db: call(db, "pause_task", p_task_id=QUEUED)),
+    "resume": ("PT404", lambda db: call(db, "resume_task", p_task_id=QUEUED)),
+    "requeue": ("PT404", lambda db: call(db, "requeue_task", p_task_id=RUNNING)),
     "older update": ("PT404", lambda db: call(db, "func_update_task_status", p_task_id=QUEUED, p_status="Cancelled")),
     "older completion": ("PT404", lambda db: call(
         db, "complete_task_with_timing", p_task_id=RUNNING, p_output_location="hers")),
@@ -259,7 +262,9 @@ def test_a_person_runs_their_own_tasks_from_end_to_end(people: Database) -> None
         assert task["id"] == QUEUED
         assert call(ben, "complete_task", **held(QUEUED), p_output_location="https://files/a.mp4") is True
         assert call(ben, "retry_task", p_task_id=FAILED) == "Queued"
+        assert call(ben, "pause_task", p_task_id=FAILED) == call(ben, "resume_task", p_task_id=FAILED) == "Queued"
         assert call(ben, "cancel_task", p_task_id=FAILED) == "Cancelled"
+        assert {row["id"] for row in call(ben, "select_tasks")} == {QUEUED, RUNNING, FAILED}
         assert ben.execute("update public.tasks set paused = true where id = %s", (RUNNING,)).rowcount == 1
         assert len(call(ben, "list_workers")) == 1
 

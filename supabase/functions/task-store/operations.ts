@@ -1,6 +1,7 @@
 // The operations of the worker's store that are SQL functions of the same name. Parameters there begin with `p_`.
 
 import { z } from "zod";
+import { PostgresArray } from "../_shared/database.ts";
 import { claim, count, id, json, limit, name, newTasks, optional, status, text } from "../_shared/schemas.ts";
 
 const byTask = z.object({ task_id: id });
@@ -21,6 +22,19 @@ export const OPERATIONS = {
   installation: nothing,
   rescue_tasks: z.object({ max_attempts: maxAttempts }),
   retry_task: byTask,
+  pause_task: byTask,
+  resume_task: byTask,
+  requeue_task: byTask,
+  select_tasks: z.object({
+    statuses: optional(z.array(status).max(5).transform((values) => new PostgresArray(values))),
+    task_type: optional(name),
+    worker_id: optional(name),
+    error_class: optional(name),
+    older_than_s: optional(z.number().min(0).max(3650 * 86_400)),
+    run: optional(name),
+    paused: optional(z.boolean()),
+    limit: optional(limit),
+  }),
   claim_state: claim,
   generation_started: claim,
   task_progress: claim.extend({ progress: json, event: optional(name) }),

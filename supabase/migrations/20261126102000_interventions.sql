@@ -1,0 +1,150 @@
+-- What whoever looks after an installation does to tasks: pause, resume, requeue; and which tasks a choice means.
+-- cancel_task and retry_task are older, see …_api.sql. All of them take a row together with its open descendants.
+
+set lock_timeout = '10s';
+set statement_timeout = '5min';
+
+create function private.open_subtree(p_task_id uuid) returns uuid[]
+language sql stable set search_path = ''
+as $$
+    with recursive subtree (id) as (
+        select p_task_id
+        union
+        select child.id from subtree, lateral (
+            select id from public.tasks where parent_id = subtree.id and status in ('Queued', 'In Progress')
+            union all
+            select id from public.tasks where orchestrator_id = subtree.id and status in ('Queued', 'In Progress')
+        ) as child
+    )
+    select array_agg(id) from subtree
+$$;
+
+-- -- pause --------------------------------------------------------------------------------------------------------
+
+-- Mark the row and its open descendants: a paused row is not claimed. What runs goes on, and is held should it come back
+-- to the queue. Returns the status now.
+create function public.pause_task(p_task_id uuid) returns public.task_status
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    return private.set_paused(p_task_id, true);
+end
+$$;
+
+-- The opposite.
+create function public.resume_task(p_task_id uuid) returns public.task_status
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    return private.set_paused(p_task_id, false);
+end
+$$;
+
+create function private.set_paused(p_task_id uuid, p_paused boolean) returns public.task_status
+language plpgsql set search_path = ''
+as $$
+declare
+    v_task public.tasks;
+begin
+    perform private.person();
+    perform private.alone();
+    v_task := private.visible(p_task_id);
+    if v_task.status not in ('Queued', 'In Progress') then
+        raise exception 'task % is %; only a task that has not ended can be paused or resumed', p_task_id, v_task.status
+            using errcode = 'PT400', column = 'status';
+    end if;
+    with changed as (
+        update public.tasks set paused = p_paused, updated_at = clock_timestamp()
+        where id = any (private.open_subtree(p_task_id)) and status in ('Queued', 'In Progress') and paused <> p_paused
+        returning id
+    )
+    insert into public.task_events (task_id, name)
+    select id, case when p_paused then 'paused' else 'resumed' end from changed;
+    return v_task.status;
+end
+$$;
+
+-- The children of a paused parent are paused. (The trigger's name sorts behind the one that finds the orchestrator.)
+create function private.pause_with_parent() returns trigger
+language plpgsql set search_path = ''
+as $$
+begin
+    new.paused := new.paused or coalesce(
+        (select paused from public.tasks where id = coalesce(new.parent_id, new.orchestrator_id)), false);
+    return new;
+end
+$$;
+
+create trigger tasks_pause_with_parent before insert on public.tasks
+for each row execute function private.pause_with_parent();
+
+-- -- requeue ------------------------------------------------------------------------------------------------------
+
+-- Queue again what runs of the row and its descendants, without burning an attempt. The claims are stale from then on:
+-- their workers hear of it by the next heartbeat. Returns the status now.
+create function public.requeue_task(p_task_id uuid) returns public.task_status
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    v_task public.tasks;
+    v_running public.tasks;
+    v_count bigint := 0;
+begin
+    perform private.person();
+    perform private.alone();
+    v_task := private.visible(p_task_id);
+    for v_running in
+        select * from public.tasks
+        where id = any (private.open_subtree(p_task_id)) and status = 'In Progress' and not waiting
+        order by seq for update
+    loop
+        continue when private.await_children(v_running);
+        perform private.requeue(v_running, 'requeued');
+        v_count := v_count + 1;
+    end loop;
+    if v_count = 0 then
+        raise exception 'task % is %, and nothing of it runs; only what runs can be requeued', p_task_id, v_task.status
+            using errcode = 'PT400', column = 'status';
+    end if;
+    return (select status from public.tasks where id = p_task_id);
+end
+$$;
+
+-- -- choosing -----------------------------------------------------------------------------------------------------
+
+-- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
+-- given; p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
+-- all that came of it.
+create function public.select_tasks(
+    p_statuses text[] default null, p_task_type text default null, p_worker_id text default null,
+    p_error_class text default null, p_older_than_s double precision default null, p_run text default null,
+    p_paused boolean default null, p_limit bigint default 1000
+) returns jsonb
+language sql stable set search_path = '' set jit = off
+as $$
+    with recursive run (id) as (
+        select id from public.tasks
+        where p_run is not null and (id::text = lower(p_run) or (private.is_orchestrator(task_type)
+            and params #>> '{orchestrator_details,run_id}' = p_run))
+        union
+        select child.id from run, lateral (
+            select id from public.tasks where parent_id = run.id
+            union all
+            select id from public.tasks where orchestrator_id = run.id
+        ) as child
+    )
+    select coalesce(jsonb_agg(private.task_json(task) order by task.created_at, task.seq), '[]')
+    from (
+        select * from public.tasks
+        where (p_statuses is null or status = any (p_statuses::public.task_status[]))
+            and (p_task_type is null or task_type = p_task_type)
+            and (p_worker_id is null or worker_id = p_worker_id or starts_with(worker_id, p_worker_id || '-'))
+            and (p_error_class is null or error_class = p_error_class)
+            and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
+            and (p_run is null or id in (select id from run))
+            and (p_paused is null or paused = p_paused)
+        order by created_at, seq limit greatest(p_limit, 0)
+    ) as task
+$$;
+
+select private.open_to('{pause_task,resume_task,requeue_task,select_tasks}', '{}');
