@@ -122,7 +122,7 @@ class SupabaseStore(TaskStore):
     def select(self, chosen: TaskFilter, *, limit: int = MOST_LISTED) -> list[Task]:
         if limit <= 0:
             return []
-        return _tasks(self._ask("select_tasks", **chosen.given(), limit=min(limit, MOST_LISTED)))
+        return self._ask("select_tasks", _tasks, **chosen.given(), limit=min(limit, MOST_LISTED))
 
     def children(self, parent_id: str) -> list[Task]:
         return self._ask("task_children", _tasks, parent_id=self._id(parent_id))
@@ -247,14 +247,14 @@ class SupabaseStore(TaskStore):
         return self._ask("retry_task", Status, task_id=self._id(task_id))
 
     def pause(self, task_id: str) -> Status:
-        return Status(self._ask("pause_task", task_id=self._id(task_id)))
+        return self._ask("pause_task", Status, task_id=self._id(task_id))
 
     def resume(self, task_id: str) -> Status:
-        return Status(self._ask("resume_task", task_id=self._id(task_id)))
+        return self._ask("resume_task", Status, task_id=self._id(task_id))
 
     def requeue(self, task_id: str) -> Status:
         """Asked once: a second time would take it from whoever has claimed it since."""
-        return Status(self._ask("requeue_task", repeat=False, task_id=self._id(task_id)))
+        return self._ask("requeue_task", Status, repeat=False, task_id=self._id(task_id))
 
     # -- life of the connection -------------------------------------------------------------------------------------
 
