@@ -176,6 +176,8 @@ class RunContext:
 
     def dependencies(self) -> Sequence[Dependency]:
         """What this task depends on; asking one for its output raises InvalidMedia that names the task and the file."""
+        if not self.task.dependant_on:
+            return []
         rows = persist(lambda: self._workplace.store.dependencies(self.task.id), self._workplace.closing)
         return [Dependency(row, partial(self._located, row, "dependant_on")) for row in rows]
 

@@ -119,16 +119,20 @@ class SupabaseBox(Box):
 
     def objects(self) -> set[str]:
         """The keys of all objects."""
-        return {str(path.relative_to(self.stack.objects)) for path in self.stack.objects.rglob("*") if path.is_file()}
+        return {str(path.relative_to(self.stack.objects)) for path in files_below(self.stack.objects)}
 
     def undelivered(self) -> list[Path]:
         """Files of scratch and outbox; kept copies of what was delivered are none."""
         return [
-            path for path in self.folder.rglob("*")
-            if path.is_file() and "delivered" not in path.parts and path.suffix != ".log"
+            path for path in files_below(self.folder) if "delivered" not in path.parts and path.suffix != ".log"
         ]  # fmt: skip
 
     def add_for(self, project: str, task_type: str = "travel_orchestrator", **params: Any) -> str:
         """Queue a row by HTTP, as the service; returns its id."""
         added = self.ask("create-task", task_type=task_type, params=params, project_id=project)
         return str(added["task_id"])
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files, also while others remove some."""
+    return [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]

@@ -64,8 +64,13 @@ def lineage_of(task: Task, store: TaskStore) -> Lineage:
             break
         parent = ancestors[-1].parent_id
     root = ancestors[-1] if ancestors else task
-    own = store.dependencies(task.id)
-    return Lineage(task, ancestors, own, store.dependencies(root.id) if ancestors else own)
+    own = _dependencies(task, store)
+    return Lineage(task, ancestors, own, _dependencies(root, store) if ancestors else own)
+
+
+def _dependencies(task: Task, store: TaskStore) -> list[Task]:
+    """Most rows have none, which their own column says."""
+    return store.dependencies(task.id) if task.dependant_on else []
 
 
 def pinned_seed(lineage: Lineage, generation: int) -> int | None:

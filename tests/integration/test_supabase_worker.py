@@ -55,6 +55,8 @@ def test_a_task_becomes_a_file_in_the_bucket(make_floor: MakeFloor, stack: Local
     assert [event.name for event in floor.store.events(task_id)].count("complete") == 1
     [worker] = floor.store.workers()
     assert (worker.id, worker.status) == (row.worker_id, "stopped")
+    asked = floor.store.functions.asked  # type: ignore[attr-defined]
+    assert "task_dependencies" not in asked, "the row says that it depends on nothing"
 
 
 def test_a_claim_whose_answer_got_lost_is_found_again(make_floor: MakeFloor) -> None:
