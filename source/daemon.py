@@ -42,7 +42,7 @@ EXIT_DEVICE_LOST = 3
 #: first and longest wait after a claim that the database did not answer
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
-#: what runs that were asked to stop get at least
+#: what runs that were asked to stop get at least, and how long their rows are then put back
 MIN_STOPPING_S = 2.0
 #: loads that the rows of another model are made to wait for, at least
 LOADS_WAITED = 3
@@ -260,18 +260,22 @@ class Worker:
         self._workplace.comfy.stop()
         for _ in self._carriers:
             self._assigned.put(None)
-        for run in self.runs():
-            self._let_go(run)
+        self._let_go(self.runs())
 
     def _await_runs(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while self.runs() and self._stops < 2 and (left_s := deadline - time.monotonic()) > 0:
             self._wait(left_s)
 
-    def _let_go(self, run: Run) -> None:
-        """The run may go on for a while; whatever it writes from now on is refused."""
-        try:
-            self._store.release(run.claim)
-            log.warning("task %s went back to the queue although its run has not stopped yet", run.task.id)
-        except StoreError as error:
-            log.warning("task %s could not be put back; its lease will expire: %s", run.task.id, error)
+    def _let_go(self, runs: Sequence[Run]) -> None:
+        """The runs may go on for a while; whatever they write from now on is refused. A database that does not answer
+        is not asked for each of them: that would take long."""
+        deadline = time.monotonic() + MIN_STOPPING_S
+        for run in runs:
+            try:
+                if time.monotonic() > deadline:
+                    raise StoreError("there is no time left to ask")
+                self._store.release(run.claim)
+                log.warning("task %s went back to the queue although its run has not stopped yet", run.task.id)
+            except StoreError as error:
+                log.warning("task %s could not be put back; its lease will expire: %s", run.task.id, error)

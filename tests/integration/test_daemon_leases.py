@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from worker_floor import DEADLINE_S, Floor, draw
 
@@ -18,7 +18,7 @@ from source.errors import StoreError
 from source.leases import Changes, Leases
 from source.params.base import TaskParams
 from source.store.sqlite import SqliteStore
-from source.store.types import NewTask, Status, Task
+from source.store.types import Claim, NewTask, Status, Task
 from source.task_registry import Done, TaskContext
 
 #: a lease that ends within a test, renewed four times in that time
@@ -214,6 +214,41 @@ def test_a_stopped_worker_lets_tasks_finish_within_the_grace(tmp_path: Path) -> 
             assert run.ended.wait(DEADLINE_S)
         assert floor.store.get(task).status is Status.COMPLETE
         assert floor.store.get(after).status is Status.QUEUED
+
+
+class Unreachable(SqliteStore):
+    """No row can be put back: each time one waits for an answer in vain."""
+
+    released = 0
+
+    def release(self, claim: Claim) -> None:
+        self.released += 1
+        threading.Event().wait(1.1)
+        raise StoreError("no answer")
+
+
+def test_a_database_that_does_not_answer_is_not_asked_for_every_run_that_hangs(tmp_path: Path) -> None:
+    hangs, free = threading.Semaphore(0), threading.Event()
+
+    def hang(params: TaskParams, context: TaskContext) -> Done:
+        hangs.release()
+        free.wait(DEADLINE_S)
+        return Done(None)
+
+    floor = Floor(tmp_path, open_it=lambda settings: Unreachable(settings.db_file), max_in_flight=6)
+    floor.register("hang", hang)
+    for _ in range(6):
+        floor.add("hang")
+    with floor.working() as worker:
+        for _ in range(6):
+            assert hangs.acquire(timeout=DEADLINE_S)
+        worker.stop()
+        worker.stop()
+    assert cast(Unreachable, floor.store).released == 2
+    free.set()
+    for run in worker.runs():
+        run.ended.wait(DEADLINE_S)
+    floor.close()
 
 
 def test_a_second_stop_lets_go_at_once_of_a_run_that_hangs(tmp_path: Path) -> None:
