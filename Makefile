@@ -64,15 +64,8 @@ format: setup  ## mend what `make check` says of style
 docs: setup  ## write the generated parts of the documentation
 	$(BIN)/python scripts/document.py
 
-bench: setup  ## run the benchmarks that need no GPU
-	$(BIN)/python benchmarks/noop_tasks.py
-	$(BIN)/python benchmarks/supabase_claims.py
-	$(BIN)/python benchmarks/hand_off.py
-	$(BIN)/python benchmarks/stitch.py
-	$(BIN)/python benchmarks/stitch_memory.py
-	$(BIN)/python benchmarks/colour_match.py
-	$(BIN)/python benchmarks/join.py
-	$(BIN)/python benchmarks/loop_overhead.py
+bench: setup  ## run the benchmarks that need no GPU, and write benchmarks/README.md
+	$(BIN)/python benchmarks/collect.py
 
 clean:  ## remove what the demo made
 	rm -rf demo

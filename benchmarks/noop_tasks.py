@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -91,7 +92,7 @@ def machine() -> str:
 
 def show(result: dict[str, Any]) -> None:
     """Print a table."""
-    table = Table("no-op tasks", "median per second", "slowest round", "fastest round", "aim")
+    table = Table("no-op tasks", "median per second", "slowest round", "fastest round", "aim", box=box.MARKDOWN)
     table.add_row(
         str(result["tasks"]),
         f"{result['tasks_per_s']:.0f}",

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from noop_tasks import types
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from separate_runs import machine
@@ -133,11 +134,11 @@ def measure(tasks: int, claimers: int) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
-    claims = Table("clients", "claims a second", "p50", "p99")
+    claims = Table("clients", "claims a second", "p50", "p99", box=box.MARKDOWN)
     for number, name in ((1, "one_client"), (result["claimers"], "many_clients")):
         row = result[name]
         claims.add_row(str(number), f"{row['claims_per_s']:.0f}", f"{row['p50_ms']} ms", f"{row['p99_ms']} ms")
-    tasks = Table("no-op tasks", "per second by one worker")
+    tasks = Table("no-op tasks", "per second by one worker", box=box.MARKDOWN)
     tasks.add_row(str(result["tasks"]), f"{result['noop_tasks_per_s']:.0f}")
     Console().print(claims, tasks, result["machine"])
 

@@ -13,7 +13,7 @@ import pytest
 
 def told_by(root: Path, benchmark: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, f"benchmarks/{benchmark}.py", *arguments, "--json"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -28,3 +28,34 @@ def test_no_op_tasks_are_counted_by_the_second(root: Path) -> None:
 def test_claims_over_http_are_counted_by_the_second(root: Path) -> None:
     told = told_by(root, "supabase_claims", "--tasks", "20", "--claimers", "2")
     assert min(told["many_clients"]["claims_per_s"], told["noop_tasks_per_s"]) > 0
+
+
+@pytest.mark.slow
+def test_lanes_are_compared_with_one_task_after_the_other(root: Path) -> None:
+    told = told_by(root, "lanes", "--tasks", "2", "--gpu", "0.1", "--rounds", "1")
+    assert [row["host_to_gpu"] for row in told["rows"]] == ["1:1", "1:4", "2:1"]
+
+
+@pytest.mark.slow
+def test_queues_are_compared_with_huey_and_procrastinate(root: Path) -> None:
+    told = told_by(root, "queues", "--tasks", "5", "--rounds", "1")
+    assert [row["queue"] for row in told["rows"]] == ["SQLite, ours", "huey", "Postgres, ours", "procrastinate"]
+
+
+@pytest.mark.slow
+def test_several_workers_run_each_task_once(root: Path) -> None:
+    told = told_by(root, "scaling", "--each", "2", "--gpu", "0.1", "--workers", "1,2")
+    assert [(row["database"], row["workers"]) for row in told["rows"]] == [
+        ("SQLite", 1), ("SQLite", 2), ("Postgres", 1), ("Postgres", 2),
+    ]  # fmt: skip
+    assert all(row["duplicates"] == 0 for row in told["rows"])
+
+
+@pytest.mark.slow
+def test_what_a_benchmark_prints_becomes_a_section_of_the_page(root: Path, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("# Old\n\n## join\n\nold numbers\n", encoding="utf-8")
+    command = [sys.executable, "benchmarks/collect.py", "hand_off", "--into", str(page)]
+    subprocess.run(command, cwd=root, capture_output=True, timeout=170, check=False)
+    written = page.read_text(encoding="utf-8")
+    assert written.index("## hand_off") < written.index("| text |") < written.index("## join\n\nold numbers")
