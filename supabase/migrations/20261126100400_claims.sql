@@ -86,20 +86,37 @@ declare
     v_owner uuid;
     v_id uuid;
 begin
-    loop
-        v_priority := (
-            select priority from public.tasks
-            where status = 'Queued' and not paused and (v_priority is null or priority < v_priority)
-            order by priority desc limit 1);
-        exit when v_priority is null;
+    v_priority := (
+        select priority from public.tasks where status = 'Queued' and not paused order by priority desc limit 1);
+    while v_priority is not null loop
         foreach v_owner in array private.owners_in_turn(p_wish, v_priority) loop
             v_id := private.row_of(p_wish, v_priority, v_owner);
             if v_id is not null then
                 return v_id;
             end if;
         end loop;
+        v_priority := private.next_priority(p_wish, v_priority);
     end loop;
     return null;
+end
+$$;
+
+-- The highest priority below that at which there is a row for the wish. Walks past all others at once: somebody may give
+-- each of thousands of rows a priority of its own.
+create function private.next_priority(p_wish private.wish, p_below bigint) returns bigint
+language plpgsql set search_path = ''
+as $$
+begin
+    return (
+        select priority from private.claimable
+        where priority < p_below
+            and (not p_wish.same_model_only or coalesce(model, task_type) = p_wish.loaded_model)
+            and (p_wish.task_types is null or task_type = any (p_wish.task_types))
+            and (p_wish.run_type is null or run_type = p_wish.run_type)
+            and case when p_wish.person is null
+                then in_cloud and project_id <> all ((select private.full_projects())::uuid[])
+                else on_computer and owner_id = p_wish.person end
+        order by priority desc limit 1);
 end
 $$;
 

@@ -95,3 +95,23 @@ def test_nobody_waits_for_the_task_of_another_and_reads_why_it_failed(database: 
         anna.execute(statement, (HERS, [HER_TASK]))
     with database.acting("service_role") as service:
         service.execute(statement, (HIS, [HER_TASK]))
+
+
+def test_a_priority_for_each_row_does_not_make_claims_look_at_each_by_itself(
+    database: Database, ben: Connection, service: Connection
+) -> None:
+    ben.execute("insert into public.tasks (task_type, params, project_id, priority, dependant_on) "
+                "select 't2v', '{}', %s, n, array[gen_random_uuid()] from generate_series(1, 500) as n",
+                (HIS,))  # fmt: skip
+    ben.execute("insert into public.tasks (task_type, params, project_id, priority) "
+                "select 't2v', '{}', %s, 1000 + n from generate_series(1, 500) as n", (HIS,))  # fmt: skip
+    service.execute("update public.users set max_in_progress = 0 where id = %s", (BEN,))
+    add_hers(database)
+    with database.acting() as superuser:
+        superuser.execute("analyze public.tasks; select pg_stat_reset()")
+    with database.acting("service_role") as worker:
+        assert [task["id"] for task in call(worker, "claim_tasks", p_worker_id="w", p_lease_s=60)] == [HER_TASK]
+    with database.acting() as superuser:
+        superuser.execute("select pg_stat_force_next_flush()")
+        scans = "select idx_scan from pg_stat_user_indexes where indexrelname = 'tasks_claim'"
+        assert superuser.execute(scans.encode()).fetchall()[0][0] < 20
