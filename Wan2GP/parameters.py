@@ -14,6 +14,10 @@ from typing import Any
 
 from Wan2GP.errors import did_you_mean
 
+#: memory profiles at which the parts of a model visit an accelerator one at a time, and the one that takes least
+LOW_MEMORY_PROFILES = frozenset({2, 4, 5})
+LEAST_MEMORY_PROFILE = 5
+
 
 class Role(Enum):
     """What a parameter is, which decides what happens when a model cannot use it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from Wan2GP.engine.preparing import check_preparing, prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
-from Wan2GP.parameters import PARAMETERS, PLUMBING, SIGNATURE, check_names
+from Wan2GP.parameters import LOW_MEMORY_PROFILES, PARAMETERS, PLUMBING, SIGNATURE, check_names
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ offloadobj: Model | None = None
 transformer_type: str = ""
 #: set it to load again even when the model is the same
 reload_needed: bool = False
+#: whether the parts of the model in memory visit the accelerator one at a time though they may fit together
+low_memory: bool = False
 
 server_config: dict[str, Any] = {
     "checkpoints_paths": ["ckpts"],
@@ -166,11 +169,13 @@ test_class_i2v.__test__ = False  # type: ignore[attr-defined]
 def load_models(model_type: str, override_profile: int = -1, *, report: Report | None = None) -> tuple[Model, Model]:
     """Make a model resident, releasing the one before, and return it with its offload object (here the same).
 
+    With one of LOW_MEMORY_PROFILES its parts visit an accelerator one at a time, also where they would fit together.
+
     Raises UnknownModel, ModelUnavailable with the command that fetches the weights, or OutOfMemory.
     """
-    global wan_model, offloadobj, transformer_type, reload_needed
+    global wan_model, offloadobj, transformer_type, reload_needed, low_memory
     definition = definitions()[model_type]
-    place = _place()
+    place = replace(_place(), low_memory=override_profile in LOW_MEMORY_PROFILES)
     unavailable = definitions().unavailable(definition.id, place.checkpoints, place.device.partition(":")[0])
     if unavailable is not None:
         raise ModelUnavailable(unavailable)
@@ -178,7 +183,7 @@ def load_models(model_type: str, override_profile: int = -1, *, report: Report |
     from Wan2GP.engine.loading import load
 
     wan_model = offloadobj = load(definition, place, report or _silent)
-    transformer_type, reload_needed = definition.id, False
+    transformer_type, reload_needed, low_memory = definition.id, False, place.low_memory
     return wan_model, offloadobj
 
 
@@ -281,7 +286,8 @@ def _generate(values: Mapping[str, Any]) -> bool:
         gen["models_beside"] = beside.used
         drawn_in = Path(save_path)
         with prepared(request, beside, cancel, drawn_in) as ready, finishing(ready, beside) as finish:
-            model = _resident(ready.definition, send, report)
+            profile = int(values.get("override_profile") or -1)
+            model = _resident(ready.definition, profile, send, report)
             for note in (*model.notes, *finish.notes, *ready.notes):
                 send("info", note)
             return _run(finish.of(model), ready, gen, send, report, cancel)
@@ -300,10 +306,12 @@ def _begun(state: dict[str, Any] | None) -> dict[str, Any]:
     return gen
 
 
-def _resident(definition: ModelDefinition, send: SendCommand, report: Report) -> Model:
-    if wan_model is None or transformer_type != definition.id or reload_needed:
+def _resident(definition: ModelDefinition, profile: int, send: SendCommand, report: Report) -> Model:
+    """A model that lies in little memory stays there, also for a run that may have more."""
+    too_large = profile in LOW_MEMORY_PROFILES and not low_memory
+    if wan_model is None or transformer_type != definition.id or reload_needed or too_large:
         send("status", f"Loading model {definition.name}")
-        load_models(definition.id, report=report)
+        load_models(definition.id, profile, report=report)
     assert wan_model is not None
     return wan_model
 

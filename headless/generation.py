@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from headless.accounting import IDLE, Activity
 from headless.options import GenerationOptions
 from Wan2GP.errors import GenerationCancelled
 
@@ -191,13 +192,26 @@ class QueueStatistics:
     failed: int = 0
     cancelled: int = 0
     model_loads: int = 0
-    load_seconds: float = 0.0
     #: what the latest load of each model took
     load_seconds_by_model: dict[str, float] = field(default_factory=dict)
-    generation_seconds: float = 0.0
-    idle_seconds: float = 0.0
+    #: seconds by activity (`headless.accounting.Activity`); together they are `uptime_s`
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    uptime_s: float = 0.0
     #: seconds between the end of one run and the start of the next, when the next was already waiting
     hand_off_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def load_seconds(self) -> float:
+        return self.seconds[Activity.LOAD]
+
+    @property
+    def generation_seconds(self) -> float:
+        """Seconds of our own runs, without loading."""
+        return self.uptime_s - self.load_seconds - self.seconds[Activity.LENT] - self.idle_seconds
+
+    @property
+    def idle_seconds(self) -> float:
+        return sum(self.seconds[activity] for activity in IDLE)
 
 
 class Orchestrator(Protocol):
@@ -222,8 +236,9 @@ class Orchestrator(Protocol):
     def weight_files(self, model: str) -> tuple[Path, ...]:
         """The local files that `model` is loaded from. Raises UnknownModel. Any thread may call it."""
 
-    def load_model(self, model: str, on_progress: OnProgress) -> bool:
-        """Make `model` resident; False when it was already. Raises UnknownModel, ModelUnavailable, OutOfMemory.
+    def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
+        """Make `model` resident at a memory profile; False when it was already, or at one that takes less. Raises
+        UnknownModel, ModelUnavailable, OutOfMemory.
 
         What `on_progress` raises ends the load and leaves no model in memory: so a load is cancelled.
         """

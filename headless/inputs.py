@@ -90,3 +90,8 @@ def _check_file(name: str, kind: str, file: Path) -> None:
             _PROOFS[kind](file)
         except InvalidMedia as error:
             raise InvalidMedia(str(error), field=name) from None
+
+
+def profile_of(task: GenerationTask) -> int:
+    """The memory profile that was asked for; -1 for none."""
+    return -1 if task.options.override_profile is None else task.options.override_profile

@@ -12,39 +12,30 @@ import itertools
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Self, TypeVar
 
+from headless.accounting import Activity, Seconds, Silence
+from headless.books import Books
+from headless.engine_work import EngineWork, OnOutOfMemory, ignore
 from headless.generation import (
     CancelToken,
-    GenerationOutcome,
     GenerationResult,
     GenerationTask,
     OnProgress,
     Orchestrator,
-    Progress,
     QueueStatistics,
     QueueStatus,
 )
-from headless.outputs import new_files, snapshot, still_image
 from headless.queued_run import QueuedRun, without_locals
 from Wan2GP.errors import DeviceLost, GenerationCancelled, InvalidInput, WanError
 
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
-
-#: hand-off gaps that the statistics remember
-MAX_GAPS = 1000
-
-
-def _ignore(progress: Progress) -> None:
-    """Progress that nobody asked for."""
 
 
 class HeadlessTaskQueue:
@@ -73,13 +64,9 @@ class HeadlessTaskQueue:
         self._running: QueuedRun | None = None
         #: why nothing more is accepted; None while the queue is open
         self._closed: WanError | None = None
-        self._history: OrderedDict[str, str] = OrderedDict()
-        self._history_size = history
-        self._totals = QueueStatistics()
-        self._gaps: deque[float] = deque(maxlen=MAX_GAPS)
-        self._born = clock()
-        self._idle_since: float | None = None
-        self._free_since: float | None = None
+        self._books = Books(clock, history)
+        self._account = self._books.account
+        self._work = EngineWork(orchestrator, self._books, clock)
         self._thread: threading.Thread | None = None
 
     # ---- life
@@ -120,22 +107,26 @@ class HeadlessTaskQueue:
     # ---- tasks
 
     def submit(
-        self, task: GenerationTask, *, on_progress: OnProgress | None = None, cancel: CancelToken | None = None
-    ) -> Future[GenerationResult]:
+        self, task: GenerationTask, *, on_progress: OnProgress | None = None, cancel: CancelToken | None = None,
+        spent: Seconds | None = None, on_out_of_memory: OnOutOfMemory | None = None,
+    ) -> Future[GenerationResult]:  # fmt: skip
         """Queue `task`. The future ends with its result or with a typed error (Wan2GP/errors.py).
 
         `on_progress` is called on the GPU thread, and what it raises ends the run. `cancel` stops the run in any state.
+        The GPU thread's seconds are added to `spent` by activity, however the run ends. When memory runs out, the model
+        is unloaded and what `on_out_of_memory` says is run instead, once and at once.
         Raises InvalidInput for the id of a task that waits or runs, DeviceLost after the accelerator was lost, and
         GenerationCancelled after `stop`.
         """
-        run = QueuedRun(
-            task.id, partial(self._execute, task), on_progress or _ignore, cancel or CancelToken(), self._clock()
-        )
+        report, work = partial(self._work.hear, on_progress or ignore), partial(self._work.run, task, on_out_of_memory)
+        run = QueuedRun(task.id, work, report, cancel or CancelToken(), self._clock(), {} if spent is None else spent)
         self._enqueue(run, task.priority)
         return run.future
 
     @contextmanager
-    def lend(self, borrower: str, *, priority: int = 0, cancel: CancelToken | None = None) -> Iterator[None]:
+    def lend(
+        self, borrower: str, *, priority: int = 0, cancel: CancelToken | None = None, spent: Seconds | None = None
+    ) -> Iterator[None]:
         """The accelerator for another program: inside the block our model is unloaded and nothing generates.
 
         Waits its turn as a generation of that id and priority does. Raises what `submit` raises, and
@@ -144,14 +135,15 @@ class HeadlessTaskQueue:
         answered, returned = threading.Event(), threading.Event()
 
         def stand_still(run: QueuedRun) -> None:
+            self._account.begin(Activity.LENT)
             self._orchestrator.unload_model()
             run.cancel.raise_if_cancelled()
             answered.set()
             returned.wait()
-            with self._changed:
-                self._free_since = self._clock()
+            self._work.free_since = self._clock()
 
-        run = QueuedRun(borrower, stand_still, _ignore, cancel or CancelToken(), self._clock())
+        spent = {} if spent is None else spent
+        run = QueuedRun(borrower, stand_still, ignore, cancel or CancelToken(), self._clock(), spent)
         self._enqueue(run, priority)
         run.future.add_done_callback(lambda _: answered.set())
         try:
@@ -169,7 +161,7 @@ class HeadlessTaskQueue:
             if run.id in self._live:
                 raise InvalidInput(f"a task with the id {run.id!r} waits or runs already", field="id")
             self._live[run.id] = run
-            self._totals.submitted += 1
+            self._books.submitted()
             heapq.heappush(self._waiting, (-priority, next(self._sequence), run))
             self._changed.notify_all()
         run.cancel.on_cancel(lambda: self._withdraw(run))
@@ -197,31 +189,34 @@ class HeadlessTaskQueue:
         """The model in memory."""
         return self._orchestrator.current_model
 
+    def expect(self, tasks: int) -> None:
+        """Say how many tasks that want the accelerator are being prepared: idle time is `idle_waiting` then."""
+        self._account.expect(tasks)
+
+    def silence(self) -> Silence | None:
+        """How long the run at work has not reported progress; None while nothing runs, or another program does."""
+        return self._work.listener.silence()
+
     def outcome(self, task_id: str) -> str | None:
         """How a recent task ended: "completed", "cancelled" or "failed: why". None when it is not remembered."""
-        with self._changed:
-            return self._history.get(task_id)
+        return self._books.outcome(task_id)
 
     def status(self) -> QueueStatus:
+        statistics = self.statistics()
         with self._changed:
             return QueueStatus(
                 pending=len(self._waiting),
                 running=self._running.id if self._running else None,
-                completed=self._totals.completed,
-                failed=self._totals.failed,
-                cancelled=self._totals.cancelled,
+                completed=statistics.completed,
+                failed=statistics.failed,
+                cancelled=statistics.cancelled,
                 loaded_model=self.loaded_model,
-                uptime_s=self._clock() - self._born,
+                uptime_s=statistics.uptime_s,
             )
 
     def statistics(self) -> QueueStatistics:
-        """A copy of the totals; the idle time runs up to now."""
-        with self._changed:
-            idle = self._clock() - self._idle_since if self._idle_since is not None else 0.0
-            return replace(
-                self._totals, idle_seconds=self._totals.idle_seconds + idle, hand_off_seconds=list(self._gaps),
-                load_seconds_by_model=dict(self._totals.load_seconds_by_model),
-            )  # fmt: skip
+        """A copy of the totals, up to now."""
+        return self._books.statistics()
 
     # ---- the GPU thread
 
@@ -238,7 +233,8 @@ class HeadlessTaskQueue:
             self._lose(DeviceLost("the thread that owns the accelerator ended unexpectedly"))
 
     def _preload(self, model: str) -> None:
-        failure = self._attempt(lambda: self._load(model, _ignore))
+        failure = self._attempt(lambda: self._work.load(model, -1, ignore))
+        self._account.idle()
         if isinstance(failure, Exception):
             logger.warning("model %s could not be loaded in advance: %s", model, failure)
         if isinstance(failure, DeviceLost):
@@ -247,10 +243,7 @@ class HeadlessTaskQueue:
     def _next(self) -> QueuedRun | None:
         """Wait for work. None once the queue is closed."""
         with self._changed:
-            self._idle_since = self._clock()
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            self._totals.idle_seconds += self._clock() - self._idle_since
-            self._idle_since = None
             if self._closed is not None:
                 return None
             self._running = heapq.heappop(self._waiting)[2]
@@ -258,7 +251,10 @@ class HeadlessTaskQueue:
             return self._running
 
     def _process(self, run: QueuedRun) -> None:
+        self._account.begin(Activity.ENCODE, run.spent)
         outcome = run.context.run(self._attempt, lambda: run.work(run))
+        self._work.listener.end(learn=not isinstance(outcome, Exception))
+        self._account.idle()
         if isinstance(outcome, DeviceLost):
             self._lose(outcome)
         self._settle(run, outcome)
@@ -272,59 +268,6 @@ class HeadlessTaskQueue:
         except Exception as error:
             logger.exception("an unforeseen error ended the run")
             return without_locals(error)
-
-    def _execute(self, task: GenerationTask, run: QueuedRun) -> GenerationResult:
-        run.cancel.raise_if_cancelled()
-        self._orchestrator.check(task)
-        switched, load_seconds = self._load(task.model, run.report_load)
-        run.cancel.raise_if_cancelled()
-        task.output_dir.mkdir(parents=True, exist_ok=True)
-        before = snapshot(task.output_dir)
-        outcome, seconds = self._generate(task, run, load_seconds)
-        files = new_files(outcome.files, task.output_dir, before)
-        if task.options.video_length == 1 and not self._orchestrator.describe(task.model).image_output:
-            files = tuple(still_image(file) for file in files)
-        return GenerationResult(
-            files=files,
-            model=task.model,
-            seconds=seconds,
-            load_seconds=load_seconds,
-            switched=switched,
-            peak_memory_bytes=outcome.peak_memory_bytes,
-            notes=outcome.notes,
-            **task.made_with(outcome),
-        )
-
-    def _load(self, model: str, report: OnProgress) -> tuple[bool, float]:
-        """Whether another model had to be loaded, and the seconds that took."""
-        if self._orchestrator.current_model == model:
-            return False, 0.0
-        started = self._clock()
-        report(Progress("loading", text=model))
-        switched = self._orchestrator.load_model(model, report)
-        seconds = self._clock() - started
-        with self._changed:
-            self._totals.model_loads += switched
-            self._totals.load_seconds += seconds
-            self._totals.load_seconds_by_model |= {model: seconds} if switched else {}
-        if switched:
-            logger.info("model %s loaded in %.1f s", model, seconds)
-        return switched, seconds
-
-    def _generate(self, task: GenerationTask, run: QueuedRun, load_seconds: float) -> tuple[GenerationOutcome, float]:
-        """Run the engine; also the seconds it took. Books the gap since the engine was last at work."""
-        started = self._clock()
-        with self._changed:
-            if self._free_since is not None and run.submitted_at <= self._free_since:
-                self._gaps.append(started - self._free_since - load_seconds)
-        try:
-            outcome = self._orchestrator.generate(task, run.report, run.cancel)
-        finally:
-            ended = self._clock()
-            with self._changed:
-                self._free_since = ended
-                self._totals.generation_seconds += ended - started
-        return outcome, ended - started
 
     # ---- how runs end
 
@@ -371,7 +314,7 @@ class HeadlessTaskQueue:
             run.settled = True
             if (run.stop_asked or run.cancel.cancelled) and not isinstance(outcome, DeviceLost):
                 outcome = run.cancel.reason or GenerationCancelled()
-            self._book(run.id, outcome)
+            self._books.ended(run.id, outcome)
             del self._live[run.id]
             if self._running is run:
                 self._running = None
@@ -382,18 +325,3 @@ class HeadlessTaskQueue:
             run.future.set_exception(outcome)
         else:
             run.future.set_result(outcome)
-
-    def _book(self, task_id: str, outcome: GenerationResult | Exception | None) -> None:
-        if not isinstance(outcome, Exception):
-            self._totals.completed += 1
-            text = "completed"
-        elif isinstance(outcome, GenerationCancelled):
-            self._totals.cancelled += 1
-            text = "cancelled"
-        else:
-            self._totals.failed += 1
-            text = f"failed: {outcome}"
-        self._history[task_id] = text
-        self._history.move_to_end(task_id)
-        while len(self._history) > self._history_size:
-            self._history.popitem(last=False)

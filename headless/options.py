@@ -244,7 +244,12 @@ class GenerationOptions(BaseModel):
     spatial_upsampling: str | None = knob("larger pictures: lanczos1.5, lanczos2 … lanczos4")
     film_grain_intensity: Fraction01 | None = knob("film grain: 0 none, 1 strong")
     film_grain_saturation: Fraction01 | None = knob("film grain: 0 grey, 1 coloured")
-    override_profile: int | None = knob("memory profile for this task; -1 is the worker's", ge=-1, le=5)
+    override_profile: int | None = knob(
+        "memory profile for this task; with 2, 4 and 5 (little GPU memory) the parts of the model "
+        "visit the GPU one at a time; -1 is the worker's",
+        ge=-1,
+        le=5,
+    )
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -26,13 +26,14 @@ from headless.generation import (
     OnProgress,
     Progress,
 )
-from headless.inputs import check_inputs, generation_size
+from headless.inputs import check_inputs, generation_size, profile_of
 from Wan2GP.architecture import with_svi
 from Wan2GP.definitions import DEFAULTS_DIR, Definitions, load_definitions
 from Wan2GP.engine.interpolation.rife_weights import weights_path
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported
 from Wan2GP.layout import lora_file_name, weight_files
 from Wan2GP.media import read_image, resize
+from Wan2GP.parameters import LOW_MEMORY_PROFILES
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,15 @@ class Engine(Protocol):
     wan_model: Any
     #: the id of the model in memory; "" when there is none
     transformer_type: str
+    #: whether its parts visit the accelerator one at a time
+    low_memory: bool
 
     def configure(self, **settings: Any) -> None: ...
     def check_generation(self, **keywords: Any) -> tuple[str, ...]: ...
     def generate_video(self, **keywords: Any) -> Any: ...
-    def load_models(self, model_type: str, *, report: Callable[[str, int, int], None]) -> Any: ...
+    def load_models(
+        self, model_type: str, override_profile: int, *, report: Callable[[str, int, int], None]
+    ) -> Any: ...
     def release_model(self) -> Any: ...
 
 
@@ -159,18 +164,19 @@ class WanOrchestrator:
 
     # ---- the model
 
-    def load_model(self, model: str, on_progress: OnProgress) -> bool:
+    def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
         info = self.describe(model)
         if info.unavailable is not None:
             raise ModelUnavailable(info.unavailable)
-        if self.current_model == info.name:
-            return False
         engine = self._ready_engine()
+        too_large = profile in LOW_MEMORY_PROFILES and not engine.low_memory
+        if self.current_model == info.name and not too_large:
+            return False
 
         def report(phase: str, step: int, total: int) -> None:
             on_progress(Progress(phase, step, total, info.name))
 
-        self._guarded(lambda: engine.load_models(info.name, report=report))
+        self._guarded(lambda: engine.load_models(info.name, profile, report=report))
         return True
 
     def unload_model(self) -> None:
@@ -194,7 +200,7 @@ class WanOrchestrator:
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
         model = self.describe(task.model)
-        self.load_model(model.name, on_progress)
+        self.load_model(model.name, on_progress, profile_of(task))
         engine = self._ready_engine()
         engine.configure(save_path=task.output_dir)
         run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)

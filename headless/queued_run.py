@@ -7,9 +7,12 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from headless.accounting import Seconds
 from headless.generation import CancelToken, GenerationResult, OnProgress, Progress
+
+Failure = TypeVar("Failure", bound=Exception)
 
 
 @dataclass(eq=False)
@@ -22,6 +25,8 @@ class QueuedRun:
     report: OnProgress
     cancel: CancelToken
     submitted_at: float
+    #: what it spends of the accelerator's time
+    spent: Seconds
     future: Future[Any] = field(default_factory=Future)
     #: the submitter's context, where log filters find the id of the task
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
@@ -41,7 +46,7 @@ class QueuedRun:
         self.cancel.raise_if_cancelled()
 
 
-def without_locals(error: Exception) -> Exception:
+def without_locals(error: Failure) -> Failure:
     """Free what the frames of a failure hold. They are kept alive by the error and may hold gigabytes of tensors."""
     link: BaseException | None = error
     while link is not None:

@@ -36,20 +36,11 @@ from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
 from Wan2GP.frame_numbers import keep_from_source
 from Wan2GP.media import Frame, probe_video, read_frames, read_image, resize, write_image, write_video
+from Wan2GP.parameters import LOW_MEMORY_PROFILES
 
-ALL_INPUTS = frozenset(
-    {
-        "text",
-        "image_start",
-        "image_end",
-        "control_video",
-        "mask",
-        "references",
-        "video_source",
-        "audio",
-        "loras",
-    }
-)
+ALL_INPUTS = frozenset({
+    "text", "image_start", "image_end", "control_video", "mask", "references", "video_source", "audio", "loras",
+})  # fmt: skip
 
 FAKE_MODELS = (
     ModelInfo(
@@ -175,6 +166,8 @@ class FakeOrchestrator:
         #: models loaded, in order
         self.loads: list[str] = []
         self.unloads = 0
+        #: whether the model in memory was loaded at a profile that takes little
+        self.low_memory = False
 
     # ---- what tests arrange
 
@@ -217,9 +210,10 @@ class FakeOrchestrator:
     def weight_files(self, model: str) -> tuple[Path, ...]:
         return ()
 
-    def load_model(self, model: str, on_progress: OnProgress) -> bool:
+    def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
         info = self.describe(model)
-        if self._current == model:
+        low_memory = profile in LOW_MEMORY_PROFILES
+        if self._current == model and (self.low_memory or not low_memory):
             return False
         self.unload_model()
         if info.unavailable:
@@ -227,7 +221,7 @@ class FakeOrchestrator:
         self._fail("load")
         on_progress(Progress("loading", 1, 1, model))
         self.loads.append(model)
-        self._current = model
+        self._current, self.low_memory = model, low_memory
         return True
 
     def unload_model(self) -> None:

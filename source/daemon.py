@@ -22,6 +22,7 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.comfy.program import ComfyProgram
 from source.errors import Outcome, ShuttingDown, StoreError
+from source.hangs import Hangs
 from source.leases import Changes, Leases
 from source.loras import LoRAStore
 from source.outbox import Outbox
@@ -80,7 +81,7 @@ class Worker:
         self._workplace = Workplace(
             settings, store, queue, registry, describe, options_class,
             storage or LocalStorage(settings), Outbox(settings), LoRAStore(settings), ComfyProgram(settings), watch,
-            self._wake, weights, WeightDigests(settings.ckpts),
+            self._moved, weights, WeightDigests(settings.ckpts),
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
@@ -103,10 +104,13 @@ class Worker:
     # ---- what others call
 
     def run(self, *, until_idle: bool = False) -> int:
-        """Work. Returns the exit code: 0 when stopped or idle, 3 when the GPU was lost."""
+        """Work. Returns the exit code: 0 when stopped or idle, 3 when the GPU was lost or its engine hangs."""
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
-        leases = Leases(self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model)
-        with leases, Changes(self._store, self.runs, self._wake, leases.beat):
+        leases = Leases(
+            self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts
+        )
+        hangs = Hangs(self._queue, self._settings, self.runs, self._lose_device)
+        with leases, Changes(self._store, self.runs, self._wake, leases.beat), hangs:
             for carrier in self._carriers:
                 carrier.start()
             try:
@@ -212,6 +216,7 @@ class Worker:
             self._last_key = affinity_key(task.model, task.task_type)
         with self._lock:
             self._runs[run.claim] = run
+        self._moved()
         self._assigned.put(run)
 
     def _carry(self) -> None:
@@ -223,7 +228,7 @@ class Worker:
                 self._device_lost |= run.outcome is Outcome.EXIT
                 with self._lock:
                     del self._runs[run.claim]
-                self._wake()
+                self._moved()
 
     def _rescue_when_due(self) -> None:
         now = time.monotonic()
@@ -233,6 +238,21 @@ class Worker:
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
             self._workplace.outbox.sweep(self._store)
+
+    def _moved(self) -> None:
+        """A run came, went, or reached another stage."""
+        with self._lock:
+            self._queue.expect(sum(run.stage is Stage.BEFORE for run in self._runs.values()))
+        self._wake()
+
+    def _lose_device(self) -> None:
+        """The engine does not come back: this process is of no use any more."""
+        self._device_lost = True
+        self._wake()
+
+    def _facts(self) -> dict[str, dict[str, float]]:
+        seconds = self._queue.statistics().seconds
+        return {"gpu_seconds": {activity: round(spent, 3) for activity, spent in seconds.items()}}
 
     def _wake(self) -> None:
         self._inbox.put(None)
@@ -260,7 +280,7 @@ class Worker:
         self._workplace.comfy.stop()
         for _ in self._carriers:
             self._assigned.put(None)
-        self._let_go(self.runs())
+        self._let_go([run for run in self.runs() if run.outcome is None])
 
     def _await_runs(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -25,6 +25,7 @@ __all__ = [
     "DeviceLost",
     "EngineError",
     "GenerationCancelled",
+    "Hang",
     "InvalidInput",
     "InvalidMedia",
     "ModelUnavailable",
@@ -92,6 +93,10 @@ class ShuttingDown(GenerationCancelled):
     """The worker is shutting down; the task goes back to the queue."""
 
 
+class Hang(GenerationCancelled):
+    """The engine stood still for far longer than it ever did with this model."""
+
+
 class Outcome(StrEnum):
     """What becomes of the task."""
 
@@ -115,6 +120,7 @@ class Verdict:
 _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (StaleClaim, Verdict(Outcome.ABANDON, "stale")),
     (ShuttingDown, Verdict(Outcome.RELEASE, "shutdown")),
+    (Hang, Verdict(Outcome.RETRY, "hang")),
     (GenerationCancelled, Verdict(Outcome.CANCEL, "cancelled")),
     (DeviceLost, Verdict(Outcome.EXIT, "device_lost")),
     (OutOfMemory, Verdict(Outcome.RETRY, "out_of_memory")),

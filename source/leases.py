@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from headless.device_memory import device_memory
 from source.errors import InvalidInput, StoreError, TaskNotFound
@@ -26,7 +26,7 @@ RETRY_S = 1.0
 LOOK_S = 0.5
 
 
-class _Thread(ABC):
+class Watchful(ABC):
     """A daemon thread that does one thing again and again until it is left."""
 
     name: str
@@ -48,7 +48,7 @@ class _Thread(ABC):
         """Runs until `_leaving` is set."""
 
 
-class Leases(_Thread):
+class Leases(Watchful):
     """Renews the leases of the running tasks, and stops those that were lost or are to be cancelled.
 
     A database that is out of reach is asked again; the thread goes on.
@@ -57,14 +57,17 @@ class Leases(_Thread):
     name = "heartbeat"
 
     def __init__(
-        self, store: TaskStore, worker_id: str, settings: Settings, runs: Runs, loaded_model: Callable[[], str | None]
-    ) -> None:
+        self, store: TaskStore, worker_id: str, settings: Settings, runs: Runs, loaded_model: Callable[[], str | None],
+        facts: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:  # fmt: skip
+        """`facts`: what whoever looks at the worker is told beside its model."""
         super().__init__()
         self._store = store
         self._worker_id = worker_id
         self._settings = settings
         self._runs = runs
         self._loaded_model = loaded_model
+        self._facts = facts
         self._reached_at = time.monotonic()
 
     def _main(self) -> None:
@@ -100,7 +103,7 @@ class Leases(_Thread):
             [run.claim for run in runs.values()],
             lease_s=self._settings.lease_s,
             current_model=self._loaded_model(),
-            metadata=_device_facts(),
+            metadata=_device_facts() | dict(self._facts()),
         )
         self._reached_at = time.monotonic()
         for task_id in reply.lost:
@@ -115,12 +118,12 @@ class Leases(_Thread):
             log.debug("the last heartbeat did not reach the database: %s", error)
 
 
-def _device_facts() -> dict[str, int]:
+def _device_facts() -> dict[str, Any]:
     memory = device_memory()
     return {} if memory is None else {"vram_total_mb": memory.total_mb, "vram_used_mb": memory.used_mb}
 
 
-class Changes(_Thread):
+class Changes(Watchful):
     """Wakes the worker when others wrote to the table, and notices cancellations: within a second where that costs
     nothing, else with one heartbeat (`beat`) a change, and only while something runs (an idle worker's claims look
     for themselves, and cost no more).

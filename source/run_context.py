@@ -7,18 +7,19 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
 
+from headless.accounting import Seconds
 from headless.generation import CancelToken, GenerationResult, GenerationTask, ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
 from source.comfy.program import ComfyProgram
-from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, StoreError, TaskNotFound, Transient
+from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, OutOfMemory, StoreError, TaskNotFound, Transient
 from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
@@ -33,13 +34,16 @@ from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
 from source.storage import OnSent, Storage, sanitise_filename, task_name
 from source.store.base import TaskStore
-from source.store.types import Status, Task
+from source.store.types import Event, Status, Task
 from source.task_registry import Dependency, TaskRegistry
 from source.trail import Trail
 from Wan2GP.media.digest import FileDigests
+from Wan2GP.parameters import LEAST_MEMORY_PROFILE
 
 log = logging.getLogger(__name__)
 
+#: the timeline's entry of a run that is repeated in little memory
+OUT_OF_MEMORY = "out_of_memory"
 #: flags of a row that keep its scratch folder
 KEEPING = ("debug_mode_enabled", "skip_cleanup_enabled", "debug")
 
@@ -91,6 +95,9 @@ class RunContext:
         self.stage = Stage.BEFORE
         self._workplace = workplace
         self._token = token
+        self.spent: Seconds = {}  # of the GPU's time, by activity
+        self.ran_out = False  # of memory, once, and the run was repeated in little
+        self.last_try = False  # out of memory once more, and the task fails
         self._moved: tuple[str, int, int] | None = None
         self._generations = 0
         self._store_progress = ProgressReport(
@@ -100,9 +107,9 @@ class RunContext:
     @cached_property
     def trail(self) -> Trail:
         """The debug trail; its warnings are entries of the task's timeline."""
-        return Trail(self._remember)
+        return Trail(self.remember)
 
-    def _remember(self, name: str, detail: str) -> None:
+    def remember(self, name: str, detail: str) -> None:
         """An entry of the timeline. A database that is out of reach is no reason to stop: it is left out."""
         try:
             self._workplace.store.note(self.task.claim, name, detail)
@@ -234,7 +241,9 @@ class RunContext:
     def gpu_for_another(self) -> Iterator[None]:
         """The GPU for another program: inside the block our model is unloaded and nothing generates. Waits its turn."""
         self.report("queued")
-        with self._workplace.queue.lend(self.task.id, priority=self.task.priority, cancel=self._token):
+        with self._workplace.queue.lend(
+            self.task.id, priority=self.task.priority, cancel=self._token, spent=self.spent
+        ):
             self._reach(Stage.GENERATING)
             try:
                 yield
@@ -248,6 +257,12 @@ class RunContext:
     def wait(self, seconds: float) -> None:
         """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
         self._token.wait(seconds)
+
+    def entries(self, name: str) -> list[Event]:
+        """The timeline's entries of that name since the row was queued from outside: first, or for another try."""
+        events = persist(lambda: self._workplace.store.events(self.task.id), self._workplace.closing)
+        queued = max((index for index, event in enumerate(events) if event.name == "queued"), default=0)
+        return [event for event in events[queued:] if event.name == name]
 
     def keep(self, name: str, detail: str) -> None:
         """Make an entry of the task's timeline, which a later claim of it may read (`kept`)."""
@@ -283,9 +298,14 @@ class RunContext:
             lossless=lossless,
         )
         self._token.raise_if_cancelled()
+        if self.task.claim_number > 1 and self.entries(OUT_OF_MEMORY):
+            self.last_try = True
         self.stage = Stage.BEFORE
         news: SimpleQueue[Progress | None] = SimpleQueue()
-        future = self._workplace.queue.submit(task, on_progress=news.put, cancel=self._token)
+        future = self._workplace.queue.submit(
+            task, on_progress=news.put, cancel=self._token, spent=self.spent,
+            on_out_of_memory=partial(self._in_little_memory, task) if not self.last_try else None,
+        )  # fmt: skip
         future.add_done_callback(lambda _: news.put(None))
         while (progress := news.get()) is not None:
             if progress.phase in GENERATING and self.stage is Stage.BEFORE:
@@ -298,6 +318,14 @@ class RunContext:
         for name in result.beside:
             self._read_weights(name)
         return result
+
+    def _in_little_memory(self, task: GenerationTask, failure: OutOfMemory) -> GenerationTask:
+        """The same run, in as little memory as the engine can do with."""
+        self.ran_out = self.last_try = True
+        told = f"{failure}; once more at memory profile {LEAST_MEMORY_PROFILE}"
+        log.warning("%s", told)
+        self.remember(OUT_OF_MEMORY, told)
+        return replace(task, options=task.options.replace(override_profile=LEAST_MEMORY_PROFILE))
 
     def _with_pinned_seed(self, options: GenerationOptions) -> GenerationOptions:
         """A replay brings the seeds that were drawn; one that is given stays."""

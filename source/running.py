@@ -19,6 +19,7 @@ from source.checkpoints import Checkpoints
 from source.errors import (
     DamagedUpload,
     DeviceLost,
+    Hang,
     InvalidMedia,
     Outcome,
     StaleClaim,
@@ -27,6 +28,7 @@ from source.errors import (
     Verdict,
     verdict,
 )
+from source.ledger import ENDED, ended, lost_device
 from source.logs import redact, secret_values, task_context
 from source.outbox import Parcel, request_digest
 from source.reporting import LostClaim, cancelled_on_request, persist
@@ -34,10 +36,15 @@ from source.run_context import RunContext, Stage, Workplace
 from source.storage import Staged, publish_together
 from source.store.types import Status, Task
 from source.task_registry import Done, Spawned
+from Wan2GP.parameters import LEAST_MEMORY_PROFILE
 
 log = logging.getLogger(__name__)
 
 MAX_RETRY_DELAY_S = 3600.0
+#: the timeline's entry of an engine that stands still
+HANG = "hang"
+#: where result_data says what the task took of the GPU's time, and that it ran in little memory
+GPU_SECONDS, MEMORY_PROFILE = "gpu_seconds", "memory_profile"
 #: where result_data names the published poster
 THUMBNAIL = "thumbnail_url"
 #: where result_data lists all files of a task that makes several, the output first
@@ -100,6 +107,17 @@ class Run:
         """Somebody asked for cancellation."""
         self.token.cancel(cancelled_on_request())
 
+    def hang(self, reason: Hang) -> None:
+        """The engine stands still."""
+        log.error("task %s: %s", self.task.id, reason)
+        self.token.cancel(reason)
+        self._context.remember(HANG, str(reason))
+
+    def give_up(self) -> None:
+        """The engine does not heed the token: report the end in the place of the run, which never returns."""
+        with task_context(self.task.id):
+            self._end(self.token.reason)
+
     # ---- the work
 
     def _work(self) -> str:
@@ -144,7 +162,7 @@ class Run:
         """The result in the outbox, each file with the record of how it was made."""
         if done.output is not None:
             self._context.report("publishing")
-        done = self._with_poster(done)
+        done = self._with_account(self._with_poster(done))
         record = self._context.record() if done.output is not None else ""
         put = partial(self._workplace.outbox.put, self.task, request, done, record)
         parcel = persist(put, self._workplace.closing)
@@ -164,6 +182,14 @@ class Run:
         except InvalidMedia as error:
             log.warning("the result goes out without a poster: %s", error)
             return done
+
+    def _with_account(self, done: Done) -> Done:
+        """With what it took of the GPU's time, where it took any."""
+        spent = {activity: round(seconds, 3) for activity, seconds in self._context.spent.items()}
+        told: dict[str, Any] = {GPU_SECONDS: spent} if spent else {}
+        if self._context.ran_out:
+            told[MEMORY_PROFILE] = LEAST_MEMORY_PROFILE
+        return replace(done, result_data={**(done.result_data or {}), **told}) if told else done
 
     def _deliver(self, parcel: Parcel) -> str:
         """Send and complete; what did not arrive as it was sent is sent again. Returns how it ended, in words."""
@@ -222,6 +248,8 @@ class Run:
         if decided.error_class == "internal":
             message = f"internal error: {type(error).__name__}: {message}"
         self._log_end(decided, message, error)
+        if decided.outcome not in (Outcome.ABANDON, Outcome.RELEASE):
+            self._context.remember(ENDED, ended(decided.error_class, self._context.spent))
         try:
             self._write(lambda: self._report(decided, message))
         except StaleClaim:
@@ -231,7 +259,8 @@ class Run:
 
     def _decide(self, error: BaseException) -> Verdict:
         decided = verdict(error)
-        if decided.error_class == "out_of_memory" == self.task.error_class:
+        tried = self._context.last_try or self.task.error_class == "out_of_memory"
+        if decided.error_class == "out_of_memory" and tried:
             return Verdict(Outcome.FAIL, decided.error_class)
         return decided
 
@@ -243,10 +272,21 @@ class Run:
                 self._retry(decided, message)
             case Outcome.CANCEL:
                 self._store.cancelled(self.claim)
-            case Outcome.RELEASE | Outcome.EXIT:
+            case Outcome.RELEASE:
                 self._store.release(self.claim)
+            case Outcome.EXIT:
+                self._lose_device(message)
             case Outcome.ABANDON:
                 return
+
+    def _lose_device(self, message: str) -> None:
+        """Back into the queue as it was, unless it is this task that takes the device away from every worker."""
+        losses = sum(lost_device(entry) for entry in self._context.entries(ENDED))
+        if losses < self._workplace.settings.max_attempts:
+            self._store.release(self.claim)
+            return
+        message = f"the GPU was lost {losses} times while it ran this task; the last time: {message}"
+        self._store.fail(self.claim, message, error_class="poison")
 
     def _retry(self, decided: Verdict, message: str) -> None:
         delay_s = retry_delay_s(self._workplace.settings.retry_delay_s, self.task.attempts)

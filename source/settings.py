@@ -120,6 +120,15 @@ class Settings(BaseSettings):
     affinity_wait_s: float = Field(
         300, ge=0, le=2_592_000, description="seconds for which they may, or three times the longest measured load"
     )
+    hang_s: float = Field(
+        1800, gt=0, description="seconds without any sign of life after which an engine may be taken to hang"
+    )
+    hang_factor: float = Field(
+        10, ge=1, description="and how many times the longest silence of that model so far it takes for that"
+    )
+    hang_grace_s: float = Field(
+        60, ge=0, description="seconds that a hanging engine gets to stop before the worker ends itself (exit code 3)"
+    )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
     progress_interval_s: float | None = Field(
         None, ge=0, description="shortest time between two stored progress reports; default: 1, on Supabase 5"

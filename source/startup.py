@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from headless.accounting import in_words
 from headless.generation import Orchestrator
 from headless.model_management import HeadlessTaskQueue
 from headless.orchestrator import WanOrchestrator
@@ -142,7 +143,8 @@ def _run(settings: Settings, store: TaskStore, console: Console, until_idle: boo
         _stop_on_signals(worker)
         queue.start(settings.preload_model or None)
         code = worker.run(until_idle=until_idle)
-    patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop else UNHURRIED_S
+    log.info("the GPU's %s", in_words(queue.statistics().seconds))
+    patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop or code else UNHURRIED_S
     queue.stop(timeout_s=patience_s, reason=ShuttingDown())
     if worker.runs() or queue.alive:
         _leave_now(code)

@@ -44,14 +44,15 @@ class Floor:
 
     def __init__(
         self, folder: Path, engine: FakeOrchestrator | None = None, *,
-        open_it: Callable[[Settings], TaskStore] = open_store, **settings: Any,
+        open_it: Callable[[Settings], TaskStore] = open_store, clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
     ) -> None:  # fmt: skip
         self.settings: Settings = load_settings(
             db_file=folder / "tasks.db", main_output_dir=folder / "outputs", **(QUICK | settings)
         )
         self.engine = engine or FakeOrchestrator()
         self.store = open_it(self.settings)
-        self.queue = HeadlessTaskQueue(self.engine)
+        self.queue = HeadlessTaskQueue(self.engine, clock=clock)
         self.queue.start()
         self.registry = TaskRegistry()
         self.register("draw", draw, uses_gpu=True)

@@ -25,6 +25,8 @@ class Place:
     checkpoints: Path
     #: "cpu", "cuda" or "cuda:N"
     device: str
+    #: parts of a model visit the accelerator one at a time, also where they would fit together
+    low_memory: bool = False
 
 
 class Cancel:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from Wan2GP.engine.request import GenerationRequest
 
 #: what the call itself uses, whatever the model
-_USED_BY_THE_CALL = frozenset(
-    {"resolution", "video_length", "force_fps", "repeat_generation", "image_mode", "image_prompt_type"}
-)
+_USED_BY_THE_CALL = frozenset({
+    "resolution", "video_length", "force_fps", "repeat_generation", "image_mode", "image_prompt_type",
+    "override_profile",
+})  # fmt: skip
 
 #: what the call does to the frames of any model; an answer in words has none
 _DONE_TO_FRAMES = frozenset(SETTINGS)

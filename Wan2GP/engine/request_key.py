@@ -31,6 +31,9 @@ _MEDIA = frozenset(
     }
 )
 
+#: settings that say where the model lies while it computes, not what
+_PLACING = frozenset({"override_profile"})
+
 
 def request_key(request: GenerationRequest, form: int = 0) -> str:
     """A hash of the model, the seed, every setting, the content of all media, and the version of what computes.
@@ -44,7 +47,7 @@ def request_key(request: GenerationRequest, form: int = 0) -> str:
         "libraries": {name: version(name) for name in _LIBRARIES},
         "model": [request.definition.id, request.definition.model],
         "seed": request.seed,
-        "settings": {name: value for name, value in request.settings.items() if name not in _MEDIA},
+        "settings": {name: value for name, value in request.settings.items() if name not in _MEDIA | _PLACING},
         "pictures": [request.image_start, *request.image_ends, "references", *request.references],
         "guides": [request.video_source, control.video_guide, control.video_mask],
         "image_guides": [control.image_guide, control.image_mask],

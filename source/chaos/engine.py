@@ -41,9 +41,9 @@ class UnluckyEngine(FakeOrchestrator):
         self._trap = trap
         self._met = met
 
-    def load_model(self, model: str, on_progress: OnProgress) -> bool:
+    def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
         self._trap.passing("load")
-        return super().load_model(model, on_progress)
+        return super().load_model(model, on_progress, profile)
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
         prompt = task.options.prompt or ""

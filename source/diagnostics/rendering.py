@@ -62,6 +62,8 @@ def _parts(view: View, outputs: Sequence[str]) -> Iterator[RenderableType]:
     if view["error_message"]:
         yield Panel(Text(view["error_message"]), title="why", border_style="red", title_align="left")
     yield _timeline(view)
+    if view["claims"]:
+        yield _claims(view)
     if view["children"]:
         yield _children(view)
     lines = json.dumps(view["params"], indent=2, ensure_ascii=False).splitlines()
@@ -95,6 +97,15 @@ def _timeline(view: View) -> Table:
         number = event["claim_number"]
         cells = (event["at"], event["name"], "" if number is None else str(number), event["worker_id"], event["detail"])
         table.add_row(*(Text(cell or "") for cell in cells), style=EVENT_STYLES.get(event["name"]))
+    return table
+
+
+def _claims(view: View) -> Table:
+    table = Table("claim", "worker", "from", "to", "ended", "GPU s", title="claims", title_justify="left", box=None)
+    for line in view["claims"]:
+        spent = line["gpu_seconds"]
+        cells = (str(line["number"]), line["worker_id"], line["claimed_at"], line["ended_at"], line["end"])
+        table.add_row(*(Text(cell or "") for cell in cells), "" if spent is None else f"{spent:.1f}")
     return table
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from source.ledger import claim_lines
 from source.logs import redact_values
 from source.store.base import TaskStore
 from source.store.types import Event, Status, Task
@@ -24,9 +26,11 @@ _EVENT_KEYS = ("at", "name", "worker_id", "claim_number", "detail")
 
 
 def task_view(store: TaskStore, task_id: str) -> View:
-    """One task with its timeline and its children. Raises TaskNotFound."""
-    view = _picked(store.get(task_id), _TASK_KEYS)
-    view["timeline"] = [_picked(event, _EVENT_KEYS) for event in store.events(task_id)]
+    """One task with its timeline, how each claim of it ended, and its children. Raises TaskNotFound."""
+    task, events = store.get(task_id), store.events(task_id)
+    view = _picked(task, _TASK_KEYS)
+    view["timeline"] = [_picked(event, _EVENT_KEYS) for event in events]
+    view["claims"] = [asdict(line) for line in claim_lines(events, task.result_data)]
     view["children"] = [_picked(child, _CHILD_KEYS) for child in store.children(task_id)]
     return view
 

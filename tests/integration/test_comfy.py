@@ -60,7 +60,9 @@ def test_the_workflow_gets_the_uploaded_video_and_what_it_saves_is_published(
     assert prompt["prompt"]["1"]["inputs"]["video"] == upload["name"]
     assert upload["name"].endswith("_bbb_320x180_keyframes.mp4")
     assert same_media(floor.output(task), video)
-    assert row.result_data == {"prompt_id": prompt["prompt_id"]}
+    assert row.result_data is not None
+    assert row.result_data == {"prompt_id": prompt["prompt_id"], "gpu_seconds": row.result_data["gpu_seconds"]}
+    assert set(row.result_data["gpu_seconds"]) <= {"encode", "lent"}
     assert floor.leftovers() == []
 
 

@@ -28,6 +28,7 @@ from Wan2GP.errors import (
     UnknownModel,
 )
 from Wan2GP.media import write_image
+from Wan2GP.parameters import LOW_MEMORY_PROFILES
 
 
 class RecordingEngine:
@@ -36,6 +37,7 @@ class RecordingEngine:
     def __init__(self) -> None:
         self.wan_model: Any = None
         self.transformer_type = ""
+        self.low_memory = False
         self.settings: dict[str, Any] = {}
         self.runs: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
@@ -51,7 +53,7 @@ class RecordingEngine:
         self.checks.append(keywords)
         return ()
 
-    def load_models(self, model_type: str, *, report: Callable[[str, int, int], None]) -> None:
+    def load_models(self, model_type: str, override_profile: int, *, report: Callable[[str, int, int], None]) -> None:
         self.wan_model, self.transformer_type = None, ""
         if self.load_failure is not None:
             failure, self.load_failure = self.load_failure, None
@@ -59,6 +61,7 @@ class RecordingEngine:
         report("loading", 1, 2)
         self.loads.append(model_type)
         self.wan_model, self.transformer_type = SimpleNamespace(_interrupt=False), model_type
+        self.low_memory = override_profile in LOW_MEMORY_PROFILES
 
     def release_model(self) -> None:
         self.released += 1

@@ -38,14 +38,15 @@ def load_pipeline(cls: type[DiffusionPipeline], definition: ModelDefinition, pla
     transformers_logging.disable_progress_bar()
     pipeline = read_folder(definition, place, lambda folder: cls(**_parts(cls, folder, definition, place)))
     pipeline.set_progress_bar_config(disable=True)
-    put_on_device(pipeline, place.device)
+    put_on_device(pipeline, place)
     return pipeline
 
 
-def put_on_device(pipeline: Any, device: str) -> None:
+def put_on_device(pipeline: Any, place: Place) -> None:
     """All parts on the device where they fit, else one after the other by hooks."""
+    device = place.device
     modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    if device == "cpu" or fits(modules, device):
+    if device == "cpu" or (not place.low_memory and fits(modules, device)):
         pipeline.to(device)
     else:
         pipeline.enable_model_cpu_offload(device=device)

@@ -44,7 +44,7 @@ def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
         ) from error
     for part in parts.modules.values():
         part.eval().requires_grad_(False)
-    parts.place()
+    parts.place(low_memory=place.low_memory)
     return parts
 
 

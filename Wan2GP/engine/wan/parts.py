@@ -76,10 +76,11 @@ class WanParts:
         found: torch.dtype = self.transformer.dtype
         return found
 
-    def place(self) -> None:
-        """Put the modules on the device; where they do not fit together, keep them on the host until they are used."""
+    def place(self, *, low_memory: bool = False) -> None:
+        """Put the modules on the device; where they do not fit together, or with `low_memory`, keep them on the host
+        until they are used."""
         parts = list(self.modules.values())
-        self.offload = self.device.type != "cpu" and not fits(parts, str(self.device))
+        self.offload = self.device.type != "cpu" and (low_memory or not fits(parts, str(self.device)))
         if not self.offload:
             for part in parts:
                 part.to(self.device)

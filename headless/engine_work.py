@@ -1,0 +1,111 @@
+"""One generation on the thread that owns the accelerator: check, load, run the engine, look at its files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from headless.accounting import Activity, Listener
+from headless.books import Books
+from headless.generation import (
+    GenerationOutcome,
+    GenerationResult,
+    GenerationTask,
+    OnProgress,
+    Orchestrator,
+    Progress,
+)
+from headless.inputs import profile_of
+from headless.outputs import new_files, snapshot, still_image
+from headless.queued_run import QueuedRun, without_locals
+from Wan2GP.errors import OutOfMemory
+from Wan2GP.parameters import LOW_MEMORY_PROFILES
+
+logger = logging.getLogger(__name__)
+
+#: what is run instead of a task for which there was no memory
+OnOutOfMemory = Callable[[OutOfMemory], GenerationTask]
+
+
+def ignore(progress: Progress) -> None:
+    """Progress that nobody asked for."""
+
+
+class EngineWork:
+    """What one queue has its engine do. All of it happens on the queue's thread."""
+
+    def __init__(self, orchestrator: Orchestrator, books: Books, clock: Callable[[], float]) -> None:
+        self._orchestrator = orchestrator
+        self._books = books
+        self._account = books.account
+        self._clock = clock
+        self.listener = Listener(clock)
+        #: when the accelerator was last let go
+        self.free_since: float | None = None
+
+    def hear(self, on_progress: OnProgress, progress: Progress) -> None:
+        """Note where the run is, and tell whoever asked."""
+        self._account.hear(progress.phase)
+        self.listener.hear(progress.phase)
+        on_progress(progress)
+
+    def run(self, task: GenerationTask, instead: OnOutOfMemory | None, run: QueuedRun) -> GenerationResult:
+        """Run `task`; when memory runs out, release all of it and run what `instead` says, once."""
+        try:
+            return self._run_once(task, run)
+        except OutOfMemory as error:
+            failure = without_locals(error)
+        if instead is None or run.cancel.cancelled:
+            raise failure
+        self._orchestrator.unload_model()
+        return self._run_once(instead(failure), run)
+
+    def load(self, model: str, profile: int, report: OnProgress) -> tuple[bool, float]:
+        """Whether another model had to be loaded, or the same in another way, and the seconds that took."""
+        if self._orchestrator.current_model == model and profile not in LOW_MEMORY_PROFILES:
+            return False, 0.0
+        started = self._clock()
+        self._account.begin(Activity.LOAD)
+        report(Progress("loading", text=model))
+        switched = self._orchestrator.load_model(model, report, profile)
+        seconds = self._clock() - started
+        self._account.begin(Activity.ENCODE)
+        if switched:
+            self._books.loaded(model, seconds)
+            logger.info("model %s loaded in %.1f s", model, seconds)
+        return switched, seconds
+
+    def _run_once(self, task: GenerationTask, run: QueuedRun) -> GenerationResult:
+        self.listener.begin(task.id, task.model)
+        run.cancel.raise_if_cancelled()
+        self._orchestrator.check(task)
+        switched, load_seconds = self.load(task.model, profile_of(task), run.report_load)
+        run.cancel.raise_if_cancelled()
+        task.output_dir.mkdir(parents=True, exist_ok=True)
+        before = snapshot(task.output_dir)
+        outcome, seconds = self._generate(task, run, load_seconds)
+        files = new_files(outcome.files, task.output_dir, before)
+        if task.options.video_length == 1 and not self._orchestrator.describe(task.model).image_output:
+            files = tuple(still_image(file) for file in files)
+        return GenerationResult(
+            files=files,
+            model=task.model,
+            seconds=seconds,
+            load_seconds=load_seconds,
+            switched=switched,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            notes=outcome.notes,
+            **task.made_with(outcome),
+        )
+
+    def _generate(self, task: GenerationTask, run: QueuedRun, load_seconds: float) -> tuple[GenerationOutcome, float]:
+        """Run the engine; also the seconds it took. Books the gap since the engine was last at work."""
+        started = self._clock()
+        if self.free_since is not None and run.submitted_at <= self.free_since:
+            self._books.handed_off(started - self.free_since - load_seconds)
+        try:
+            outcome = self._orchestrator.generate(task, run.report, run.cancel)
+        finally:
+            self.free_since = self._clock()
+            self._account.begin(Activity.SAVE)
+        return outcome, self.free_since - started
