@@ -368,7 +368,8 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
         case 404 if fields.get("code") == "PT404":
             return TaskNotFound(f"{said} ({function})")
         case 404:
-            return StoreError(f"{function}: there is no such function: {said}; deploy supabase/functions")
+            told = f"{function}: there is no such function: {said}"
+            return StoreError(f"{told}; deploy supabase/functions, or mend SUPABASE_URL")
         case 424 if ours:
             return DamagedUpload(f"{function}: {said}")
         case 409 if ours:
@@ -376,7 +377,8 @@ def _refusal(function: str, response: requests.Response, value: Any, said: str) 
         case status if 300 <= status < 400:
             where = redact(response.headers.get("Location", "another address"))
             return StoreError(f"{function}: the address leads to {where}; set SUPABASE_URL to where it ends")
-    return StoreError(f"{function}: {said} (HTTP {response.status_code})")
+    hint = "" if ours else "; that is none of our functions: does SUPABASE_URL name the project?"
+    return StoreError(f"{function}: {said} (HTTP {response.status_code}){hint}")
 
 
 # ---- waits

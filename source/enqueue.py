@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from source.errors import InvalidInput
 from source.settings import Settings
-from source.store.opening import open_store
+from source.store.opening import open_watched
 from source.store.types import DEFAULT_PROJECT_ID, NewTask
 from source.task_registry import TaskRegistry, registry
 
@@ -54,7 +54,7 @@ def enqueue(
         priority=priority,
         project_id=project_id or DEFAULT_PROJECT_ID,
     )
-    with closing(open_store(settings)) as store:
+    with closing(open_watched(settings)) as store:
         return store.add(task)
 
 

@@ -93,7 +93,7 @@ def check_installation(store: SupabaseStore) -> None:
     if schema is not None and schema < needed:
         raise StoreError(
             f"the database is at migration {schema}, and this version needs {needed}; the Supabase CLI applies them: "
-            "supabase db push"
+            "supabase db push (on the local stack: python -m source.devstack up)"
         )
     log.info("Supabase: Postgres %s, migration %s", found.get("postgres"), schema or "not recorded")
 

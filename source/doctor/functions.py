@@ -156,7 +156,7 @@ def _cure(answer: Answer) -> str:
     if answer.status == 404:
         return f"deploy it: `supabase functions deploy {answer.function}`"
     if answer.status >= 500:
-        return f"look into the log and the secrets of {answer.function} (docs/supabase.md)"
+        return "look into the logs of these functions, and the secrets that are set for them (docs/supabase.md)"
     if answer.token == OWN and answer.status in REFUSED:
         return "give a token that is valid: SUPABASE_ACCESS_TOKEN"
     if answer.token == "garbage" and answer.status == 401:

@@ -14,7 +14,7 @@ from source.doctor.clocks import Clock, compared
 from source.doctor.functions import functions
 from source.doctor.rest import anonymous
 from source.doctor.storage import round_trip
-from source.edge_functions import EdgeFunctions, Token, TokenRefused, watched_patience
+from source.edge_functions import EdgeFunctions, FunctionFailed, Token, TokenRefused, watched_patience
 from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.settings import Settings
 from source.store.supabase import SupabaseStore
@@ -25,8 +25,15 @@ LOOKS = 3
 MAX_ROWS, MAX_PROJECTS = 200, 20
 #: longer than the door asks again
 PATIENT_S = 60.0
-TOKEN = "give a valid one by SUPABASE_ACCESS_TOKEN: the service key, a personal access token, or a user's JWT"
-PUSH = "`supabase db push` applies the migrations (docs/supabase.md); the log of task-store says more"
+TOKEN = "give the service key, a personal access token, or a user's JWT by SUPABASE_ACCESS_TOKEN"
+PUSH = (
+    "`supabase db push` applies the migrations, on the local stack `python -m source.devstack up` (docs/supabase.md); "
+    "the log of task-store says more"
+)
+DOWN = (
+    "look whether the database runs: in the project's dashboard, or by `python -m source.devstack status`; the log of "
+    "task-store says more"
+)
 
 Installation = Callable[[], Mapping[str, Any]]
 
@@ -43,7 +50,7 @@ def supabase_checks(settings: Settings, clock: Clock, opened: ExitStack) -> list
     return [
         Check("address", partial(address, door, settings), reach, PATIENT_S),
         Check("token", partial(whose_token, door), TOKEN, PATIENT_S, needs="address"),
-        Check("database", partial(database, installation), PUSH, PATIENT_S, needs="token"),
+        Check("database", partial(database, installation), DOWN, PATIENT_S, needs="token"),
         Check("clock", partial(clock_difference, store, settings, clock), timeout_s=PATIENT_S, needs="database"),
         Check("functions", lambda: functions(door, own, personal()), reach, 2 * PATIENT_S, needs="address"),
         Check("storage", partial(round_trip, door, settings), "", 2 * PATIENT_S, needs="token"),
@@ -73,7 +80,10 @@ def whose_token(door: EdgeFunctions) -> Finding:
 
 def database(installation: Installation) -> Finding:
     """Whether it has the migrations of this version. Raises StoreError when it does not answer."""
-    found = installation()
+    try:
+        found = installation()
+    except FunctionFailed as error:
+        return failed(str(error), PUSH)
     applied, ours = found.get("schema"), _newest_migration()
     told = f"Postgres {found.get('postgres')}, newest migration {applied or 'not written down'}"
     if applied is None:

@@ -21,10 +21,17 @@ def open_store(settings: Settings, logs: WorkerLogs | None = None) -> TaskStore:
     return SqliteStore(settings.db_file, max_attempts=settings.max_attempts)
 
 
-def open_existing(settings: Settings) -> TaskStore:
-    """As open_store, for somebody who looks: that never makes a file, and is not patient. Raises StoreError."""
+def open_watched(settings: Settings) -> TaskStore:
+    """As open_store, for somebody who waits before a screen: it is not patient. Raises StoreError."""
     if settings.db_type == "supabase":
         return SupabaseStore(EdgeFunctions.of(settings, watched_patience), max_attempts=settings.max_attempts)
+    return open_store(settings)
+
+
+def open_existing(settings: Settings) -> TaskStore:
+    """As open_watched, for somebody who only looks: that never makes a file. Raises StoreError."""
+    if settings.db_type == "supabase":
+        return open_watched(settings)
     hint = "name it with --db-file"
     if settings.supabase_url is not None:
         hint += f", or look into {settings.supabase_url} with --db-type supabase"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functions_site import functions_site
+from functions_site import Answer, functions_site
 from local_stack import LocalStack
 from local_stack import stack as stack
 
@@ -21,6 +21,7 @@ from source.doctor.clocks import Clock, machine_clock
 from source.doctor.functions import HARMLESS
 from source.doctor.rest import anonymous
 from source.doctor.supabase import supabase_checks
+from source.logs import redact
 from source.settings import Settings, load_settings
 
 CHECKS = ["address", "token", "database", "clock", "functions", "storage", "rls", "other people", "strangers"]
@@ -95,6 +96,7 @@ def test_a_wrong_token_and_a_wrong_address_are_told_apart(stack: LocalStack) -> 
     assert failures(found) == ["token", "functions"]
     assert "nobody has this access token" in found["token"].measured
     assert "SUPABASE_ACCESS_TOKEN" in found["token"].advice
+    assert redact(found["token"].advice) == found["token"].advice, "it is shown as it is"
     assert "our own token is refused (403)" in found["functions"].measured
     gone = looked(load_settings(db_type="supabase", supabase_url="http://127.0.0.1:9", supabase_access_token="x"))
     assert gone["address"].state is State.FAILED
@@ -107,6 +109,18 @@ def test_a_function_that_is_missing_is_named(stack: LocalStack) -> None:
     found = looked(settings_of(stack, stack.service_key, supabase_edge_create_task_url=nowhere), "functions")
     assert found["functions"].measured == "create-task: not there (404)"
     assert "supabase functions deploy create-task" in found["functions"].advice
+
+
+def test_a_database_that_does_not_answer_is_no_lack_of_migrations() -> None:
+    told = {"success": False, "error": "the database does not answer; try again"}
+    refusal = Answer(told, 503, {"Retry-After": "60"})
+    with functions_site() as site:
+        for name in HARMLESS:
+            site.answer(name, refusal)
+        found = looked(load_settings(db_type="supabase", supabase_url=site.url, supabase_access_token="x"), "functions")
+    assert "whether the database runs" in found["database"].advice
+    assert "migrations" not in found["database"].advice
+    assert found["functions"].advice.count("\n") == 0, "what is the same for all is said once"
 
 
 def test_a_function_that_lets_strangers_in_is_named(stack: LocalStack) -> None:
