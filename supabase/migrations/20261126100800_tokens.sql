@@ -41,10 +41,13 @@ begin
 end
 $$;
 
--- Whose token it is, or null. For Edge Functions, which ask as the service before they act as that person.
+-- Whose token it is, or null. For Edge Functions, which ask as the service before they act as that person. A busy token's
+-- row is written once a minute: its requests would wait for each other.
 create function public.user_of_token(p_token text) returns uuid
 language sql set search_path = ''
 as $$
     update public.user_api_tokens set last_used_at = now()
-    where token_hash = private.hash_of(p_token) returning user_id
+    where token_hash = private.hash_of(p_token)
+        and (last_used_at is null or last_used_at < now() - interval '1 minute');
+    select user_id from public.user_api_tokens where token_hash = private.hash_of(p_token)
 $$;

@@ -294,3 +294,24 @@ def test_a_token_is_kept_as_a_hash_and_names_its_owner(people: Database) -> None
         assert call(anna, "revoke_api_token", p_id=made["id"]) is True
     with people.acting("service_role") as service:
         assert call(service, "user_of_token", p_token=made["token"]) is None
+
+
+def test_a_busy_token_is_noted_once_a_minute(people: Database) -> None:
+    with people.acting("authenticated", ANNA) as anna:
+        made = call(anna, "create_api_token")
+    with people.acting("service_role") as service:
+
+        def used() -> list[Any]:
+            assert str(call(service, "user_of_token", p_token=made["token"])) == ANNA
+            question = "select last_used_at, now() - last_used_at < '30 s' from public.user_api_tokens where id = %s"
+            return service.execute(question, (made["id"],)).fetchall()
+
+        first = used()
+        assert first[0][1]
+        # nobody waits for whoever uses it too
+        with people.acting() as other, other.transaction():
+            other.execute("select from public.user_api_tokens for update")
+            service.execute("set statement_timeout = '2s'")
+            assert used()[0][0] == first[0][0]
+        service.execute("update public.user_api_tokens set last_used_at = now() - interval '2 minutes'")
+        assert used()[0][1]

@@ -2,7 +2,9 @@
 
 import { handler as complete } from "../complete-task/handler.ts";
 import { handler as downloadUrl } from "../generate-download-url/handler.ts";
+import { handler as taskOutput } from "../get-task-output/handler.ts";
 import { handler as uploadUrl } from "../generate-upload-url/handler.ts";
+import { handler as updateStatus } from "../update-task-status/handler.ts";
 import * as storage from "../_shared/storage.ts";
 import { assertEquals } from "./asserting.ts";
 import { about, bytes, onDisk, place, upload } from "./bucket.ts";
@@ -10,6 +12,7 @@ import {
   type Claim,
   claimed,
   claimedAnew,
+  claimedByOlder,
   type Person,
   person,
   post,
@@ -310,6 +313,31 @@ tested("a private bucket hands out signed addresses, while rows keep the public 
     assertEquals(Date.parse(body.expires_at) > Date.now(), true);
     const done = await post(complete, { ...claim, output_location: public_url });
     assertEquals([done.status, done.body.output_location], [200, public_url]);
+  } finally {
+    Deno.env.set("STORAGE_PUBLIC", "true");
+    storage.reopen();
+  }
+});
+
+tested("a row that names somebody else's file opens no private bucket", async () => {
+  const [anna, ben] = [await person(), await person()];
+  const claim = await claimed(anna);
+  const { public_url } = await delivered(claim);
+  assertEquals((await post(complete, { ...claim, output_location: public_url })).status, 200);
+  const his = await claimedByOlder(ben);
+  const change = { task_id: his, status: "Complete", output_location: public_url };
+  assertEquals((await post(updateStatus, change, ben.token)).status, 200);
+  Deno.env.set("STORAGE_PUBLIC", "false");
+  storage.reopen();
+  try {
+    for (const token of [ben.token, SERVICE_KEY]) {
+      const { status, body } = await post(taskOutput, { task_id: his }, token);
+      assertEquals([status, body.output_location, body.download_url], [200, public_url, null]);
+    }
+    for (const token of [anna.token, SERVICE_KEY]) {
+      const { body } = await post(taskOutput, { task_id: claim.task_id }, token);
+      assertEquals(await (await fetch(body.download_url)).bytes(), VIDEO);
+    }
   } finally {
     Deno.env.set("STORAGE_PUBLIC", "true");
     storage.reopen();
