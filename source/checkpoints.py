@@ -51,14 +51,18 @@ class Checkpoints:
             shutil.rmtree(own, ignore_errors=True)
 
     def sweep(self, store: TaskStore) -> None:
-        """Forget what belongs to tasks that ended elsewhere, and what is older than `checkpoint_days`.
+        """Forget what is `useless`. Raises StoreError."""
+        for own in self.useless(store):
+            log.info("what an interrupted task kept in %s is removed", own)
+            shutil.rmtree(own, ignore_errors=True)
+
+    def useless(self, store: TaskStore) -> list[Path]:
+        """What belongs to tasks that ended elsewhere, and what is older than `checkpoint_days`.
 
         A task that this database does not know may be another database's, so only its age counts. Raises StoreError.
         """
-        for own in self._root.iterdir() if self._root.is_dir() else ():
-            if self._outdated(own) or self._ended(own, store):
-                log.info("what an interrupted task kept in %s is removed", own)
-                shutil.rmtree(own, ignore_errors=True)
+        kept = list(self._root.iterdir()) if self._root.is_dir() else []
+        return [own for own in kept if self._outdated(own) or self._ended(own, store)]
 
     def _outdated(self, own: Path) -> bool:
         """What changes while it is looked at is at work."""

@@ -16,14 +16,17 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from headless.generation import ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.comfy.program import ComfyProgram
+from source.disk import Disk, Room
 from source.errors import Outcome, ShuttingDown, StoreError
 from source.hangs import Hangs
-from source.leases import Changes, Leases
+from source.leases import ACTIVE, Changes, Leases
+from source.leftovers import Leftovers
 from source.loras import LoRAStore
 from source.outbox import Outbox
 from source.provenance.weights import WeightDigests
@@ -45,6 +48,8 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
 #: what runs that were asked to stop get at least, and how long their rows are then put back
 MIN_STOPPING_S = 2.0
+#: what the worker's row says while it claims nothing for want of room
+LOW_DISK = "low_disk"
 #: loads that the rows of another model are made to wait for, at least
 LOADS_WAITED = 3
 #: time between two looks for undelivered results that nobody wants any more
@@ -72,16 +77,18 @@ class Worker:
         self, settings: Settings, store: TaskStore, queue: HeadlessTaskQueue, *, registry: TaskRegistry,
         describe: Callable[[str], ModelInfo], options_class: type[GenerationOptions] = GenerationOptions,
         worker_id: str | None = None, watch: Watch = _nobody, weights: Callable[[str], Sequence[Path]] = _no_files,
-        storage: Storage | None = None,
+        storage: Storage | None = None, disk: Disk | None = None,
     ) -> None:  # fmt: skip
         self.worker_id = worker_id or new_worker_id(settings.worker)
         self._settings = settings
         self._store = store
         self._queue = queue
+        disk = disk or Disk(settings)
+        self._room = Room(disk, self._make_room)
         self._workplace = Workplace(
             settings, store, queue, registry, describe, options_class,
             storage or LocalStorage(settings), Outbox(settings), LoRAStore(settings), ComfyProgram(settings), watch,
-            self._moved, weights, WeightDigests(settings.ckpts),
+            self._moved, weights, WeightDigests(settings.ckpts), disk,
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         self._lock = threading.Lock()
@@ -107,8 +114,9 @@ class Worker:
         """Work. Returns the exit code: 0 when stopped or idle, 3 when the GPU was lost or its engine hangs."""
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
         leases = Leases(
-            self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts
-        )
+            self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts,
+            lambda: LOW_DISK if self._room.shortage else ACTIVE,
+        )  # fmt: skip
         hangs = Hangs(self._queue, self._settings, self.runs, self._lose_device)
         with leases, Changes(self._store, self.runs, self._wake, leases.beat), hangs:
             for carrier in self._carriers:
@@ -156,6 +164,8 @@ class Worker:
 
     def _claim(self) -> int:
         """Fill the free slots, generations one at a time. Returns how many tasks were started."""
+        if not self._room():
+            return 0
         started = 0
         while free := self._free_slots():
             only = None if self._wants_generation() else self._without_gpu
@@ -239,6 +249,13 @@ class Worker:
             self._swept_at = now
             self._workplace.outbox.sweep(self._store)
 
+    def _make_room(self) -> None:
+        """A disk is short: remove what nobody needs."""
+        try:
+            Leftovers(self._settings, self._store).clean()
+        except StoreError as error:
+            log.debug("what nobody needs is not known: %s", error)
+
     def _moved(self) -> None:
         """A run came, went, or reached another stage."""
         with self._lock:
@@ -250,9 +267,10 @@ class Worker:
         self._device_lost = True
         self._wake()
 
-    def _facts(self) -> dict[str, dict[str, float]]:
+    def _facts(self) -> dict[str, Any]:
         seconds = self._queue.statistics().seconds
-        return {"gpu_seconds": {activity: round(spent, 3) for activity, spent in seconds.items()}}
+        spent = {activity: round(spent, 3) for activity, spent in seconds.items()}
+        return {"gpu_seconds": spent, LOW_DISK: str(self._room.shortage or "")}
 
     def _wake(self) -> None:
         self._inbox.put(None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,6 +47,7 @@ __all__ = [
     "Unsupported",
     "Verdict",
     "WanError",
+    "disk_full",
     "verdict",
 ]
 
@@ -137,11 +140,32 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (OSError, Verdict(Outcome.RETRY, "io")),
     (EngineError, Verdict(Outcome.RETRY, "engine")),
 )
+_UNFORESEEN = Verdict(Outcome.FAIL, "internal")
+
+
+#: of a task for which the disk had no room
+DISK_FULL = "disk_full"
+#: errors of a write for which there is no room, and how programs word them
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_ROOM_IN_WORDS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
 
 
 def verdict(error: BaseException) -> Verdict:
     """What `error` means for the task it ended. An error that nobody foresaw is a bug: the task fails, unretried."""
-    for kind, decided in _VERDICTS:
-        if isinstance(error, kind):
-            return decided
-    return Verdict(Outcome.FAIL, "internal")
+    decided = next((decided for kind, decided in _VERDICTS if isinstance(error, kind)), _UNFORESEEN)
+    if decided.outcome in (Outcome.FAIL, Outcome.RETRY) and disk_full(error):
+        return Verdict(Outcome.RETRY, DISK_FULL)
+    return decided
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether the error comes of a disk without room: itself, or what it was raised for."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        if any(words in str(error) for words in _NO_ROOM_IN_WORDS):  # ffmpeg's, Rust's, SQLite's
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 Runs = Callable[[], list[Run]]
 
+#: what a worker's row says while it works
+ACTIVE = "active"
+
 #: the wait before a failed heartbeat is repeated
 RETRY_S = 1.0
 #: how long one look for changes lasts, and so how long leaving takes at most
@@ -58,9 +61,9 @@ class Leases(Watchful):
 
     def __init__(
         self, store: TaskStore, worker_id: str, settings: Settings, runs: Runs, loaded_model: Callable[[], str | None],
-        facts: Callable[[], Mapping[str, Any]] = dict,
+        facts: Callable[[], Mapping[str, Any]] = dict, status: Callable[[], str] = lambda: ACTIVE,
     ) -> None:  # fmt: skip
-        """`facts`: what whoever looks at the worker is told beside its model."""
+        """`facts` and `status`: what whoever looks at the worker is told beside its model."""
         super().__init__()
         self._store = store
         self._worker_id = worker_id
@@ -68,6 +71,7 @@ class Leases(Watchful):
         self._runs = runs
         self._loaded_model = loaded_model
         self._facts = facts
+        self._status = status
         self._reached_at = time.monotonic()
 
     def _main(self) -> None:
@@ -103,6 +107,7 @@ class Leases(Watchful):
             [run.claim for run in runs.values()],
             lease_s=self._settings.lease_s,
             current_model=self._loaded_model(),
+            status=self._status(),
             metadata=_device_facts() | dict(self._facts()),
         )
         self._reached_at = time.monotonic()

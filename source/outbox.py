@@ -148,12 +148,18 @@ class Outbox:
 
     def sweep(self, store: TaskStore) -> None:
         """Forget what belongs to rows that ended elsewhere, and what is older than `outbox_days`. Raises StoreError."""
-        for folder in (*self._parcels(), *self._root.glob(".*")):
-            manifest = self._read(folder)
-            known = manifest is not None and manifest.database == self._database
-            if self._outdated(folder) or (known and manifest is not None and _at_its_end(manifest.task_id, store)):
-                log.info("the undelivered result in %s is of no use any more; it is removed", folder)
-                shutil.rmtree(folder, ignore_errors=True)
+        outdated = [folder for folder in (*self._parcels(), *self._root.glob(".*")) if self._outdated(folder)]
+        for folder in dict.fromkeys((*outdated, *self.unwanted(store))):
+            log.info("the undelivered result in %s is of no use any more; it is removed", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def unwanted(self, store: TaskStore) -> list[Path]:
+        """The parcels of rows that ended elsewhere. Raises StoreError."""
+        return [folder for folder in self._parcels() if self._ended(folder, store)]
+
+    def _ended(self, folder: Path, store: TaskStore) -> bool:
+        manifest = self._read(folder)
+        return manifest is not None and manifest.database == self._database and _at_its_end(manifest.task_id, store)
 
     # ---- parcels as folders
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -13,7 +12,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_e
 from tenacity.stop import stop_when_event_set
 
 from headless.generation import CancelToken, Progress
-from source.errors import GenerationCancelled, RefusedWrite, StaleClaim, StorageUnavailable, StoreError, TaskNotFound
+from source.errors import (
+    NO_ROOM,
+    GenerationCancelled,
+    RefusedWrite,
+    StaleClaim,
+    StorageUnavailable,
+    StoreError,
+    TaskNotFound,
+)
 from source.store.base import TaskStore
 from source.store.types import Claim
 
@@ -23,7 +30,6 @@ Answer = TypeVar("Answer")
 
 #: phases in which the engine, or another program for it ("generating"), makes something: what is billed
 GENERATING = frozenset({"encoding", "denoising", "decoding", "saving", "generating"})
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: phases that leave no entry in the timeline
 UNRECORDED = GENERATING | {"queued"}
 
@@ -54,7 +60,7 @@ def persist(ask: Callable[[], Answer], closing: threading.Event) -> Answer:
 
 def _passes(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno in _DISK_FULL
+        return error.errno in NO_ROOM
     return isinstance(error, StoreError) and not isinstance(error, StaleClaim | TaskNotFound | RefusedWrite)
 
 

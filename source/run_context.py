@@ -19,13 +19,14 @@ from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from source.checkpoints import Checkpoints
 from source.comfy.program import ComfyProgram
+from source.disk import Disk
 from source.errors import InvalidInput, InvalidMedia, ModelUnavailable, OutOfMemory, StoreError, TaskNotFound, Transient
+from source.leftovers import keeps_intermediates
 from source.logs import secret_values
 from source.loras import LoRAStore, TaskLoRAs
 from source.media.fetch import MediaFetcher
 from source.media.places import Folders
 from source.outbox import Outbox
-from source.params.base import levels
 from source.provenance.ingredients import Ingredients
 from source.provenance.record import FileNote, as_text
 from source.provenance.recording import Lineage, lineage_of, pinned_seed, record
@@ -44,9 +45,6 @@ log = logging.getLogger(__name__)
 
 #: the timeline's entry of a run that is repeated in little memory
 OUT_OF_MEMORY = "out_of_memory"
-#: flags of a row that keep its scratch folder
-KEEPING = ("debug_mode_enabled", "skip_cleanup_enabled", "debug")
-
 #: told of every progress of a task, and of its end (None)
 Watch = Callable[[Task, Progress | None], None]
 
@@ -71,6 +69,7 @@ class Workplace:
     #: the local files that a model is loaded from
     weights: Callable[[str], Sequence[Path]]
     weight_digests: WeightDigests
+    disk: Disk
     digests: FileDigests = field(default_factory=FileDigests)
     #: files that tasks were given, by path or address
     seen: dict[str, FileNote] = field(default_factory=dict)
@@ -119,8 +118,7 @@ class RunContext:
     @cached_property
     def keeps_intermediates(self) -> bool:
         """Whether the scratch folder stays when the claim ends: a setting of the worker, or a flag of the row."""
-        asked = (values.get(name) for _, values in levels(self.task.params) for name in KEEPING)
-        return self.settings.keep_scratch or any(value in (True, 1, "true") for value in asked)
+        return keeps_intermediates(self.settings, self.task.params)
 
     @cached_property
     def scratch(self) -> Path:

@@ -16,7 +16,9 @@ from typing import Any
 
 from headless.generation import CancelToken
 from source.checkpoints import Checkpoints
+from source.disk import size_of
 from source.errors import (
+    DISK_FULL,
     DamagedUpload,
     DeviceLost,
     Hang,
@@ -31,7 +33,7 @@ from source.errors import (
 from source.ledger import ENDED, ended, lost_device
 from source.logs import redact, secret_values, task_context
 from source.outbox import Parcel, request_digest
-from source.reporting import LostClaim, cancelled_on_request, persist
+from source.reporting import Answer, LostClaim, cancelled_on_request, persist
 from source.run_context import RunContext, Stage, Workplace
 from source.storage import Staged, publish_together
 from source.store.types import Status, Task
@@ -45,6 +47,8 @@ MAX_RETRY_DELAY_S = 3600.0
 HANG = "hang"
 #: where result_data says what the task took of the GPU's time, and that it ran in little memory
 GPU_SECONDS, MEMORY_PROFILE = "gpu_seconds", "memory_profile"
+#: so many times longer is waited before a task is tried again for which the disk had no room
+DISK_PATIENCE = 6
 #: where result_data names the published poster
 THUMBNAIL = "thumbnail_url"
 #: where result_data lists all files of a task that makes several, the output first
@@ -165,7 +169,7 @@ class Run:
         done = self._with_account(self._with_poster(done))
         record = self._context.record() if done.output is not None else ""
         put = partial(self._workplace.outbox.put, self.task, request, done, record)
-        parcel = persist(put, self._workplace.closing)
+        parcel = persist(self._unless_stopped(put), self._workplace.closing)
         if not self._context.keeps_intermediates:
             self._context.drop(path for path in (done.output, *done.extra, done.poster) if path is not None)
         return parcel
@@ -225,9 +229,18 @@ class Run:
         """Where it will be published; what is not published when `staging` ends is dropped."""
         sent = self._context.sending(path.name)
         stage = partial(self._workplace.storage.stage, self.task, path, on_sent=sent)
-        staged = persist(stage, self._workplace.closing)
+        staged = persist(self._unless_stopped(stage), self._workplace.closing)
         staging.callback(staged.discard)
         return staged
+
+    def _unless_stopped(self, ask: Callable[[], Answer]) -> Callable[[], Answer]:
+        """`ask`, unless this run is to stop: what is tried again for long must hear of a cancel."""
+
+        def asked() -> Answer:
+            self.token.raise_if_cancelled()
+            return ask()
+
+        return asked
 
     def _write(self, write: Callable[[], object]) -> None:
         """The write that ends the run."""
@@ -245,6 +258,9 @@ class Run:
         decided = self._decide(error)
         self.outcome = decided.outcome
         message = redact(str(error) or type(error).__name__, secret_values(self._workplace.settings))
+        if decided.error_class == DISK_FULL:
+            message = self._workplace.disk.explained(error, message)
+            self._context.remember(DISK_FULL, message)
         if decided.error_class == "internal":
             message = f"internal error: {type(error).__name__}: {message}"
         self._log_end(decided, message, error)
@@ -259,10 +275,18 @@ class Run:
 
     def _decide(self, error: BaseException) -> Verdict:
         decided = verdict(error)
+        if decided.error_class == DISK_FULL and self._disk_is_short():
+            return Verdict(Outcome.RELEASE, DISK_FULL)
         tried = self._context.last_try or self.task.error_class == "out_of_memory"
         if decided.error_class == "out_of_memory" and tried:
             return Verdict(Outcome.FAIL, decided.error_class)
         return decided
+
+    def _disk_is_short(self) -> bool:
+        """Whether there is too little room even without what this run made: it is not the task's fault, and nothing is
+        claimed here until there is more."""
+        made = size_of(self._context.scratch) if "scratch" in vars(self._context) else 0
+        return self._workplace.disk.shortage(given_back=made) is not None
 
     def _report(self, decided: Verdict, message: str) -> None:
         match decided.outcome:
@@ -289,7 +313,10 @@ class Run:
         self._store.fail(self.claim, message, error_class="poison")
 
     def _retry(self, decided: Verdict, message: str) -> None:
-        delay_s = retry_delay_s(self._workplace.settings.retry_delay_s, self.task.attempts)
+        first_s = self._workplace.settings.retry_delay_s
+        if decided.error_class == DISK_FULL:
+            first_s *= DISK_PATIENCE
+        delay_s = retry_delay_s(first_s, self.task.attempts)
         status = self._store.retry_later(self.claim, message, error_class=decided.error_class, delay_s=delay_s)
         if status is Status.QUEUED:
             log.info("attempt %d failed; it is tried again in %.0f s", self.task.attempts + 1, delay_s)

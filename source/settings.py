@@ -147,6 +147,16 @@ class Settings(BaseSettings):
         2, ge=0, description="delivered files that a worker on Supabase keeps for tasks that go on from them"
     )
 
+    min_free_gb: float = Field(
+        1, ge=0, description="no task is claimed while less is free on the disk of scratch or results; 0 never looks"
+    )
+    scratch_quota_gb: float = Field(
+        0, ge=0, description="no task is claimed while the scratch space holds more; 0: no limit"
+    )
+    outbox_quota_gb: float = Field(
+        0, ge=0, description="no task is claimed while undelivered results take more; 0: no limit"
+    )
+
     wan_dir: Path | None = Field(None, description="an upstream Wan2GP checkout")
     ckpts: Path = Field(
         Path("ckpts"), description="folder of model weights", validation_alias=AliasChoices("ckpts", "WAN2GP_CACHE")

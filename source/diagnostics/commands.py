@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from source.command_line import CommandParser
+from source.diagnostics.disk_use import disk_view, rendered_disk
 from source.diagnostics.interventions import INTERVENTIONS, Confirm, add_interventions, intervene
 from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
@@ -52,6 +53,11 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
     tasks.add_argument("--type", dest="task_type", metavar="T", help="tasks of this type alone")
     tasks.add_argument("--limit", type=int, default=50, metavar="N", help="at most this many (default: 50)")
     commands.add_parser("workers", parents=[shared], help="the workers, and which of them are alive")
+    disk = commands.add_parser("disk", parents=[shared], help="what lies on this machine's disks, and whose it is")
+    disk.add_argument("--clean", action="store_true", help="remove what nobody needs any more")
+    disk.add_argument(
+        "--main-output-dir", type=Path, metavar="DIR", help="the worker's scratch space (default: MAIN_OUTPUT_DIR)"
+    )
     doctor = commands.add_parser(
         "doctor", parents=[shared], help="check this installation (exit code 1: something failed)"
     )
@@ -108,6 +114,9 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
         case "workers":
             workers = workers_view(store.workers(), store.now())
             return workers, rendered_workers(workers)
+        case "disk":
+            used = disk_view(store, _with_scratch(settings, given.main_output_dir), clean=given.clean)
+            return used, rendered_disk(used)
         case "visualize":
             made = visualize_travel(store, settings, given.id, given.output, given.layout)
             return made, f"{made['output']}  {made['num_frames']} frames"
@@ -117,3 +126,7 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
                 dry_run=given.dry_run,
             )  # fmt: skip
             return queued, rendered_replay(queued)
+
+
+def _with_scratch(settings: Settings, folder: Path | None) -> Settings:
+    return settings if folder is None else settings.model_copy(update={"main_output_dir": folder})

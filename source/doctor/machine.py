@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from source.comfy.api import ComfyApi
 from source.comfy.program import ComfyProgram
+from source.disk import existing, free_bytes
 from source.doctor.checks import Check, Finding, doubtful, failed, well
 from source.errors import ProgramUnavailable
 from source.settings import Settings, child_environment
@@ -122,14 +122,14 @@ def disk(settings: Settings, *, scarce_bytes: int = SCARCE_BYTES, least_bytes: i
     """Free space of the folders that a worker writes into, each of which a file is written into to see."""
     lines, least = [], None
     for name, folder in _written(settings):
-        place = _existing(folder)
+        place = existing(folder)
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(bytes(1 << 16))
-        free = shutil.disk_usage(place).free
+        free = free_bytes(place)
         least = free if least is None else min(least, free)
         lines.append(f"{name} {folder}: {_gb(free)} free")
     # Weights may lie on a disk that is only read, and full.
-    lines.append(f"weights {settings.ckpts}: {_gb(shutil.disk_usage(_existing(settings.ckpts)).free)} free")
+    lines.append(f"weights {settings.ckpts}: {_gb(free_bytes(settings.ckpts))} free")
     told = "\n".join(lines)
     cure = "free some space, or move the folder by its setting (docs/settings.md)"
     if least is not None and least < least_bytes:
@@ -142,11 +142,6 @@ def _written(settings: Settings) -> Iterator[tuple[str, Path]]:
     if settings.db_type == "sqlite":
         yield "results", settings.public_dir
     yield "LoRAs", settings.loras_dir
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or what of its path exists: it is made when it is needed."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _gb(size: int) -> str:
