@@ -214,6 +214,8 @@ class Worker:
         carriers = sum(carrier.is_alive() for carrier in self._carriers)
         if not carriers:
             raise RuntimeError("no thread is left that could carry a task; the log says why they died")
+        if any(run.outcome is Outcome.EXIT for run in self.runs()):
+            return 0  # its row is being put back, and this process must not be the one that takes it again
         return max(carriers - len(self.runs()), 0)
 
     def _start(self, task: Task) -> None:

@@ -114,7 +114,8 @@ def _all(each: Iterator[Iterator[str]]) -> tuple[str, ...]:
 def _stories(asked: Asked, found: Found, history: Sequence[Record]) -> list[Story]:
     records: dict[str, list[Record]] = {}
     for record in history:
-        records.setdefault(record.task, []).append(record)
+        if record.task:  # some misfortunes are nobody's
+            records.setdefault(record.task, []).append(record)
     ids = sorted(asked.accepted | set(found.rows) | set(records))
     return [Story(task, found.rows.get(task), found.timelines.get(task, ()), records.get(task, [])) for task in ids]
 

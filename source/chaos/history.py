@@ -30,7 +30,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    #: claim, start, step, upload, fan_out, complete, fail, retry, release, cancelled, lost, misfortune
+    #: up (of a process), claim, start, step, upload, fan_out, complete, fail, retry, release, cancelled, lost, misfortune
     name: str
     task: str
     claim: int

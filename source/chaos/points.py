@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
@@ -36,6 +37,8 @@ class Trap:
 
     def __init__(self, point: str = "", passing: int = 0, action: str = "") -> None:
         self.point, self._passing, self._action = point, passing, action
+        #: told before it springs
+        self.told: Callable[[str], None] = lambda point: None
         self._passed: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -66,6 +69,7 @@ class Trap:
             caught = self._passed[point] == self._passing
         if not caught:
             return
+        self.told(f"trap {point}:{self._passing}:{self._action}")
         if self._action == "lose":
             raise NoAnswer(f"the answer got lost at {point}")
         os.kill(os.getpid(), signal.SIGKILL if self._action == "kill" else signal.SIGSTOP)

@@ -24,7 +24,7 @@ class ClipParams(TaskParams):
     """A run of the fake."""
 
     misfortune: str = Field("", description="one of source.chaos.engine.MISFORTUNES")
-    times: int = Field(1, ge=1, description="attempts that meet it")
+    times: int = Field(1, ge=1, description="claims that meet it")
 
 
 class ParentParams(TaskParams):
@@ -34,8 +34,8 @@ class ParentParams(TaskParams):
 
 
 def clip(params: ClipParams, context: TaskContext) -> Done:
-    """Generate; the first attempts may be told to go wrong."""
-    unlucky = params.misfortune and context.task.attempts < params.times
+    """Generate; the first claims may be told to go wrong."""
+    unlucky = params.misfortune and context.task.claim_number <= params.times
     prompt = f"{MISFORTUNE}{params.misfortune}" if unlucky else f"task {context.task.id}"
     options = GenerationOptions(prompt=prompt, video_length=FRAMES, seed=context.task.claim_number)
     return Done(context.generate(params.model or MODELS[0], options).output)

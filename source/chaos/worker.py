@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -53,7 +54,10 @@ def _equipment(settings: ChaosSettings, spoil: Callable[[TaskStore], TaskStore] 
     def met(task_id: str, misfortune: str) -> None:
         history.note("misfortune", task_id, 0, settings.worker or "", detail=misfortune)
 
+    trap.told = partial(met, "")
+
     def watching(store: TaskStore, storage: Storage) -> tuple[TaskStore, Storage]:
+        history.note("up", "", 0, settings.worker or "")
         return witnessed(spoil(store) if spoil else store, storage, history, trap, names)
 
     engine = UnluckyEngine(trap, met, steps=settings.chaos_steps, step_s=settings.chaos_step_s)

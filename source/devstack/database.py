@@ -108,6 +108,15 @@ def add_person(uri: str, name: str) -> Person:
     return Person(user_id=user_id, project_id=project_id, access_token=token)
 
 
+def end_connections(uri: str, role: str) -> int:
+    """End the connections of a role, whatever they are doing; returns how many. `uri`: a superuser's."""
+    with _connected(uri) as superuser:
+        ended = superuser.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (role,)
+        ).fetchall()
+    return len(ended)
+
+
 def _connected(uri: str) -> psycopg.Connection[tuple[Any, ...]]:
     """Closed at the end of the `with` block."""
     import psycopg

@@ -1,0 +1,163 @@
+"""The worker processes: started, killed, stopped and let go on, and started again when they are gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from source.settings import child_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "source.chaos.worker")
+#: how long a process gets until it has done something, and how long an older one goes on beside its twin
+READY_S, TWIN_S = 30.0, 2.0
+#: how long all of them get to leave at the end
+LEAVE_S = 60.0
+
+
+@dataclass
+class _Process:
+    """One process, and what it wrote so far."""
+
+    popen: subprocess.Popen[bytes]
+    worker: int
+    history: Path
+    #: stands still since then; None: it does not, as far as we know
+    stopped_at: float | None = None
+    #: to be killed then
+    ends_at: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self.popen.send_signal(number)
+
+
+class Crew:
+    """Workers 0 to `size` - 1, each of a name of its own; `folder` gets their histories and logs.
+
+    trap: what the n-th process of a worker is told. still_s: how long a process that stands still is left so.
+    """
+
+    def __init__(
+        self, folder: Path, size: int, environment: Mapping[str, str], trap: Callable[[int, int], str], still_s: float,
+        command: Sequence[str] = COMMAND,
+    ) -> None:  # fmt: skip
+        self.histories = folder / "histories"
+        self.histories.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._environment = dict(environment)
+        self._trap = trap
+        self._still_s = still_s
+        self._command = list(command)
+        self.size = size
+        self._starts = [0] * size
+        self._leaving = False
+        self._current = [self._started(worker) for worker in range(size)]
+        self._beside: list[_Process] = []
+
+    @property
+    def starts(self) -> int:
+        """Processes so far."""
+        return sum(self._starts)
+
+    def tend(self) -> None:
+        """Start those that are gone, let those go on that stood still for long enough, end what is to end."""
+        now = time.monotonic()
+        for process in [*self._current, *self._beside]:
+            if process.ends_at is not None and now >= process.ends_at:
+                process.signal(signal.SIGKILL)
+            self._wake(process, now)
+        self._beside = [process for process in self._beside if process.alive]
+        if not self._leaving:
+            for worker, process in enumerate(self._current):
+                if not process.alive:
+                    self._current[worker] = self._started(worker)
+
+    def ready(self, worker: int) -> bool:
+        """Whether its process has done something since it started."""
+        history = self._current[worker].history
+        return self._current[worker].alive and history.is_file() and history.stat().st_size > 0
+
+    def kill(self, worker: int) -> None:
+        """SIGKILL."""
+        self._current[worker].signal(signal.SIGKILL)
+
+    def terminate(self, worker: int) -> None:
+        """SIGTERM: it puts back what it has and leaves."""
+        self._current[worker].signal(signal.SIGTERM)
+
+    def stand_still(self, worker: int) -> None:
+        """SIGSTOP; SIGCONT follows after `still_s`."""
+        self._current[worker].signal(signal.SIGSTOP)
+
+    def twin(self, worker: int) -> None:
+        """A second process of the same name; the first is killed soon after."""
+        first = self._current[worker]
+        first.ends_at = time.monotonic() + TWIN_S
+        self._beside.append(first)
+        self._current[worker] = self._started(worker)
+
+    def leave(self) -> list[int | None]:
+        """All leave in order, by SIGTERM; returns their exit codes, None for one that had to be killed."""
+        self._leaving = True
+        everybody = [*self._current, *self._beside]
+        for process in everybody:
+            process.signal(signal.SIGCONT)
+            process.signal(signal.SIGTERM)
+        deadline = time.monotonic() + LEAVE_S
+        codes: list[int | None] = []
+        for process in everybody:
+            try:
+                codes.append(process.popen.wait(max(deadline - time.monotonic(), 0.1)))
+            except subprocess.TimeoutExpired:
+                codes.append(None)
+        self.end()
+        return codes
+
+    def end(self) -> None:
+        """At once."""
+        self._leaving = True
+        for process in [*self._current, *self._beside]:
+            process.signal(signal.SIGKILL)
+            process.popen.wait()
+
+    def _wake(self, process: _Process, now: float) -> None:
+        if not _stands_still(process.popen.pid):
+            process.stopped_at = None
+        elif process.stopped_at is None:
+            process.stopped_at = now
+        elif now - process.stopped_at >= self._still_s:
+            process.signal(signal.SIGCONT)
+
+    def _started(self, worker: int) -> _Process:
+        start = self._starts[worker]
+        self._starts[worker] += 1
+        name = f"chaos-{worker}"
+        history = self.histories / f"{name}-{start}.jsonl"
+        own = {"WORKER": name, "HISTORY_FILE": str(history), "CHAOS_TRAP": self._trap(worker, start)}
+        path = os.pathsep.join(filter(None, [str(ROOT), self._environment.get("PYTHONPATH", "")]))
+        with (self._folder / f"{name}.log").open("ab") as log:
+            popen = subprocess.Popen(
+                self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**child_environment(), **self._environment, **own, "PYTHONPATH": path},
+            )  # fmt: skip
+        return _Process(popen, worker, history)
+
+
+def _stands_still(pid: int) -> bool:
+    with suppress(psutil.Error):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False
