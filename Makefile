@@ -11,7 +11,7 @@ export TRANSFORMERS_OFFLINE ?= 1
 DENO := $(BIN)/deno
 EDGE := --config supabase/functions/deno.json supabase/functions supabase/gateway
 
-.PHONY: help setup demo demo-tiny supabase supabase-down test test-slow check format docs bench clean
+.PHONY: help setup demo demo-tiny supabase supabase-down test test-slow check format docs bench chaos clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -66,6 +66,9 @@ docs: setup  ## write the generated parts of the documentation
 
 bench: setup  ## run the benchmarks that need no GPU, and write benchmarks/README.md
 	$(BIN)/python benchmarks/collect.py
+
+chaos: setup  ## kill, stop and cut off workers 400 times on SQLite and Postgres, and check what they did
+	$(BIN)/python debug.py chaos --faults 200 --on sqlite --on stack --report docs/chaos-report.md
 
 clean:  ## remove what the demo made
 	rm -rf demo

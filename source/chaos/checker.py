@@ -173,7 +173,7 @@ def _completed(story: Story, row: Task) -> bool:
     """A worker asked for that; the last child of a waiting parent completes it."""
     if any(event.name == "fanned_out" for event in story.timeline):
         return True
-    return any(record.claim == row.claim_number for record in story.said("complete", Outcome.OK, Outcome.UNKNOWN))
+    return any(record.claim == row.claim_number for record in story.said("complete"))
 
 
 def _was_cancelled(row: Task, asked: Asked, found: Found, seen: set[str]) -> bool:

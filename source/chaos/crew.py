@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ COMMAND = (sys.executable, "-m", "source.chaos.worker")
 READY_S, TWIN_S = 30.0, 2.0
 #: how long all of them get to leave at the end
 LEAVE_S = 60.0
+LOOK_S = 0.1
 
 
 @dataclass
@@ -64,27 +66,34 @@ class Crew:
         self._command = list(command)
         self.size = size
         self._starts = [0] * size
-        self._leaving = False
+        self._leaving = threading.Event()
+        self._lock = threading.RLock()
         self._current = [self._started(worker) for worker in range(size)]
         self._beside: list[_Process] = []
+        self._keeper = threading.Thread(target=self._keep, name="crew", daemon=True)
+        self._keeper.start()
 
     @property
     def starts(self) -> int:
         """Processes so far."""
         return sum(self._starts)
 
-    def tend(self) -> None:
+    def _keep(self) -> None:
+        """A thread of its own: one that stands still may hold a lock that everybody else waits for."""
+        while not self._leaving.wait(LOOK_S):
+            with self._lock:
+                self._tend(time.monotonic())
+
+    def _tend(self, now: float) -> None:
         """Start those that are gone, let those go on that stood still for long enough, end what is to end."""
-        now = time.monotonic()
-        for process in [*self._current, *self._beside]:
+        for process in self._everybody():
             if process.ends_at is not None and now >= process.ends_at:
                 process.signal(signal.SIGKILL)
             self._wake(process, now)
         self._beside = [process for process in self._beside if process.alive]
-        if not self._leaving:
-            for worker, process in enumerate(self._current):
-                if not process.alive:
-                    self._current[worker] = self._started(worker)
+        for worker, process in enumerate(self._current):
+            if not process.alive:
+                self._current[worker] = self._started(worker)
 
     def ready(self, worker: int) -> bool:
         """Whether its process has done something since it started."""
@@ -105,34 +114,41 @@ class Crew:
 
     def twin(self, worker: int) -> None:
         """A second process of the same name; the first is killed soon after."""
-        first = self._current[worker]
-        first.ends_at = time.monotonic() + TWIN_S
-        self._beside.append(first)
-        self._current[worker] = self._started(worker)
+        with self._lock:
+            first = self._current[worker]
+            first.ends_at = time.monotonic() + TWIN_S
+            self._beside.append(first)
+            self._current[worker] = self._started(worker)
 
-    def leave(self) -> list[int | None]:
-        """All leave in order, by SIGTERM; returns their exit codes, None for one that had to be killed."""
-        self._leaving = True
-        everybody = [*self._current, *self._beside]
-        for process in everybody:
+    def leave(self) -> list[int]:
+        """All leave in order, by SIGTERM, once they have started; returns their exit codes."""
+        deadline = time.monotonic() + READY_S
+        while not all(map(self.ready, range(self.size))) and time.monotonic() < deadline:
+            self._leaving.wait(LOOK_S)
+        self._keep_no_longer()
+        for process in self._everybody():
             process.signal(signal.SIGCONT)
             process.signal(signal.SIGTERM)
         deadline = time.monotonic() + LEAVE_S
-        codes: list[int | None] = []
-        for process in everybody:
-            try:
-                codes.append(process.popen.wait(max(deadline - time.monotonic(), 0.1)))
-            except subprocess.TimeoutExpired:
-                codes.append(None)
+        for process in self._everybody():
+            with suppress(subprocess.TimeoutExpired):
+                process.popen.wait(max(deadline - time.monotonic(), 0.1))
         self.end()
-        return codes
+        return [process.popen.returncode for process in self._current]
 
     def end(self) -> None:
         """At once."""
-        self._leaving = True
-        for process in [*self._current, *self._beside]:
+        self._keep_no_longer()
+        for process in self._everybody():
             process.signal(signal.SIGKILL)
             process.popen.wait()
+
+    def _keep_no_longer(self) -> None:
+        self._leaving.set()
+        self._keeper.join()
+
+    def _everybody(self) -> list[_Process]:
+        return [*self._current, *self._beside]
 
     def _wake(self, process: _Process, now: float) -> None:
         if not _stands_still(process.popen.pid):

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class Outcome(StrEnum):
     """What the database said to a write."""
 
+    #: it has not answered yet: a completion is written down before as well, for it may be the last that a worker does
+    ASKED = "asked"
     OK = "ok"
     #: refused: the claim was another's by then
     STALE = "stale"
@@ -30,7 +32,8 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    #: up (of a process), claim, start, step, upload, fan_out, complete, fail, retry, release, cancelled, lost, misfortune
+    #: up (a process is), claim, start, step, upload, fan_out, complete, fail, retry, release, cancelled, lost,
+    #: misfortune
     name: str
     task: str
     claim: int

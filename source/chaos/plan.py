@@ -15,10 +15,9 @@ from source.store.types import NewTask
 #: fault -> how often, against each other
 USUAL = {"kill": 6, "terminate": 3, "stand_still": 3, "twin": 2, "cancel": 4, "retry": 2}
 MISFORTUNES = ("out_of_memory", "transient", "engine", "bad_input", "device_lost")
-#: one start of a worker in this many has a trap
-TRAPPED = 2
-#: tasks that come with each fault, on average
-LOAD = 1.5
+#: share of the starts of a worker that have a trap, and of the traps that lie on the way of most tasks
+TRAPPED, ON_THE_WAY = 0.7, 0.8
+#: faults between two poisonous tasks
 POISON_EVERY = 60
 
 
@@ -50,10 +49,11 @@ class Plan:
     def trap(self, worker: int, start: int) -> str:
         """What the process is told that is the `start`-th of a worker; "" for nothing."""
         draw = random.Random(f"{self.seed} trap {worker} {start}")
-        if not start or draw.randrange(TRAPPED):
+        if not start or draw.random() > TRAPPED:
             return ""
+        points = POINTS[: POINTS.index("after-complete") + 1] if draw.random() < ON_THE_WAY else POINTS
         action = draw.choices(("kill", "lose", "stop"), (6, 3, 2))[0]
-        return f"{draw.choice(POINTS)}:{draw.randint(1, 3)}:{action}"
+        return f"{draw.choice(points)}:{draw.randint(1, 2)}:{action}"
 
 
 def may_fail(tasks: Sequence[NewTask]) -> dict[str, frozenset[str]]:

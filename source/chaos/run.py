@@ -58,7 +58,7 @@ class Outcome:
     starts: int
     seconds: float
     #: of the workers at the end
-    exit_codes: Sequence[int | None]
+    exit_codes: Sequence[int]
 
     @property
     def well(self) -> bool:
@@ -112,7 +112,7 @@ class _Run:
         for number, fault in enumerate(self._plan.faults, 1):
             self._tell(f"{self._ground.name}: fault {number} of {len(self._plan.faults)}: {fault.kind}")
             self._add(fault.tasks)
-            self._tended_for(fault.pause_s)
+            self._never.wait(fault.pause_s)
             self._inject(fault)
             self._asked.injected[fault.kind] += 1
         self._ground.heal()
@@ -131,7 +131,7 @@ class _Run:
     def _inject(self, fault: Fault) -> None:
         if fault.kind in self._ground.faults:
             self._ground.faults[fault.kind]()
-            self._tended_for(OUTAGE_S)
+            self._never.wait(OUTAGE_S)
             self._ground.heal()
         elif fault.kind == "cancel":
             self._cancel(fault)
@@ -168,24 +168,15 @@ class _Run:
             order = [(wanted + further) % self._crew.size for further in range(self._crew.size)]
             if ready := [worker for worker in order if self._crew.ready(worker)]:
                 return ready[0]
-            self._tended_for(LOOK_S)
+            self._never.wait(LOOK_S)
         return wanted
-
-    def _tended_for(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            self._crew.tend()
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return
-            self._never.wait(min(left_s, LOOK_S))
 
     def _await_the_end(self) -> None:
         """Until no task is left that could change; a task that never ends is lost, and the checker says so."""
         self._tell(f"{self._ground.name}: waiting for the last tasks")
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline:
-            self._tended_for(5 * LOOK_S)
+            self._never.wait(5 * LOOK_S)
             with suppress(StoreError):
                 if self._store.idle():
                     return

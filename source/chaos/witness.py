@@ -96,6 +96,8 @@ class WitnessedStore:
 
     def _written(self, name: str, claim: Claim, ask: Callable[[], Answer], *, points: bool = True) -> Answer:
         began = time.monotonic()
+        if name == "complete":
+            self._history.note(name, claim.task_id, claim.claim_number, claim.worker_id, outcome=Outcome.ASKED)
         outcome = Outcome.UNKNOWN
         try:
             if points:

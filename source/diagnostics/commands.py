@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from source.chaos.flags import add_chaos
 from source.command_line import CommandParser
 from source.diagnostics.disk_use import disk_view, rendered_disk
 from source.diagnostics.interventions import INTERVENTIONS, Confirm, add_interventions, intervene
@@ -65,6 +66,7 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
         "--model", action="append", default=[], dest="models", metavar="M",
         help="look whether this model's weights are whole; repeatable",
     )  # fmt: skip
+    add_chaos(commands, shared)
     show = commands.add_parser("visualize", parents=[shared], help="draw a finished travel with its timeline")
     show.add_argument("id")
     show.add_argument("-o", "--output", type=Path, metavar="FILE", help="an mp4 (default: ID_visualization.mp4)")
@@ -94,6 +96,10 @@ def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[s
 
         report = examined(settings, models=given.models, beginning=beginning)
         return Answer(report, rendered_report(report), 0 if report["healthy"] else 1)
+    if given.command == "chaos":
+        from source.chaos.command import chaos
+
+        return Answer(*chaos(settings, given, beginning))
     with closing(open_existing(settings)) as store:
         if given.command in INTERVENTIONS:
             return Answer(*intervene(store, given, confirm))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from source.chaos.history import History, read_histories
 from source.chaos.points import Trap
 from source.chaos.witness import WitnessedStore
 from source.errors import StaleClaim
+from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
 from source.store.types import Claim, NewTask, Task
 
@@ -47,6 +48,12 @@ class Negligent(SqliteStore):
 
     def claim(self, worker_id: str, *, lease_s: float, **given: Any) -> list[Task]:
         return super().claim(worker_id, lease_s=LONG_S, **given)
+
+
+def spoilt(name: str) -> Callable[[TaskStore], TaskStore]:
+    """What makes a worker's store one of these."""
+    kind: type[SqliteStore] = globals()[name]
+    return lambda store: kind(cast(SqliteStore, store).path)
 
 
 @pytest.fixture
