@@ -173,8 +173,10 @@ begin
 end
 $$;
 
+-- p_worker_id, which the older contract has not: the write is refused when the row is another worker's by now.
 create function public.func_update_task_status(
-    p_task_id uuid, p_status text, p_table_name text default 'tasks', p_output_location text default null
+    p_task_id uuid, p_status text, p_table_name text default 'tasks', p_output_location text default null,
+    p_worker_id text default null
 ) returns boolean
 language plpgsql security definer set search_path = ''
 as $$
@@ -182,7 +184,7 @@ begin
     if p_table_name <> 'tasks' then
         raise exception 'tasks is the only table, not %', p_table_name using errcode = 'PT400', column = 'table_name';
     end if;
-    return private.update_unfenced(p_task_id, p_status, null, p_output_location);
+    return private.update_unfenced(p_task_id, p_status, p_worker_id, p_output_location);
 end
 $$;
 

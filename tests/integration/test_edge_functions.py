@@ -123,3 +123,29 @@ def test_who_waits_too_long_for_a_lock_is_told_to_try_again(stack: LocalStack) -
     assert (answer.status_code, answer.json()["code"]) == (503, "57014")
     again = requests.post(f"{address}/cancel-task", json={"task_id": task_id}, headers=token, timeout=30)
     assert again.json()["status"] == "Cancelled"
+
+
+def test_an_older_worker_s_result_does_not_end_the_claim_that_came_meanwhile(stack: LocalStack) -> None:
+    address, service = f"{stack.url}/functions/v1", bearer(stack.service_key)
+    task = {"task_type": "t2v", "params": {}, "project_id": stack.person().project_id}
+    task_id = requests.post(f"{address}/create-task", json=task, headers=service, timeout=30).json()["task_id"]
+    claimed = requests.post(f"{address}/claim-next-task", json={"worker_id": "slow"}, headers=service, timeout=30)
+    assert claimed.json()["task_id"] == task_id
+    change = {"task_id": task_id, "status": "Complete", "output_location": "https://a.example/1", "worker_id": "slow"}
+    with ThreadPoolExecutor(1) as thread, stack.database.acting() as other:
+        with other.transaction():
+            other.execute("select private.alone()")
+            answer = thread.submit(
+                requests.post, f"{address}/update-task-status", json=change, headers=service, timeout=30
+            )
+            waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted)"
+            while not other.execute(waits.encode()).fetchall()[0][0]:
+                assert not answer.done()
+            # its lease ran out, and another older worker took the row
+            queued = "update public.tasks set status = 'Queued', worker_id = null, claimed_at = null where id = %s"
+            other.execute(queued, (task_id,))
+            other.execute("update public.tasks set status = 'In Progress', worker_id = 'quick', claimed_at = now(), "
+                          "lease_expires_at = now() + interval '2 h' where id = %s", (task_id,))  # fmt: skip
+        assert answer.result().status_code == 409, answer.result().text
+        status = "select status::text, worker_id from public.tasks where id = %s"
+        assert other.execute(status, (task_id,)).fetchall() == [("In Progress", "quick")]

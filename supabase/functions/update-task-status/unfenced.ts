@@ -24,7 +24,12 @@ export async function writeUnfenced(sql: Sql, change: Change, caller: Caller): P
       case when ${change.reset_generation_started_at ?? false} then clock_timestamp() end)`;
   }
   if (status !== "In Progress" || said !== undefined) {
-    const values = { p_task_id: task_id, p_status: status, p_output_location: said };
+    const values = {
+      p_task_id: task_id,
+      p_status: status,
+      p_output_location: said,
+      p_worker_id: worker_id,
+    };
     await call(sql, "func_update_task_status", values);
   }
   if (caller.kind === "service") await note(sql, change);
