@@ -207,3 +207,5 @@ class WorkerRow:
     last_heartbeat: str | None
     current_model: str | None
     created_at: str
+    #: what the worker says of itself: load_s (seconds by model), takes_first (the affinity key of its next claim) …
+    metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -133,8 +133,11 @@ as $$
                     and owner_id > owner.id order by owner_id limit 1)
         from owner where owner.id is not null
     ), running (id, count) as (
-        select owner_id, count(*) from public.tasks
-        where status = 'In Progress' and not waiting and not private.is_orchestrator(task_type) group by owner_id
+        -- a filter, which is asked once a type: as a condition it would be asked once a row
+        select owner_id, sum(count) filter (where not private.is_orchestrator(task_type))
+        from (select owner_id, task_type, count(*) from public.tasks where status = 'In Progress' and not waiting
+              group by owner_id, task_type) as of_type
+        group by owner_id
     )
     select coalesce(array_agg(owner.id order by coalesce(running.count, 0), owner.id <= p_wish.served, owner.id), '{}')
     from owner left join running on running.id = owner.id left join public.users as person on person.id = owner.id
