@@ -197,6 +197,16 @@ class Worker:
         wait_s = max(self._settings.affinity_wait_s, LOADS_WAITED * max(loads, default=0.0))
         return AffinityBound(self._settings.affinity_tasks, wait_s)
 
+    def _facts(self) -> dict[str, Any]:
+        """What the GPU's seconds went to, what loading each model took, whose rows are taken first, and what is short."""
+        totals = self._queue.statistics()
+        return {
+            "gpu_seconds": {activity: round(spent, 3) for activity, spent in totals.seconds.items()},
+            "load_s": {model: round(spent, 1) for model, spent in totals.load_seconds_by_model.items()},
+            "takes_first": self._next_model(),
+            LOW_DISK: str(self._room.shortage or ""),
+        }
+
     def _generations(self) -> list[Run]:
         return [run for run in self.runs() if run.task.task_type not in self._without_gpu]
 
@@ -268,11 +278,6 @@ class Worker:
         """The engine does not come back: this process is of no use any more."""
         self._device_lost = True
         self._wake()
-
-    def _facts(self) -> dict[str, Any]:
-        seconds = self._queue.statistics().seconds
-        spent = {activity: round(spent, 3) for activity, spent in seconds.items()}
-        return {"gpu_seconds": spent, LOW_DISK: str(self._room.shortage or "")}
 
     def _wake(self) -> None:
         self._inbox.put(None)

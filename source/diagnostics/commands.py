@@ -19,13 +19,14 @@ from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
 from source.diagnostics.travels import visualize_travel
 from source.diagnostics.views import outputs_of, task_view, tasks_view
+from source.diagnostics.why import rendered_why, why_view
 from source.diagnostics.workers import rendered_workers, workers_view
 from source.errors import InvalidInput
 from source.planning.timeline import LAYOUTS
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.opening import open_existing
-from source.store.types import Status
+from source.store.types import AffinityBound, Status
 
 MAX_LIMIT = 1_000_000
 
@@ -46,6 +47,8 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
         "task", parents=[shared], help="one task: what happened when, why it failed, its children"
     )
     task.add_argument("id")
+    why = commands.add_parser("why", parents=[shared], help="why a task waits, what it waits for, how it ended")
+    why.add_argument("id")
     add_interventions(commands, shared)
     tasks = commands.add_parser("tasks", parents=[shared], help="the newest tasks")
     tasks.add_argument(
@@ -111,6 +114,10 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
         case "task":
             view = task_view(store, given.id)
             return view, rendered_task(view, outputs_of(store, given.id))
+        case "why":
+            bound = AffinityBound(settings.affinity_tasks, settings.affinity_wait_s)
+            why = why_view(store, given.id, bound)
+            return why, rendered_why(why)
         case "tasks":
             if not 1 <= given.limit <= MAX_LIMIT:
                 raise InvalidInput(f"must lie between 1 and {MAX_LIMIT}", field="limit")

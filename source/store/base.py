@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
+from source.store.circumstances import Circumstances
 from source.store.types import (
     USUAL_AFFINITY,
     AffinityBound,
@@ -84,6 +85,10 @@ class TaskStore(ABC):
         """The workers that ever sent a heartbeat, the latest first."""
 
     @abstractmethod
+    def circumstances(self, task_id: str) -> Circumstances:
+        """What surrounds a row, for the question why it waits. Raises TaskNotFound."""
+
+    @abstractmethod
     def now(self) -> datetime:
         """The time by the database's clock, which leases go by."""
 
@@ -133,7 +138,7 @@ class TaskStore(ABC):
         status: str = "active", metadata: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
         """Extend the leases and the worker's row. Never raises StaleClaim: the reply names what was lost. `metadata`:
-        facts for whoever looks at the worker; a backend without a place for them drops them."""
+        facts for whoever looks at the worker; those of earlier heartbeats stay where this one says nothing."""
 
     @abstractmethod
     def generation_started(self, claim: Claim) -> None:

@@ -15,8 +15,10 @@ from source.store import sqlite_endings as endings
 from source.store import sqlite_interventions as interventions
 from source.store import sqlite_queueing as queueing
 from source.store.base import TaskStore
+from source.store.circumstances import Circumstances
 from source.store.encoding import encoded
 from source.store.migrations import migrate
+from source.store.sqlite_circumstances import circumstances, workers
 from source.store.sqlite_connections import SqliteConnections
 from source.store.sqlite_dependencies import insert
 from source.store.sqlite_rows import IN_IDS, LATER, NOW, event_of, ids, record, task_of
@@ -56,9 +58,10 @@ WHERE status IN ('Queued', 'In Progress') AND id NOT IN held
 """
 
 _SEEN = f"""
-INSERT INTO workers (id, status, last_heartbeat, current_model) VALUES (:id, :status, {NOW}, :current_model)
+INSERT INTO workers (id, status, last_heartbeat, current_model, metadata)
+VALUES (:id, :status, {NOW}, :current_model, :metadata)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, last_heartbeat = excluded.last_heartbeat,
-    current_model = excluded.current_model
+    current_model = excluded.current_model, metadata = json_patch(metadata, excluded.metadata)
 """
 
 
@@ -125,11 +128,12 @@ class SqliteStore(TaskStore):
         return {status: found.get(status, 0) for status in Status}
 
     def workers(self) -> list[WorkerRow]:
-        columns = "id, status, last_heartbeat, current_model, created_at"
         with self._reading() as db:
-            seen = f"SELECT {columns} FROM workers WHERE last_heartbeat IS NOT NULL"
-            rows = db.execute(f"{seen} ORDER BY last_heartbeat DESC, rowid DESC")
-            return [WorkerRow(*row) for row in rows]
+            return workers(db)
+
+    def circumstances(self, task_id: str) -> Circumstances:
+        with self._reading() as db:
+            return circumstances(db, self._row(db, task_id))
 
     def now(self) -> datetime:
         with self._reading() as db:
@@ -172,8 +176,10 @@ class SqliteStore(TaskStore):
         status: str = "active", metadata: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
         lost, asked = set(), set()
+        facts = encoded(metadata or {}, "metadata")
         with self._writing() as db:
-            db.execute(_SEEN, {"id": worker_id, "status": status, "current_model": current_model})
+            seen = {"id": worker_id, "status": status, "current_model": current_model, "metadata": facts}
+            db.execute(_SEEN, seen)
             for claim in claims:
                 row = db.execute(_EXTEND, {**_guard(claim), "delay_s": lease_s}).fetchall()
                 if not row:

@@ -16,6 +16,11 @@ from source.store.types import Status, Task
 
 _QUEUED = "status = 'Queued' AND paused = 0"
 
+#: what holds for a row, named task, that nothing of its own holds back
+ELIGIBLE = f"""{_QUEUED} AND (run_after IS NULL OR run_after <= {NOW}) AND NOT EXISTS (
+    SELECT 1 FROM task_dependencies AS edge LEFT JOIN tasks AS needed ON needed.id = edge.depends_on
+    WHERE edge.task_id = task.id AND needed.status IS NOT 'Complete')"""
+
 _NEXT_PRIORITY = f"""
 SELECT priority FROM tasks INDEXED BY tasks_claim WHERE {_QUEUED} AND priority < :below ORDER BY priority DESC LIMIT 1
 """
@@ -44,12 +49,9 @@ _OLDEST = f"""
 SELECT rowid AS row, passed_over >= :affinity_tasks OR coalesce(
         passed_over_since <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:affinity_wait_s || ' seconds'), 0) AS due
 FROM tasks AS task INDEXED BY {{index}}
-WHERE {_QUEUED} AND priority = :priority AND project_id = :project_id AND {{more}}
-    AND (run_after IS NULL OR run_after <= {NOW})
+WHERE priority = :priority AND project_id = :project_id AND {{more}}
     AND (:task_types IS NULL OR task_type IN (SELECT value FROM json_each(:task_types)))
-    AND NOT EXISTS (
-        SELECT 1 FROM task_dependencies AS edge LEFT JOIN tasks AS needed ON needed.id = edge.depends_on
-        WHERE edge.task_id = task.id AND needed.status IS NOT 'Complete')
+    AND {ELIGIBLE}
 ORDER BY created_at, rowid LIMIT 1
 """
 _OLDEST_OF_ALL = _OLDEST.format(index="tasks_claim", more="TRUE")

@@ -11,14 +11,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from source.edge_functions import NoAnswer
 from source.errors import InvalidInput, StoreError, TaskNotFound
+from source.store import supabase_rows as rows
 from source.store.base import TaskStore
+from source.store.circumstances import Circumstances
 from source.store.encoding import encoded, plain
+from source.store.supabase_rows import DEFAULT_PROJECT
 from source.store.types import (
     DEFAULT_PROJECT_ID,
     USUAL_AFFINITY,
@@ -38,13 +41,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-#: what DEFAULT_PROJECT_ID is called there
-DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
 #: the functions hand out no more at once
 MOST_CLAIMED, MOST_LISTED = 100, 1000
-
-_TASK_FIELDS = frozenset(field.name for field in fields(Task))
-_WORKER_FIELDS = tuple(field.name for field in fields(WorkerRow))
 
 
 class Functions(Protocol):
@@ -102,42 +100,41 @@ class SupabaseStore(TaskStore):
 
     def add_many(self, tasks: Sequence[NewTask]) -> list[str]:
         entries = [self._entry(task) for task in tasks]
-        return self._call("create-task", lambda answer: _texts(answer["task_ids"]), tasks=entries)
+        return self._call("create-task", lambda answer: rows.texts(answer["task_ids"]), tasks=entries)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, task_id: str) -> Task:
-        try:
-            known = self._id(task_id)
-        except InvalidInput as error:
-            raise TaskNotFound(f"there is no task {task_id}: {error}") from None
-        return self._ask("get_task", _task, task_id=known)
+        return self._ask("get_task", rows.task, task_id=self._known(task_id))
 
     def tasks(self, *, status: Status | None = None, task_type: str | None = None, limit: int = 50) -> list[Task]:
         if limit <= 0:
             return []
         most = min(limit, MOST_LISTED)
-        return self._ask("list_tasks", _tasks, status=status, task_type=task_type, limit=most)
+        return self._ask("list_tasks", rows.tasks, status=status, task_type=task_type, limit=most)
 
     def select(self, chosen: TaskFilter, *, limit: int = MOST_LISTED) -> list[Task]:
         if limit <= 0:
             return []
-        return self._ask("select_tasks", _tasks, **chosen.given(), limit=min(limit, MOST_LISTED))
+        return self._ask("select_tasks", rows.tasks, **chosen.given(), limit=min(limit, MOST_LISTED))
 
     def children(self, parent_id: str) -> list[Task]:
-        return self._ask("task_children", _tasks, parent_id=self._id(parent_id))
+        return self._ask("task_children", rows.tasks, parent_id=self._id(parent_id))
 
     def dependencies(self, task_id: str) -> list[Task]:
-        return self._ask("task_dependencies", _tasks, task_id=self._id(task_id))
+        return self._ask("task_dependencies", rows.tasks, task_id=self._id(task_id))
 
     def events(self, task_id: str) -> list[Event]:
-        return self._ask("task_timeline", _events, task_id=self._id(task_id))
+        return self._ask("task_timeline", rows.events, task_id=self._id(task_id))
 
     def counts(self) -> dict[Status, int]:
-        return self._ask("count_tasks", _counts)
+        return self._ask("count_tasks", rows.counts)
 
     def workers(self) -> list[WorkerRow]:
-        return self._ask("list_workers", _workers)
+        return self._ask("list_workers", rows.workers)
+
+    def circumstances(self, task_id: str) -> Circumstances:
+        return self._ask("task_circumstances", rows.circumstances, task_id=self._known(task_id))
 
     def now(self) -> datetime:
         return self._ask("installation", lambda found: datetime.fromisoformat(found["now"]))
@@ -158,7 +155,7 @@ class SupabaseStore(TaskStore):
             self._look()
         try:
             return self._call(
-                "claim-next-task", lambda answer: _tasks(answer["tasks"]),
+                "claim-next-task", lambda answer: rows.tasks(answer["tasks"]),
                 worker_id=worker_id, lease_s=lease_s, limit=min(limit, MOST_CLAIMED),
                 loaded_model=loaded_model, task_types=None if task_types is None else list(task_types),
                 max_attempts=self._max_attempts, affinity_tasks=affinity.tasks, affinity_wait_s=affinity.wait_s,
@@ -183,12 +180,12 @@ class SupabaseStore(TaskStore):
         }  # fmt: skip
         logs = self._logs.take() if self._logs else []
         try:
-            return self._call("heartbeat", _reply, **beat, logs=_storable(logs) or None)
+            return self._call("heartbeat", rows.reply, **beat, logs=_storable(logs) or None)
         except InvalidInput as error:
             if not logs:
                 raise
             log.warning("%d log lines were refused and are dropped: %s", len(logs), error)
-            return self._call("heartbeat", _reply, **beat)
+            return self._call("heartbeat", rows.reply, **beat)
         except StoreError:
             if self._logs:
                 self._logs.put_back(logs)
@@ -207,7 +204,7 @@ class SupabaseStore(TaskStore):
 
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
         entries, final = [self._entry(child) for child in children], self._id(final_child)
-        return self._ask("fan_out_task", _texts, **self._held(claim), children=entries, final_child=final)
+        return self._ask("fan_out_task", rows.texts, **self._held(claim), children=entries, final_child=final)
 
     def complete(
         self, claim: Claim, output_location: str | None, *, result_data: Mapping[str, Any] | None = None,
@@ -302,6 +299,13 @@ class SupabaseStore(TaskStore):
                 "project of ours, and are its functions of this version?"
             ) from error
 
+    def _known(self, task_id: str) -> str:
+        """Raises TaskNotFound for what cannot be the id of a task."""
+        try:
+            return self._id(task_id)
+        except InvalidInput as error:
+            raise TaskNotFound(f"there is no task {task_id}: {error}") from None
+
     def _held(self, claim: Claim) -> dict[str, Any]:
         return {"task_id": self._id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
 
@@ -342,39 +346,3 @@ def _nothing(answer: None) -> None:
 def _success(answer: Mapping[str, Any]) -> None:
     if answer["success"] is not True:
         raise ValueError(answer["success"])
-
-
-def _reply(answer: Mapping[str, Any]) -> HeartbeatReply:
-    return HeartbeatReply(frozenset(answer["lost"]), frozenset(answer["cancel_requested"]))
-
-
-def _events(rows: Sequence[Mapping[str, Any]]) -> list[Event]:
-    return [Event(**row) for row in rows]
-
-
-def _workers(rows: Sequence[Mapping[str, Any]]) -> list[WorkerRow]:
-    return [WorkerRow(**{name: row[name] for name in _WORKER_FIELDS}) for row in rows]
-
-
-def _counts(numbers: Mapping[str, int]) -> dict[Status, int]:
-    return {Status(name): number for name, number in numbers.items()}
-
-
-def _texts(ids: Sequence[Any]) -> list[str]:
-    return [str(each) for each in ids]
-
-
-def _tasks(rows: Sequence[Mapping[str, Any]]) -> list[Task]:
-    return [_task(row) for row in rows]
-
-
-def _task(row: Mapping[str, Any]) -> Task:
-    """Params that are no JSON object (a front end wrote them) are shown under `unreadable`."""
-    values = {name: value for name, value in row.items() if name in _TASK_FIELDS}
-    values["status"] = Status(values["status"])
-    values["dependant_on"] = tuple(values["dependant_on"])
-    if values["project_id"] == DEFAULT_PROJECT:
-        values["project_id"] = DEFAULT_PROJECT_ID
-    if not isinstance(values["params"], dict):
-        values["params"] = {"unreadable": values["params"]}
-    return Task(**values)

@@ -30,8 +30,8 @@ begin
             'parent', (select private.brief_json(parent) from public.tasks as parent where parent.id = v_task.parent_id),
             'children', (
                 select coalesce(jsonb_agg(private.brief_json(child) order by child.seq), '[]')
-                from (select * from public.tasks where coalesce(parent_id, orchestrator_id) = p_task_id
-                          and (parent_id = p_task_id or orchestrator_id = p_task_id) and status <> 'Complete'
+                from (select * from public.tasks
+                      where (parent_id = p_task_id or orchestrator_id = p_task_id) and status <> 'Complete'
                       order by seq limit 50) as child),
             'owner', private.owner_facts(v_task.owner_id),
             'type_active', coalesce((select is_active from public.task_types where name = v_task.task_type), true),
@@ -55,14 +55,14 @@ as $$
         select dependency.id from needed join public.tasks as task on task.id = needed.id,
             unnest(task.dependant_on) as dependency (id)
         where task.status <> 'Complete'
-    ), some as (select id from needed limit 500)
+    ), listed as (select id from needed limit 500)
     select jsonb_build_object(
         'needed', (
             select coalesce(jsonb_agg(private.brief_json(task) order by task.seq), '[]')
-            from some join public.tasks as task on task.id = some.id where task.status <> 'Complete'),
+            from listed join public.tasks as task on task.id = listed.id where task.status <> 'Complete'),
         'missing', (
-            select coalesce(jsonb_agg(some.id), '[]')
-            from some left join public.tasks as task on task.id = some.id where task.id is null))
+            select coalesce(jsonb_agg(listed.id), '[]')
+            from listed left join public.tasks as task on task.id = listed.id where task.id is null))
 $$;
 
 -- credits and limit are null where nothing is charged or limited.

@@ -6,6 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite(
     "contract_adding",
+    "contract_circumstances",
     "contract_claims",
     "contract_endings",
     "contract_graphs",

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from contract_adding import AddingContract
+from contract_circumstances import CircumstancesContract
 from contract_claims import ClaimContract
 from contract_endings import EndingContract
 from contract_graphs import GraphContract
@@ -17,6 +18,13 @@ from contract_parents import ParentContract
 
 
 class StoreContract(
-    AddingContract, ClaimContract, OrderContract, EndingContract, ParentContract, GraphContract, InterventionContract
+    AddingContract,
+    ClaimContract,
+    OrderContract,
+    CircumstancesContract,
+    EndingContract,
+    ParentContract,
+    GraphContract,
+    InterventionContract,
 ):
     """All of it."""

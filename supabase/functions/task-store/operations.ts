@@ -15,6 +15,7 @@ export const OPERATIONS = {
   task_children: z.object({ parent_id: id }),
   task_dependencies: byTask,
   task_timeline: byTask,
+  task_circumstances: byTask,
   count_tasks: nothing,
   list_workers: nothing,
   open_tasks: nothing,
