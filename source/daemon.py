@@ -198,7 +198,7 @@ class Worker:
         return AffinityBound(self._settings.affinity_tasks, wait_s)
 
     def _facts(self) -> dict[str, Any]:
-        """What the GPU's seconds went to, what loading each model took, whose rows are taken first, and what is short."""
+        """What the GPU's seconds went to, what loads took, whose rows are taken first, and what is short."""
         totals = self._queue.statistics()
         return {
             "gpu_seconds": {activity: round(spent, 3) for activity, spent in totals.seconds.items()},
