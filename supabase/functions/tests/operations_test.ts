@@ -35,6 +35,7 @@ const ROWS: Record<Operation, Row> = {
   task_children: { body: ({ task_id }) => ({ parent_id: task_id }), bert: 200 },
   task_dependencies: { body: byTask, bert: 200 },
   task_timeline: { body: byTask, bert: 200 },
+  task_circumstances: { body: byTask, bert: 404 },
   count_tasks: everybody,
   list_workers: everybody,
   open_tasks: everybody,
