@@ -24,6 +24,7 @@ from source.errors import (
     Hang,
     InvalidMedia,
     Outcome,
+    ShuttingDown,
     StaleClaim,
     StoreError,
     TaskNotFound,
@@ -219,6 +220,7 @@ class Run:
                 data[THUMBNAIL] = each.location
             location = output[0].location if output else None
             publish = partial(publish_together, (*extra, *poster, *output)) if output else None
+            self._stop_if_unwanted()
             self._write(lambda: self._store.complete(self.claim, location, result_data=data or None, publish=publish))
         if location and parcel.output:
             self._workplace.storage.keep(location, parcel.output)
@@ -234,13 +236,18 @@ class Run:
         return staged
 
     def _unless_stopped(self, ask: Callable[[], Answer]) -> Callable[[], Answer]:
-        """`ask`, unless this run is to stop: what is tried again for long must hear of a cancel."""
+        """`ask`, unless nobody wants the result any more: what is tried again for long must hear of a cancel."""
 
         def asked() -> Answer:
-            self.token.raise_if_cancelled()
+            self._stop_if_unwanted()
             return ask()
 
         return asked
+
+    def _stop_if_unwanted(self) -> None:
+        """Raises what asked the run to stop. A shutdown leaves the time to hand in what is made."""
+        if not isinstance(self.token.reason, ShuttingDown):
+            self.token.raise_if_cancelled()
 
     def _write(self, write: Callable[[], object]) -> None:
         """The write that ends the run."""
