@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Run tasks of the tasks table. Exit code: 0 stopped or idle, 1 wrong configuration, 3 the GPU was lost."""
+"""Run tasks of the tasks table.
+
+Exit code: 0 stopped or idle, 1 wrong configuration, 3 the GPU was lost or its engine hangs, 4 an unforeseen failure.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ def parser() -> CommandParser:
     )
     flags.add_argument("--until-idle", action="store_true", help="leave when no task is left to do")
     flags.add_argument("--migrate-only", action="store_true", help="bring the database up to date and leave")
+    flags.add_argument("--supervise", action="store_true", help="replace the worker by another one whenever it dies")
+    flags.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # by a process that holds our stdin
     flags.add_version()
     return flags
 
@@ -41,11 +46,16 @@ def main() -> int:
     """Parse the flags and run."""
     flags = vars(parser().parse_args())
     until_idle, migrate_only = flags.pop("until_idle"), flags.pop("migrate_only")
+    supervise, supervised = flags.pop("supervise"), flags.pop("supervised")
     try:
         settings = load_settings(**flags)
+        if supervise and not migrate_only:
+            from source.supervision import run_supervisor
+
+            return run_supervisor(settings, sys.argv[1:])
         from source.startup import run_worker
 
-        return run_worker(settings, until_idle=until_idle, migrate_only=migrate_only)
+        return run_worker(settings, until_idle=until_idle, migrate_only=migrate_only, supervised=supervised)
     except (WanError, OSError) as error:
         print(f"worker.py: {error}", file=sys.stderr)
         return 1

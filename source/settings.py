@@ -129,6 +129,14 @@ class Settings(BaseSettings):
     hang_grace_s: float = Field(
         60, ge=0, description="seconds that a hanging engine gets to stop before the worker ends itself (exit code 3)"
     )
+    restart_delay_s: float = Field(
+        1,
+        ge=0,
+        description="seconds before `worker.py --supervise` replaces a worker that died; doubled each time",
+    )
+    restart_healthy_s: float = Field(
+        300, ge=0, description="seconds of life after which a worker's death counts as the first one again"
+    )
     shutdown_grace_s: float = Field(5, ge=0, description="seconds that running tasks get to finish on SIGTERM")
     progress_interval_s: float | None = Field(
         None, ge=0, description="shortest time between two stored progress reports; default: 1, on Supabase 5"

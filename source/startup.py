@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
 from source.devstack.database import migrations
 from source.display import ProgressDisplay
+from source.doctor.fitness import check_fitness
 from source.edge_functions import FunctionFailed
 from source.errors import RefusedWrite, ShuttingDown, StoreError
 from source.logs import configure_logging, secret_values
@@ -37,6 +39,8 @@ from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
 
+#: exit code of a worker that failed for a reason that nobody foresaw
+EXIT_FAILED = 4
 #: how long a worker that nobody told to stop waits for its engine
 UNHURRIED_S = 60.0
 
@@ -55,11 +59,12 @@ class Equipment:
 
 
 def run_worker(
-    settings: Settings, *, until_idle: bool = False, migrate_only: bool = False, equipment: Equipment | None = None
-) -> int:
-    """Run a worker until it is told to stop, or until the table is idle. Returns the exit code. `equipment`: another
-    than the usual.
+    settings: Settings, *, until_idle: bool = False, migrate_only: bool = False, supervised: bool = False,
+    equipment: Equipment | None = None,
+) -> int:  # fmt: skip
+    """Run a worker until it is told to stop, or until the table is idle. Returns the exit code.
 
+    `supervised`: also until the other end of the standard input is closed. `equipment`: another than the usual.
     Raises ConfigurationError, InvalidInput, StoreError and OSError (no place for results) when it cannot start.
     """
     console = Console(stderr=True)
@@ -71,7 +76,10 @@ def run_worker(
             check_installation(store)
             if migrate_only:
                 log.info("nothing to migrate here: the Supabase CLI does that (supabase db push), a worker never does")
-        return 0 if migrate_only else _run(settings, store, console, until_idle, equipment or _usual(settings))
+        if migrate_only:
+            return 0
+        check_fitness(settings)
+        return _run(settings, store, console, until_idle, supervised, equipment or _usual(settings))
     finally:
         store.close()
         if logs is not None:
@@ -126,7 +134,9 @@ def _watching(settings: Settings) -> Watching:
     return lambda store, storage: witnessed(store, storage, history)
 
 
-def _run(settings: Settings, store: TaskStore, console: Console, until_idle: bool, equipment: Equipment) -> int:
+def _run(
+    settings: Settings, store: TaskStore, console: Console, until_idle: bool, supervised: bool, equipment: Equipment
+) -> int:
     storage = storage_for(settings, store)
     storage.prepare()
     LoRAStore(settings).prepare()
@@ -141,14 +151,33 @@ def _run(settings: Settings, store: TaskStore, console: Console, until_idle: boo
             weights=orchestrator.weight_files, storage=storage,
         )  # fmt: skip
         _stop_on_signals(worker)
+        if supervised:
+            threading.Thread(target=_stop_with_supervisor, args=(worker,), name="supervisor", daemon=True).start()
         queue.start(settings.preload_model or None)
-        code = worker.run(until_idle=until_idle)
+        code = _code_of(worker, until_idle)
     log.info("the GPU's %s", in_words(queue.statistics().seconds))
     patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop or code else UNHURRIED_S
     queue.stop(timeout_s=patience_s, reason=ShuttingDown())
     if worker.runs() or queue.alive:
         _leave_now(code)
     return code
+
+
+def _code_of(worker: Worker, until_idle: bool) -> int:
+    """The exit code of a worker that ran; what nobody foresaw is no fault of the configuration."""
+    try:
+        return worker.run(until_idle=until_idle)
+    except Exception:
+        log.exception("the worker failed for a reason that nobody foresaw")
+        return EXIT_FAILED
+
+
+def _stop_with_supervisor(worker: Worker) -> None:
+    """The supervisor holds the other end of our standard input and writes nothing to it."""
+    while os.read(0, 1024):
+        pass
+    log.warning("the supervisor is gone; this worker stops too")
+    worker.stop()
 
 
 def _stop_on_signals(worker: Worker) -> None:

@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from source.comfy.api import ComfyApi
 from source.comfy.program import ComfyProgram
 from source.disk import existing, free_bytes
 from source.doctor.checks import Check, Finding, doubtful, failed, well
-from source.errors import ProgramUnavailable
+from source.errors import DeviceLost, ProgramUnavailable
 from source.settings import Settings, child_environment
 
 #: a process that imports torch on a slow disk
@@ -23,6 +24,7 @@ GB = 1_000_000_000
 #: below the first a travel may not fit any more, below the second not even one result
 SCARCE_BYTES, LEAST_BYTES = 20 * GB, 1 * GB
 ENCODERS = ("libx264", "ffv1")
+GPU_ADVICE = "look at `nvidia-smi` and at the driver; a GPU that is lost comes back by a restart"
 Ended = subprocess.CompletedProcess[str]
 #: where `python -m headless…` and `python -m Wan2GP…` are found
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def machine_checks(settings: Settings) -> list[Check]:
     """The same for every database."""
     return [
-        Check("gpu", lambda: device(settings), "look at `nvidia-smi` and at the driver", CHILD_S + 10),
+        Check("gpu", lambda: device(settings), GPU_ADVICE, CHILD_S + 10),
         Check("ffmpeg", ffmpeg, "install the requirements again: `pip install --force-reinstall imageio-ffmpeg av`"),
         Check("disk", lambda: disk(settings), "check the folders and their permissions"),
         Check("comfyui", lambda: comfyui(settings)),
@@ -43,12 +45,8 @@ def machine_checks(settings: Settings) -> list[Check]:
 
 
 def device(settings: Settings) -> Finding:
-    """The accelerators, each after a small computation, in a process that may crash or hang."""
-    done = module_run("headless.devices", timeout_s=CHILD_S)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"the process ended with code {done.returncode}"]
-        return failed(reason[0], "look at `nvidia-smi` and at the driver; a GPU that is lost comes back by a restart")
-    found = json.loads(done.stdout)
+    """The accelerators, each after a small computation. Raises DeviceLost and TimeoutError."""
+    found = computed()
     names = [f"{each['name']}, {_gb(each['free_bytes'])} of {_gb(each['total_bytes'])} free"
              for each in found["accelerators"]]  # fmt: skip
     present = ["cpu", *(["cuda"] if names else []), *(f"cuda:{index}" for index in range(len(names)))]
@@ -67,7 +65,18 @@ def device(settings: Settings) -> Finding:
     )
 
 
-def _of_build(found: dict[str, object]) -> str:
+def computed() -> dict[str, Any]:
+    """What `headless.devices` found out by computing, in a process that may crash or hang. Raises DeviceLost where it
+    did not go well, and TimeoutError."""
+    done = module_run("headless.devices", timeout_s=CHILD_S)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"the process ended with code {done.returncode}"]
+        raise DeviceLost(reason[0])
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _of_build(found: dict[str, Any]) -> str:
     return ", and a torch that is built for it (the installed one is a CPU build)" if found["cpu_build"] else ""
 
 
@@ -106,9 +115,20 @@ def ffmpeg() -> Finding:
     return well(f"{first_line}, PyAV {av.__version__}: {', '.join(ENCODERS)}")
 
 
-def _encodes(program: str, encoder: str) -> bool:
+def ffmpeg_at_once() -> Finding:
+    """The same in one process, for a worker that starts; only what is wrong is looked at more closely."""
+    from Wan2GP.media.ffmpeg import ffmpeg_path
+
+    try:
+        return well("") if _encodes(str(ffmpeg_path()), *ENCODERS) else ffmpeg()
+    except RuntimeError:
+        return ffmpeg()
+
+
+def _encodes(program: str, *encoders: str) -> bool:
     picture = ("-f", "lavfi", "-i", "color=s=64x64:d=0.04")
-    return _ffmpeg(program, *picture, "-c:v", encoder, "-f", "null", "-").returncode == 0
+    outputs = (word for name in encoders for word in ("-c:v", name, "-f", "null", "-"))
+    return _ffmpeg(program, *picture, *outputs).returncode == 0
 
 
 def _ffmpeg(program: str, *arguments: str) -> Ended:
