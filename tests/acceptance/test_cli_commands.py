@@ -19,7 +19,7 @@ from source.store.types import NewTask
 
 TASK_KEYS = {
     "id", "task_type", "status", "params", "attempts", "worker_id", "output_location", "error_message", "progress",
-    "created_at", "generation_started_at", "generation_processed_at", "timeline", "children",
+    "created_at", "generation_started_at", "generation_processed_at", "timeline", "claims", "children",
 }  # fmt: skip
 
 
