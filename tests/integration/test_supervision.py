@@ -220,9 +220,8 @@ def test_the_encoders_are_tried_in_one_process(tmp_path: Path) -> None:
 def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
     """Its paths are those of an installation; here they stand for what this machine has."""
     text = (ROOT / "deploy" / "headless-wan2gp.service").read_text()
-    text = text.replace("/opt/headless-wan2gp/.venv/bin/python", sys.executable).replace(
-        "User=headless", f"User={getpass.getuser()}"
-    )
+    text = text.replace("/opt/headless-wan2gp/.venv/bin/python", sys.executable)
+    text = text.replace("User=headless", f"User={getpass.getuser()}")
     unit = tmp_path / "headless-wan2gp.service"
     unit.write_text(text.replace("/opt/headless-wan2gp", str(ROOT)))
     looked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
