@@ -111,10 +111,9 @@ class Outbox:
                 output=output, extra=[name for name in extra if name], poster=poster,
                 result_data=json.loads(encoded(done.result_data, "result_data")) if done.result_data else None,
             )  # fmt: skip
-            self._seal(draft, manifest)
+            (draft / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
             shutil.rmtree(final, ignore_errors=True)
-            os.rename(draft, final)
-            sync(self._root)
+            self._seal(draft, final, lasting=any(files))
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -192,12 +191,15 @@ class Outbox:
         sync(target.parent)
         return f"{place}/{path.name}"
 
-    @staticmethod
-    def _seal(draft: Path, manifest: Manifest) -> None:
-        path = draft / MANIFEST
-        path.write_text(manifest.model_dump_json(), encoding="utf-8")
-        sync(path)
-        sync(draft)
+    def _seal(self, draft: Path, final: Path, *, lasting: bool) -> None:
+        """Files survive a power cut too. A few words are made again after one: waiting for the disk would take longer
+        than most tasks that make no file, and a manifest that was cut short is none."""
+        if lasting:
+            sync(draft / MANIFEST)
+            sync(draft)
+        os.rename(draft, final)
+        if lasting:
+            sync(self._root)
 
     @staticmethod
     def _read(folder: Path) -> Manifest | None:

@@ -142,6 +142,21 @@ def test_another_database_that_shares_the_folder_gets_nothing(outbox: Outbox, se
     assert held(settings) == ["t1-1"]
 
 
+@pytest.mark.parametrize("content", [b"", b'{"database": "/tm', b"\0\0\0\0", b"\xff\xfe", b"[]", b'{"version": 9}'])
+def test_a_manifest_that_cannot_be_read_is_none(
+    outbox: Outbox, settings: Settings, store: SqliteStore, content: bytes
+) -> None:
+    """Cut short, damaged, or another version's: the task runs again, and the folder goes by its age."""
+    folder = put(outbox, settings, row())
+    (folder / "manifest.json").write_bytes(content)
+    assert outbox.find(row(claim_number=2), request_digest(row(), {})) is None
+    outbox.sweep(store)
+    assert held(settings) == ["t1-1"]
+    os.utime(folder, (0, time.time() - 8 * 86400))
+    outbox.sweep(store)
+    assert held(settings) == []
+
+
 def test_a_parcel_that_lost_a_file_is_none(outbox: Outbox, settings: Settings) -> None:
     folder = put(outbox, settings, row())
     (folder / "0" / "clip.bin").unlink()
