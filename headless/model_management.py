@@ -185,6 +185,11 @@ class HeadlessTaskQueue:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def lost(self) -> bool:
+        """Whether the accelerator is: nothing runs here any more."""
+        return isinstance(self._closed, DeviceLost)
+
+    @property
     def loaded_model(self) -> str | None:
         """The model in memory."""
         return self._orchestrator.current_model

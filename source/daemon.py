@@ -105,7 +105,7 @@ class Worker:
         #: of the generation claimed last
         self._last_key: str | None = None
         self._stops = 0
-        self._device_lost = False
+        self._hangs = False
         self._rescued_at = self._swept_at = time.monotonic()
 
     # ---- what others call
@@ -125,7 +125,7 @@ class Worker:
                 self._claim_until_told(leases, until_idle)
             finally:
                 self._leave()
-        return EXIT_DEVICE_LOST if self._device_lost else EXIT_OK
+        return EXIT_DEVICE_LOST if self._without_device else EXIT_OK
 
     def stop(self) -> None:
         """Claim no more, let running tasks finish or go back to the queue. A second call lets go of them at once.
@@ -139,6 +139,11 @@ class Worker:
     def told_to_stop(self) -> bool:
         return self._stops > 0
 
+    @property
+    def _without_device(self) -> bool:
+        """The GPU is lost, or its engine hangs: nothing can run here any more."""
+        return self._queue.lost or self._hangs
+
     def runs(self) -> list[Run]:
         """What runs now."""
         with self._lock:
@@ -148,7 +153,7 @@ class Worker:
 
     def _claim_until_told(self, leases: Leases, until_idle: bool) -> None:
         backoff_s = FIRST_BACKOFF_S
-        while not self._stops and not self._device_lost:
+        while not self._stops and not self._without_device:
             try:
                 leases.catch_up()
                 if not self._claim() and until_idle and not self.runs() and self._store.idle():
@@ -167,7 +172,7 @@ class Worker:
         if not self._room():
             return 0
         started = 0
-        while free := self._free_slots():
+        while (free := self._free_slots()) and not self._without_device:
             only = None if self._wants_generation() else self._without_gpu
             claimed = self._store.claim(
                 self.worker_id,
@@ -247,7 +252,6 @@ class Worker:
             try:
                 run()
             finally:
-                self._device_lost |= run.outcome is Outcome.EXIT
                 with self._lock:
                     del self._runs[run.claim]
                 self._moved()
@@ -276,7 +280,7 @@ class Worker:
 
     def _lose_device(self) -> None:
         """The engine does not come back: this process is of no use any more."""
-        self._device_lost = True
+        self._hangs = True
         self._wake()
 
     def _wake(self) -> None:
@@ -297,7 +301,7 @@ class Worker:
         """Give running tasks their grace, then ask them to stop, then let go of their rows."""
         if self.runs():
             log.info("stopping; %d task(s) still run", len(self.runs()))
-        self._await_runs(0 if self._device_lost else self._settings.shutdown_grace_s)
+        self._await_runs(0 if self._without_device else self._settings.shutdown_grace_s)
         for run in self.runs():
             run.token.cancel(ShuttingDown())
         self._await_runs(max(self._settings.shutdown_grace_s, MIN_STOPPING_S))

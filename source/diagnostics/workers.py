@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headless.accounting import IDLE
 from source.diagnostics.rendering import printable
 from source.store.types import WorkerRow
 
@@ -30,7 +31,7 @@ def workers_view(rows: Sequence[WorkerRow], now: datetime) -> list[View]:
 
 def rendered_workers(views: Sequence[View]) -> RenderableType:
     """A table, and how many there are of each state."""
-    table = Table("worker", "health", "seconds ago", "status", "model", box=None, pad_edge=False)
+    table = Table("worker", "health", "seconds ago", "status", "GPU busy", "model", box=None, pad_edge=False)
     for view in views:
         age = view["heartbeat_age_s"]
         table.add_row(
@@ -38,6 +39,7 @@ def rendered_workers(views: Sequence[View]) -> RenderableType:
             Text(view["health"], style=STYLES[view["health"]]),
             "" if age is None else f"{age:.0f}",
             Text(printable(view["status"])),
+            _busy(view["gpu_seconds"]),
             Text(printable(view["current_model"] or "")),
         )
     counts = Counter(view["health"] for view in views)
@@ -54,8 +56,16 @@ def _view(row: WorkerRow, now: datetime) -> View:
         "heartbeat_age_s": None if age is None else round(age, 3),
         "last_heartbeat": row.last_heartbeat,
         "current_model": row.current_model,
+        "gpu_seconds": row.metadata.get("gpu_seconds"),
         "created_at": row.created_at,
     }
+
+
+def _busy(seconds: Any) -> str:
+    """The share of its time that a worker's GPU was at work; "" where nobody says so."""
+    if not isinstance(seconds, Mapping) or not (total := sum(seconds.values())):
+        return ""
+    return f"{100 * (1 - sum(seconds.get(activity, 0) for activity in IDLE) / total):.0f} %"
 
 
 def _health(row: WorkerRow, age: float | None) -> str:

@@ -6,6 +6,7 @@ import pytest
 from contract_rows import EXPIRED_S, LONG_S, MakeStore, a_task, claim, claim_that, event_names, statuses
 
 from source.errors import InvalidInput, InvalidMedia, StaleClaim
+from source.ledger import ENDED, claim_lines, ended
 from source.store import Status, TaskStore
 
 QUEUED, RUNNING, COMPLETE, FAILED, CANCELLED = Status
@@ -18,6 +19,26 @@ class EndingContract:
         task = store.get(added)
         assert (task.status, task.output_location, task.result_data) == (COMPLETE, "files/a.mp4", {"frames": 81})
         assert task.generation_processed_at and task.lease_expires_at is None and task.terminal
+
+    def test_the_timeline_tells_how_each_claim_ended(self, store: TaskStore) -> None:
+        """Read by one function, whatever the backend."""
+        added = store.add(a_task())
+        first = claim(store).claim
+        store.note(first, ENDED, ended("transient", {"load": 2.0, "denoise": 10.5}))
+        store.retry_later(first, "the host is away", error_class="transient", delay_s=0)
+        store.release(claim(store).claim)
+        claim(store, lease_s=EXPIRED_S)
+        store.rescue()
+        last = claim(store).claim
+        store.generation_started(last)
+        store.complete(last, "files/a.mp4", result_data={"gpu_seconds": {"denoise": 3.0, "decode": 1.25}})
+        lines = claim_lines(store.events(added), store.get(added).result_data)
+        assert [(line.number, line.end, line.gpu_seconds) for line in lines] == [
+            (1, "retry: transient", 12.5), (2, "released", None), (3, "rescued (death)", None), (4, "complete", 4.25),
+        ]  # fmt: skip
+        assert all(line.worker_id and line.claimed_at and line.ended_at for line in lines)
+        fresh = claim_lines(store.events(store.add(a_task())))
+        assert fresh == []
 
     def test_repeating_a_completion_changes_nothing(self, store: TaskStore) -> None:
         added = store.add(a_task())

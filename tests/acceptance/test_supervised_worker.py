@@ -1,0 +1,95 @@
+"""F16 and F21 with real processes: a supervisor over worker processes that run the fake engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from worker_floor import Floor
+
+from source.ledger import claim_lines
+from source.store.types import NewTask, Status
+
+SUPERVISOR = """
+import sys
+from source.settings import load_settings
+from source.supervision import DeviceProbe, Pace, Supervisor
+
+probe = DeviceProbe(load_settings())
+
+def probed():
+    print("probed", flush=True)
+    return probe()
+
+sys.exit(Supervisor([sys.executable, "-m", "source.chaos.worker"], Pace(0.01, 300, 60), probed).run())
+"""
+STEPS = 60
+
+
+@pytest.fixture
+def floor(tmp_path: Path) -> Iterator[Floor]:
+    """Its own worker and engine stay idle: it is there for its store."""
+    floor = Floor(tmp_path)
+    yield floor
+    floor.close()
+
+
+@contextmanager
+def supervised(floor: Floor, root: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    given = {
+        "DB_FILE": str(floor.settings.db_file), "MAIN_OUTPUT_DIR": str(floor.settings.main_output_dir),
+        "HISTORY_FILE": str(floor.settings.main_output_dir.parent / "history.jsonl"), "POLL_INTERVAL_S": "0.5",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR], cwd=root, env=os.environ | given | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def clip(floor: Floor, **params: str) -> str:
+    return floor.store.add(NewTask(task_type="chaos_clip", params=params))
+
+
+@pytest.mark.slow
+def test_a_worker_that_lost_its_gpu_is_replaced_and_the_device_probed_before(floor: Floor, root: Path) -> None:
+    unlucky, other = clip(floor, misfortune="device_lost"), clip(floor)
+    with supervised(floor, root, CHAOS_STEP_S="0") as process:
+        for task in (unlucky, other):
+            floor.wait_for(task, Status.COMPLETE)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.split() == ["probed", "probed"]
+    assert "the worker ended with exit code 3" in err
+    assert [line.end for line in claim_lines(floor.store.events(unlucky))] == ["released: device_lost", "complete"]
+    assert floor.store.get(unlucky).attempts == floor.store.get(other).attempts == 0
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_middle_of_a_generation_burns_no_attempt(floor: Floor, root: Path) -> None:
+    task = clip(floor)
+    for number in (1, 2):
+        with supervised(floor, root, CHAOS_STEPS=str(STEPS), CHAOS_STEP_S="0.5", SHUTDOWN_GRACE_S="0") as process:
+            floor.wait_until(lambda number=number: at_work(floor, task, number))
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+        row = floor.store.get(task)
+        assert (row.status, row.attempts, row.claim_number) == (Status.QUEUED, 0, number)
+    assert [line.end for line in claim_lines(floor.store.events(task))] == ["released", "released"]
+
+
+def at_work(floor: Floor, task: str, claim_number: int) -> bool:
+    row = floor.store.get(task)
+    return row.claim_number == claim_number and row.progress is not None and row.progress["phase"] == "denoising"
