@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -49,6 +48,7 @@ def load(database: Database, history: int, queued: int) -> None:
             values = {"history": history, "queued": queued} if "%(" in statement else None
             superuser.execute((statement if values else statement.replace("%%", "%")).encode(), values)
         superuser.execute("analyze")
+        superuser.execute(WAITED)
 
 
 def plan(connection: Connection, statement: str, *, settings: bool = True) -> list[dict[str, Any]]:
@@ -68,16 +68,41 @@ def plan(connection: Connection, statement: str, *, settings: bool = True) -> li
     return found
 
 
-def claim_times_ms(connection: Connection, count: int, **options: Any) -> list[float]:
-    given = "".join(f", {name} => %({name})s" for name in options)
-    statement = f"select public.claim_tasks('w', 600{given})".encode()
-    times = []
-    for _ in range(count):
-        started = time.perf_counter()
-        row = connection.execute(statement, options).fetchone()
-        times.append((time.perf_counter() - started) * 1000)
-        assert row is not None and len(row[0]) == 1
-    return sorted(times)
+# How long the process of this connection could have run while others had the cores (the second number of schedstat):
+# that is the machine's load, and no part of what a function takes. Waits for locks and disks are. 0 where nobody says.
+# SECURITY DEFINER: only a superuser reads /proc.
+WAITED = """
+create or replace function public.waited_ns() returns bigint language sql security definer set search_path = '' as $$
+    select coalesce(split_part(pg_read_file('/proc/self/schedstat', 0, 100, true), ' ', 2)::bigint, 0)
+$$"""
+# Claims one by one, each with its commit.
+CLAIMS = """
+do $$
+declare
+    v_from timestamptz;
+    v_waited bigint;
+    v_claimed jsonb;
+begin
+    for number in 1..{count} loop
+        v_from := clock_timestamp();
+        v_waited := public.waited_ns();
+        v_claimed := public.claim_tasks('w', 600, p_loaded_model => {model});
+        commit;
+        v_waited := public.waited_ns() - v_waited;
+        insert into spent
+        values (extract(epoch from clock_timestamp() - v_from) * 1000 - v_waited / 1e6, jsonb_array_length(v_claimed));
+    end loop;
+end
+$$"""
+
+
+def claim_times_ms(connection: Connection, count: int, model: str | None = None) -> list[float]:
+    connection.execute("create temporary table if not exists spent (ms float8, tasks bigint)")
+    connection.execute("truncate spent")
+    connection.execute(CLAIMS.format(count=count, model="null" if model is None else f"'{model}'").encode())
+    rows = connection.execute("select ms, tasks from spent order by ms").fetchall()
+    assert [tasks for _, tasks in rows] == [1] * count
+    return [ms for ms, _ in rows]
 
 
 def check_plans(database: Database) -> None:
@@ -111,17 +136,20 @@ def measured(database: Database, claims: int) -> list[float]:
     with database.acting("service_role") as service:
         claim_times_ms(service, 5)
         times = claim_times_ms(service, claims // 2)
-        times += claim_times_ms(service, claims // 2, p_loaded_model="flux")
+        times += claim_times_ms(service, claims // 2, "flux")
     check_work(database, claims)
     return sorted(times)
 
 
 def times_ms(connection: Connection, function: str, count: int = 20, **values: Any) -> list[float]:
+    given = ", ".join(f"{name} => %({name})s" for name in values)
+    # from left to right
+    asked = f"public.waited_ns(), public.{function}({given}), public.waited_ns()"
+    statement = f"select clock_timestamp(), {asked}, clock_timestamp()"
     spent = []
     for _ in range(count):
-        started = time.perf_counter()
-        call(connection, function, **values)
-        spent.append((time.perf_counter() - started) * 1000)
+        [[began, before, _, after, ended]] = connection.execute(statement.encode(), values).fetchall()
+        spent.append((ended - began).total_seconds() * 1000 - (after - before) / 1e6)
     return sorted(spent)
 
 
