@@ -23,8 +23,8 @@ Runs = Callable[[], list[Run]]
 #: what a worker's row says while it works
 ACTIVE = "active"
 
-#: the wait before a failed heartbeat is repeated
-RETRY_S = 1.0
+#: the wait before a failed heartbeat is repeated, and the longest that it grows to while rows are held
+RETRY_S, LONGEST_RETRY_S = 1.0, 5.0
 #: how long one look for changes lasts, and so how long leaving takes at most
 LOOK_S = 0.5
 
@@ -49,6 +49,13 @@ class Watchful(ABC):
     @abstractmethod
     def _main(self) -> None:
         """Runs until `_leaving` is set."""
+
+
+def repeat_after_s(failures: int, heartbeat_s: float, *, holds: bool) -> float:
+    """Seconds until a heartbeat that failed so often is repeated. Where each is a call that costs, a storm of them
+    helps nobody; but who holds rows should be back soon after the database is, before others rescue them."""
+    longest = min(LONGEST_RETRY_S, heartbeat_s) if holds else heartbeat_s
+    return min(RETRY_S * 2.0 ** min(failures - 1, 16), longest)
 
 
 class Leases(Watchful):
@@ -76,21 +83,20 @@ class Leases(Watchful):
 
     def _main(self) -> None:
         delay_s = 0.0
-        failed = False
+        failures = 0
         while not self._leaving.wait(delay_s):
             delay_s = self._settings.heartbeat_s
             try:
                 self.beat()
-                if failed:
+                if failures:
                     log.info("heartbeats reach the database again")
-                failed = False
+                failures = 0
             except (StoreError, InvalidInput) as error:
-                log.log(
-                    logging.DEBUG if failed else logging.WARNING, "the heartbeat did not reach the database: %s", error
-                )
-                failed = True
-                delay_s = min(delay_s, RETRY_S)
-        if not failed:
+                level = logging.DEBUG if failures else logging.WARNING
+                log.log(level, "the heartbeat did not reach the database: %s", error)
+                failures += 1
+                delay_s = repeat_after_s(failures, delay_s, holds=bool(self._runs()))
+        if not failures:
             self._say_goodbye()
 
     def catch_up(self) -> None:

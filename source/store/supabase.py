@@ -306,6 +306,13 @@ class SupabaseStore(TaskStore):
         except InvalidInput as error:
             raise TaskNotFound(f"there is no task {task_id}: {error}") from None
 
+    def _named(self, value: str, field: str) -> str:
+        """The UUID that a field of a new task names."""
+        try:
+            return self._id(value)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), field=field) from None
+
     def _held(self, claim: Claim) -> dict[str, Any]:
         return {"task_id": self._id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
 
@@ -313,9 +320,9 @@ class SupabaseStore(TaskStore):
         return asdict(task) | {
             "id": self._id(task.id),
             "params": json.loads(encoded(task.params, "params")),
-            "dependant_on": [self._id(needed) for needed in task.dependant_on],
+            "dependant_on": [self._named(needed, "dependant_on") for needed in task.dependant_on],
             # a service's goes to the installation's own, a person's to their only one
-            "project_id": None if task.project_id == DEFAULT_PROJECT_ID else self._id(task.project_id),
+            "project_id": None if task.project_id == DEFAULT_PROJECT_ID else self._named(task.project_id, "project_id"),
             "parent_id": task.parent_id and self._id(task.parent_id),
         }
 

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from worker_floor import DEADLINE_S, Floor, draw
 
 from headless.testing import FakeOrchestrator, Gate
 from source.daemon import new_worker_id
 from source.diagnostics.views import seconds_between
 from source.errors import StoreError
-from source.leases import Changes, Leases
+from source.leases import Changes, Leases, repeat_after_s
 from source.params.base import TaskParams
 from source.store.sqlite import SqliteStore
 from source.store.types import Claim, NewTask, Status, Task
@@ -51,6 +52,16 @@ def test_heartbeats_keep_the_lease_of_a_long_run(tmp_path: Path) -> None:
             assert row.lease_expires_at > first
             gate.open()
             assert floor.wait_for(task, Status.COMPLETE).attempts == 0
+
+
+@pytest.mark.parametrize(("holds", "longest_s", "calls"), [(True, 5, 14), (False, 20, 7)])
+def test_heartbeats_of_an_outage_become_fewer(holds: bool, longest_s: float, calls: int) -> None:
+    """On Supabase each is a call that costs. `calls`: in the first minute."""
+    waits = [repeat_after_s(failures, 20, holds=holds) for failures in range(1, 40)]
+    assert waits[:2] == [1, 2]
+    assert max(waits) == waits[-1] == longest_s
+    assert sum(sum(waits[:number]) < 60 for number in range(len(waits))) == calls
+    assert repeat_after_s(1, 0.5, holds=holds) == 0.5, "never later than the next one that was due anyway"
 
 
 def test_a_running_task_is_cancelled_within_two_seconds_and_no_neighbour(tmp_path: Path) -> None:

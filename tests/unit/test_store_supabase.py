@@ -66,8 +66,9 @@ def settings_of(site: FunctionsSite, **values: Any) -> Settings:
 
 @pytest.mark.parametrize("task", [{"id": "direct"}, {"dependant_on": ("direct",)}, {"project_id": "my project"}])
 def test_ids_are_uuids(functions: Recorder, task: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match="is no UUID, and ids on Supabase are UUIDs"):
+    with pytest.raises(InvalidInput, match="is no UUID, and ids on Supabase are UUIDs") as refused:
         SupabaseStore(functions).add(NewTask(**{"task_type": "t2v", "params": {}} | task))
+    assert "id" in task or str(refused.value).startswith(f"{next(iter(task))}: "), "it is said where"
     assert functions.asked == []
 
 
