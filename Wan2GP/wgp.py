@@ -16,7 +16,8 @@ from typing import Any
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
-from Wan2GP.engine.finishing import check_finishing, finishing
+from Wan2GP.engine.finishing import Finishing, check_finishing, finishing
+from Wan2GP.engine.later import begin_saving
 from Wan2GP.engine.preparing import check_preparing, prepared
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
@@ -290,7 +291,7 @@ def _generate(values: Mapping[str, Any]) -> bool:
             model = _resident(ready.definition, profile, send, report)
             for note in (*model.notes, *finish.notes, *ready.notes):
                 send("info", note)
-            return _run(finish.of(model), ready, gen, send, report, cancel)
+            return _run(model, finish, ready, gen, send, report, cancel)
     except GenerationCancelled:
         send("output")
         return True
@@ -300,7 +301,7 @@ def _generate(values: Mapping[str, Any]) -> bool:
 
 def _begun(state: dict[str, Any] | None) -> dict[str, Any]:
     gen: dict[str, Any] = (state if state is not None else {}).setdefault("gen", {})
-    for key in ("file_list", "file_settings_list"):
+    for key in ("file_list", "file_settings_list", "unsaved"):
         gen.setdefault(key, [])
     gen["early_stop"] = False
     return gen
@@ -329,6 +330,7 @@ def _reporter(send: SendCommand, gen: dict[str, Any]) -> Report:
 
 def _run(
     model: Model,
+    finish: Finishing,
     request: GenerationRequest,
     gen: dict[str, Any],
     send: SendCommand,
@@ -345,7 +347,7 @@ def _run(
         gen["repeat_no"] = number
         current = request if number == 1 else request.repeated(number)
         try:
-            _run_once(model, current, gen, send, report, cancel)
+            _run_once(model, finish, current, gen, send, report, cancel)
         except GenerationCancelled:
             raise
         except (WanError, RuntimeError, ValueError, MemoryError) as error:
@@ -357,6 +359,7 @@ def _run(
 
 def _run_once(
     model: Model,
+    finish: Finishing,
     request: GenerationRequest,
     gen: dict[str, Any],
     send: SendCommand,
@@ -365,11 +368,17 @@ def _run_once(
 ) -> None:
     folder = Path(image_save_path if request.image_output else save_path)
     cancel.raise_if_requested()
+    model = finish.of(model, later=request.save_later)
     made = model.generate(request, report, cancel)
+    paths: list[Path] = []
     try:
         if isinstance(made, str):
             cancel.raise_if_requested()
             paths = save_text(made, request, folder, report)
+        elif request.save_later:
+            files = begin_saving(made, finish, request, folder, lambda: bool(gen.get("abort")))
+            gen["unsaved"].append(lambda: _list(files(), request, gen))
+            report("saving", 0, 1)
         else:
             paths = save_frames(made, request, folder, report, cancel)
     finally:
@@ -377,8 +386,13 @@ def _run_once(
         getattr(made, "close", lambda: None)()
     for remark in model.remarks:
         send("info", remark)
+    _list(paths, request, gen)
+    for _ in paths:
+        send("output")
+
+
+def _list(paths: Sequence[Path], request: GenerationRequest, gen: dict[str, Any]) -> None:
     for path in paths:
         gen["file_list"].append(str(path))
         record = {**request.settings, "seed": request.seed, "model_type": request.definition.id}
         gen["file_settings_list"].append(record)
-        send("output")

@@ -133,10 +133,11 @@ class EngineRun:
         if self._error is not None:
             raise self._error
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What the engine wrote, in the order of its reports."""
+    def saved(self) -> tuple[Path, ...]:
+        """What the engine wrote, in the order of its reports; waits for what it still writes."""
         gen = self.state["gen"]
+        for wait in gen["unsaved"]:
+            wait()
         return tuple(Path(file) for file in (*gen["file_list"], *gen["audio_file_list"]))
 
     @property
@@ -148,6 +149,7 @@ class EngineRun:
 def _fresh_gen() -> dict[str, Any]:
     return {
         "file_list": [],
+        "unsaved": [],
         "file_settings_list": [],
         "audio_file_list": [],
         "audio_file_settings_list": [],

@@ -1,4 +1,5 @@
-"""One generation on the thread that owns the accelerator: check, load, run the engine, look at its files."""
+"""One generation on the thread that owns the accelerator: check, load, run the engine. What is left of it, until its
+files are there and looked at, is done on another thread."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: what is run instead of a task for which there was no memory
 OnOutOfMemory = Callable[[OutOfMemory], GenerationTask]
+#: what is left of a run that needs the accelerator no longer
+Finish = Callable[[], GenerationResult]
 
 
 def ignore(progress: Progress) -> None:
@@ -49,7 +52,7 @@ class EngineWork:
         self.listener.hear(progress.phase)
         on_progress(progress)
 
-    def run(self, task: GenerationTask, instead: OnOutOfMemory | None, run: QueuedRun) -> GenerationResult:
+    def run(self, task: GenerationTask, instead: OnOutOfMemory | None, run: QueuedRun) -> Finish:
         """Run `task`; when memory runs out, release all of it and run what `instead` says, once."""
         try:
             return self._run_once(task, run)
@@ -75,7 +78,7 @@ class EngineWork:
             logger.info("model %s loaded in %.1f s", model, seconds)
         return switched, seconds
 
-    def _run_once(self, task: GenerationTask, run: QueuedRun) -> GenerationResult:
+    def _run_once(self, task: GenerationTask, run: QueuedRun) -> Finish:
         self.listener.begin(task.id, task.model)
         run.cancel.raise_if_cancelled()
         self._orchestrator.check(task)
@@ -84,19 +87,22 @@ class EngineWork:
         task.output_dir.mkdir(parents=True, exist_ok=True)
         before = snapshot(task.output_dir)
         outcome, seconds = self._generate(task, run, load_seconds)
-        files = new_files(outcome.files, task.output_dir, before)
-        if task.options.video_length == 1 and not self._orchestrator.describe(task.model).image_output:
-            files = tuple(still_image(file) for file in files)
-        return GenerationResult(
-            files=files,
-            model=task.model,
-            seconds=seconds,
-            load_seconds=load_seconds,
-            switched=switched,
-            peak_memory_bytes=outcome.peak_memory_bytes,
-            notes=outcome.notes,
-            **task.made_with(outcome),
-        )
+        still = task.options.video_length == 1 and not self._orchestrator.describe(task.model).image_output
+
+        def finish() -> GenerationResult:
+            files = new_files(outcome.written(), task.output_dir, before)
+            return GenerationResult(
+                files=tuple(still_image(file) for file in files) if still else files,
+                model=task.model,
+                seconds=seconds,
+                load_seconds=load_seconds,
+                switched=switched,
+                peak_memory_bytes=outcome.peak_memory_bytes,
+                notes=outcome.notes,
+                **task.made_with(outcome),
+            )
+
+        return finish
 
     def _generate(self, task: GenerationTask, run: QueuedRun, load_seconds: float) -> tuple[GenerationOutcome, float]:
         """Run the engine; also the seconds it took. Books the gap since the engine was last at work."""

@@ -261,3 +261,10 @@ class GenerationOutcome:
     seed: int | None = None
     #: models that helped beside the run's own
     beside: tuple[str, ...] = ()
+    #: where files are still being written: waits for them, on any thread, and returns all in place of `files`. Raises
+    #: what kept them from being written
+    saved: Callable[[], tuple[Path, ...]] | None = None
+
+    def written(self) -> tuple[Path, ...]:
+        """The files, as soon as they are there."""
+        return self.saved() if self.saved is not None else self.files

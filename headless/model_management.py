@@ -1,6 +1,7 @@
 """`HeadlessTaskQueue`: one thread owns the accelerator, keeps the model warm and runs one generation at a time.
 
-    submit -> waiting (heap: priority, then age) -> running (the GPU thread) -> the future has its result or error
+    submit -> waiting (heap: priority, then age) -> running (the GPU thread) -> finishing (a thread of its own: files
+    are written and looked at, while the GPU works on) -> the future has its result or error
 
 A run ends exactly once. Whatever an engine raises ends that run and not the thread; only a lost device ends both.
 """
@@ -16,11 +17,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Self, TypeVar
 
 from headless.accounting import Activity, Seconds, Silence
 from headless.books import Books
-from headless.engine_work import EngineWork, OnOutOfMemory, ignore
+from headless.engine_work import EngineWork, Finish, OnOutOfMemory, ignore
 from headless.generation import (
     CancelToken,
     GenerationResult,
@@ -68,6 +70,10 @@ class HeadlessTaskQueue:
         self._account = self._books.account
         self._work = EngineWork(orchestrator, self._books, clock)
         self._thread: threading.Thread | None = None
+        self._finisher = threading.Thread(target=self._finish_all, name="finish", daemon=True)
+        #: runs that are done with the accelerator; None ends the thread. The engine bounds it: it goes on to the next
+        #: frames only when all but one of the files before are written
+        self._unfinished: SimpleQueue[tuple[QueuedRun, Finish] | None] = SimpleQueue()
 
     # ---- life
 
@@ -78,23 +84,28 @@ class HeadlessTaskQueue:
                 raise RuntimeError("a HeadlessTaskQueue is started once; make a new one")
             self._thread = threading.Thread(target=self._main, args=(preload_model,), name="gpu", daemon=True)
         self._thread.start()
+        self._finisher.start()
 
     def stop(self, timeout_s: float = 30.0, *, reason: GenerationCancelled | None = None) -> None:
-        """Cancel what runs, fail what waits, unload the model and join the thread.
+        """Cancel what runs or is finished, fail what waits, unload the model and join the threads.
 
         The futures end with `reason`, also that of a run which has not stopped after `timeout_s` and is left behind.
         """
         reason = reason or GenerationCancelled("the queue was stopped before this run ended")
-        running = self._close(reason)
-        if running is not None:
-            running.cancel.cancel(reason)
+        self._close(reason)
+        with self._changed:
+            live = list(self._live.values())
+        for run in live:
+            run.cancel.cancel(reason)
         if self._thread is None or self._thread is threading.current_thread():
             return
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        deadline = time.monotonic() + timeout_s
+        for thread in (self._thread, self._finisher):
+            thread.join(max(deadline - time.monotonic(), 0))
+        if self.alive:
             logger.error("the GPU thread did not stop within %g s; it is left behind", timeout_s)
-            if running is not None:
-                self._settle(running, reason)
+            for run in live:
+                self._settle(run, reason)
 
     def __enter__(self) -> Self:
         if self._thread is None:
@@ -181,8 +192,8 @@ class HeadlessTaskQueue:
 
     @property
     def alive(self) -> bool:
-        """Whether the queue's thread still runs. After `stop` it does only when the engine hangs, or still loads."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether a thread of the queue still runs. After `stop` one does only when the engine hangs or still loads."""
+        return self._thread is not None and (self._thread.is_alive() or self._finisher.is_alive())
 
     @property
     def lost(self) -> bool:
@@ -236,6 +247,7 @@ class HeadlessTaskQueue:
         finally:
             # only SystemExit and the like come here with the queue still open: the futures must not hang
             self._lose(DeviceLost("the thread that owns the accelerator ended unexpectedly"))
+            self._unfinished.put(None)
 
     def _preload(self, model: str) -> None:
         failure = self._attempt(lambda: self._work.load(model, -1, ignore))
@@ -262,7 +274,18 @@ class HeadlessTaskQueue:
         self._account.idle()
         if isinstance(outcome, DeviceLost):
             self._lose(outcome)
-        self._settle(run, outcome)
+        if outcome is None or isinstance(outcome, Exception):
+            self._settle(run, outcome)
+            return
+        with self._changed:
+            self._running = None
+        self._unfinished.put((run, outcome))
+
+    def _finish_all(self) -> None:
+        while (left := self._unfinished.get()) is not None:
+            run, finish = left
+            self._settle(run, run.context.run(self._attempt, finish))
+            del left, run, finish
 
     def _attempt(self, work: Callable[[], Value]) -> Value | Exception:
         """The queue's boundary, one of the project's two: an error becomes a value and keeps its type."""

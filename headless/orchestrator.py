@@ -212,7 +212,7 @@ class WanOrchestrator:
         self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
         cancel.raise_if_cancelled()
         memory = accelerator.peak_memory_bytes()
-        return GenerationOutcome(run.files, tuple(run.notes), memory, keywords["seed"], run.beside)
+        return GenerationOutcome((), tuple(run.notes), memory, keywords["seed"], run.beside, run.saved)
 
     def _call(self, engine: Engine, task: GenerationTask, model: str, run: EngineRun, keywords: dict[str, Any]) -> None:
         record = {"id": task.id, "params": {}, "repeats": 1, "prompt": keywords.get("prompt", "")}
@@ -231,10 +231,10 @@ class WanOrchestrator:
                 keywords[name] = _opened(keywords[name], size if name in _SIZED else None)
         if keywords.get("seed", -1) < 0:
             keywords["seed"] = _drawn_seed(task)
-        ours: dict[str, Any] = {"lossless": True} if task.lossless else {}
+        ours: dict[str, Any] = {"save_later": True} | ({"lossless": True} if task.lossless else {})
         if task.checkpoint_dir is not None:
             ours |= {"checkpoint": task.checkpoint_dir, "checkpoint_interval_s": task.checkpoint_interval_s}
-        return keywords | ({"plugin_data": ours} if ours else {})
+        return keywords | {"plugin_data": ours}
 
     def _guarded(self, work: Callable[[], Value]) -> Value:
         """Run the engine; running out of memory and losing the device become errors of ours, others stay as they are.

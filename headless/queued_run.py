@@ -20,8 +20,9 @@ class QueuedRun:
     """Changed under the queue's lock only."""
 
     id: str
-    #: done on the GPU thread; what it returns or raises ends the future
-    work: Callable[[QueuedRun], GenerationResult | None]
+    #: done on the GPU thread; what it raises ends the future, and so does what the function that it returns returns or
+    #: raises on another one
+    work: Callable[[QueuedRun], Callable[[], GenerationResult] | None]
     report: OnProgress
     cancel: CancelToken
     submitted_at: float

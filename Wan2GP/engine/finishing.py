@@ -56,9 +56,15 @@ class Finishing:
     #: frames of the latest run's result before which the scene changes, and nothing was drawn between
     cuts: list[int] = field(default_factory=list)
 
-    def of(self, model: Model) -> Model:
-        """The model, its frames finished."""
-        return model if self.wanted.changes_nothing else _Finished(model, self)
+    def of(self, model: Model, *, later: bool = False) -> Model:
+        """The model, its frames finished; `later`: as far as the accelerator is needed for that."""
+        as_it_is = self.wanted.changes_nothing or (later and not self.needs_accelerator)
+        return model if as_it_is else _Finished(model, self)
+
+    @property
+    def needs_accelerator(self) -> bool:
+        """Whether a model takes part; else frames may be finished on any thread."""
+        return self.steps is not None
 
     @property
     def remarks(self) -> tuple[str, ...]:

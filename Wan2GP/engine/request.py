@@ -119,6 +119,8 @@ class GenerationRequest:
     checkpoint_interval_s: float
     #: write a video as FFV1 in mkv
     lossless: bool
+    #: return before the files are written: `gen["unsaved"]` holds what to call for each
+    save_later: bool
     #: every setting as it applies, for the record of the file
     settings: Mapping[str, Any]
     #: what the caller should know: values that were changed, options that are ignored
@@ -252,6 +254,7 @@ def _request(
         checkpoint=checkpoint,
         checkpoint_interval_s=float(kept.get("checkpoint_interval_s", CHECKPOINT_INTERVAL_S)),
         lossless=bool(kept.get("lossless")),
+        save_later=bool(kept.get("save_later")),
         settings={name: value for name, value in settings.items() if name not in PLUMBING},
         notes=(*changed, *notes),
     )

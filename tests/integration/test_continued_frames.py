@@ -97,7 +97,7 @@ def test_both_make_the_same_frames_out_of_what_is_given(engine, media, tmp_path:
     task = GenerationTask(id="t", model=model, options=options, output_dir=tmp_path / "out", lossless=True)
     orchestrator.check(task)
     orchestrator.load_model(model, lambda progress: None)
-    (file,) = orchestrator.generate(task, lambda progress: None, CancelToken()).files
+    (file,) = orchestrator.generate(task, lambda progress: None, CancelToken()).written()
     frames = list(read_frames(file))
     assert len(frames) == total
     fixed = {k: frame for k, frame in enumerate(_controlled(given, total)) if frame is not None}

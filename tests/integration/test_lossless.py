@@ -53,7 +53,7 @@ def made(engine: WanOrchestrator, folder: Path, model: str = "draft", lossless: 
     options = GenerationOptions.parse(SIZE | knobs)
     task = GenerationTask(id="t", model=model, options=options, output_dir=folder, lossless=lossless)
     engine.check(task)
-    (file,) = engine.generate(task, lambda progress: None, CancelToken()).files
+    (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return file
 
 

@@ -67,7 +67,7 @@ def make_task(tmp_path: Path, pictures: list[str]) -> Callable[..., GenerationTa
 
 def answer(engine: WanOrchestrator, task: GenerationTask) -> str:
     engine.check(task)
-    (file,) = engine.generate(task, lambda progress: None, CancelToken()).files
+    (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return file.read_text(encoding="utf-8")
 
 

@@ -92,14 +92,14 @@ def make_still(tmp_path: Path, make_task: Callable[..., GenerationTask]) -> Call
 
 def still(engine: WanOrchestrator, task: GenerationTask) -> Path:
     engine.check(task)
-    (file,) = engine.generate(task, lambda progress: None, CancelToken()).files
+    (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return file
 
 
 def masks(engine: WanOrchestrator, task: GenerationTask) -> np.ndarray:
     """The first channel of each frame, (F, H, W)."""
     engine.check(task)
-    (file,) = engine.generate(task, lambda progress: None, CancelToken()).files
+    (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return np.stack([frame[..., 0] for frame in read_frames(file)])
 
 

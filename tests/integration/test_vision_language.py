@@ -66,7 +66,7 @@ def make_task(tmp_path: Path) -> Callable[..., GenerationTask]:
 def answer(engine: WanOrchestrator, task: GenerationTask) -> str:
     engine.check(task)
     outcome = engine.generate(task, lambda progress: None, CancelToken())
-    (file,) = outcome.files
+    (file,) = outcome.written()
     assert file.parent == task.output_dir and file.suffix == ".txt"
     return file.read_bytes().decode()
 

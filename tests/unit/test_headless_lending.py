@@ -52,14 +52,13 @@ def test_a_loan_waits_for_the_run_before_it(tmp_path: Path, gate: Gate) -> None:
             order.append("lent")
 
     with HeadlessTaskQueue(engine) as queue:
-        running = queue.submit(drawing(tmp_path))
-        running.add_done_callback(lambda _: order.append("drawn"))
+        queue.submit(drawing(tmp_path), on_progress=lambda progress: order.append(progress.phase))
         gate.wait_until_held()
         borrower = threading.Thread(target=borrow, args=(queue,))
         borrower.start()
         gate.open()
         borrower.join(WAIT_S)
-    assert order == ["drawn", "lent"]
+    assert order[-2:] == ["saving", "lent"]
 
 
 def test_a_borrower_that_waits_may_be_cancelled(tmp_path: Path, gate: Gate) -> None:

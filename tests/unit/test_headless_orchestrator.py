@@ -121,6 +121,7 @@ def test_the_knobs_asked_for_become_keywords_and_nothing_else(
         "video_length": 17,
         "seed": 4,
         "flow_shift": 3.5,
+        "plugin_data": {"save_later": True},
     }
     assert (run["model_type"], run["task"]["prompt"]) == ("draft", "a kite")
 
@@ -171,15 +172,15 @@ def test_the_engine_writes_into_the_tasks_folder(
     orchestrator: WanOrchestrator, engine: RecordingEngine, make_task: Make, tmp_path: Path
 ) -> None:
     outcome = orchestrator.generate(make_task(), ignore, CancelToken())
-    assert (engine.settings["save_path"], outcome.files) == (tmp_path, (tmp_path / "run_1.mp4",))
+    assert (engine.settings["save_path"], outcome.written()) == (tmp_path, (tmp_path / "run_1.mp4",))
 
 
 def test_each_run_has_a_state_of_its_own_so_that_no_file_comes_twice(
     orchestrator: WanOrchestrator, engine: RecordingEngine, make_task: Make
 ) -> None:
-    assert len(orchestrator.generate(make_task(), ignore, CancelToken()).files) == 1
+    assert len(orchestrator.generate(make_task(), ignore, CancelToken()).written()) == 1
     engine.script = lambda keywords: None
-    assert orchestrator.generate(make_task(), ignore, CancelToken()).files == ()
+    assert orchestrator.generate(make_task(), ignore, CancelToken()).written() == ()
     assert engine.runs[0]["state"] is not engine.runs[1]["state"]
 
 
