@@ -563,11 +563,15 @@ def test_the_wait_for_work_is_idle_time(make_task: TaskFactory) -> None:
 
 def test_the_hand_off_gap_is_booked_when_the_next_task_was_waiting(make_task: TaskFactory, gate: Gate) -> None:
     clock = Clock()
-    fake = FakeOrchestrator(gate=gate)
-    with HeadlessTaskQueue(fake, clock=clock) as queue:
+
+    class SlowToCheck(FakeOrchestrator):
+        def check(self, task: GenerationTask) -> None:
+            super().check(task)
+            clock.pass_by(0.25)
+
+    with HeadlessTaskQueue(SlowToCheck(gate=gate), clock=clock) as queue:
         first = queue.submit(make_task("a"))
         gate.wait_until_held(WAIT_S)
-        first.add_done_callback(lambda future: clock.pass_by(0.25))
         second = queue.submit(make_task("b"))
         gate.open()
         wait([first, second], WAIT_S)
