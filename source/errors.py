@@ -25,6 +25,7 @@ __all__ = [
     "ConfigurationError",
     "DamagedUpload",
     "DeviceLost",
+    "DiskFull",
     "EngineError",
     "GenerationCancelled",
     "Hang",
@@ -86,6 +87,10 @@ class DamagedUpload(RefusedWrite):
 
 class Transient(WanError):
     """A passing fault outside this process (network, remote service)."""
+
+
+class DiskFull(Transient):
+    """A disk has no room for what a task needs; the message names it and says what to do."""
 
 
 class ProgramUnavailable(WanError):
@@ -163,7 +168,7 @@ def disk_full(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             return True
         if any(words in str(error) for words in _NO_ROOM_IN_WORDS):  # ffmpeg's, Rust's, SQLite's
             return True

@@ -21,6 +21,7 @@ from source.errors import (
     DISK_FULL,
     DamagedUpload,
     DeviceLost,
+    DiskFull,
     Hang,
     InvalidMedia,
     Outcome,
@@ -266,7 +267,7 @@ class Run:
         self.outcome = decided.outcome
         message = redact(str(error) or type(error).__name__, secret_values(self._workplace.settings))
         if decided.error_class == DISK_FULL:
-            message = self._workplace.disk.explained(error, message)
+            message = message if isinstance(error, DiskFull) else self._workplace.disk.explained(error, message)
             self._context.remember(DISK_FULL, message)
         if decided.error_class == "internal":
             message = f"internal error: {type(error).__name__}: {message}"

@@ -77,7 +77,7 @@ def _overview(view: View, outputs: Sequence[str]) -> Table:
     facts: dict[str, RenderableType] = {
         "task": Text(view["id"], style="bold"),
         "type": Text(view["task_type"]),
-        "status": _status(view["status"]),
+        "status": _status(view["status"]).append(" (paused)" if view["paused"] else ""),
         "progress": Text(_progress(view)),
         "output": Text("\n".join(outputs)),
         "attempts": Text(str(view["attempts"])),
@@ -127,7 +127,8 @@ def _line(task_id: str, status: Text, *cells: str) -> Text:
 
 def _result(view: View) -> list[Text]:
     """What became of a task, or how far it is; one line, or none."""
-    text = view["error_message"] or view["output_location"] or _progress(view)
+    held = "paused" if view.get("paused") and view["status"] == "Queued" else ""
+    text = view["error_message"] or view["output_location"] or _progress(view) or held
     return [Text(f"  {' '.join(text.split())}", style="dim", no_wrap=True, overflow="ellipsis")] if text else []
 
 

@@ -14,12 +14,12 @@ from source.store.types import Event, Status, Task
 View = dict[str, Any]
 
 _TASK_KEYS = (
-    "id", "task_type", "status", "params", "attempts", "worker_id", "output_location", "error_message", "progress",
-    "created_at", "generation_started_at", "generation_processed_at",
+    "id", "task_type", "status", "paused", "params", "attempts", "worker_id", "output_location", "error_message",
+    "progress", "created_at", "generation_started_at", "generation_processed_at",
 )  # fmt: skip
 _LIST_KEYS = (
-    "id", "task_type", "status", "attempts", "worker_id", "model", "output_location", "error_message", "progress",
-    "parent_id", "created_at", "generation_started_at", "generation_processed_at",
+    "id", "task_type", "status", "paused", "attempts", "worker_id", "model", "output_location", "error_message",
+    "progress", "parent_id", "created_at", "generation_started_at", "generation_processed_at",
 )  # fmt: skip
 _CHILD_KEYS = ("id", "task_type", "status", "child_key", "output_location", "error_message")
 _EVENT_KEYS = ("at", "name", "worker_id", "claim_number", "detail")

@@ -141,6 +141,7 @@ def _ffmpeg(program: str, *arguments: str) -> Ended:
 def disk(settings: Settings, *, scarce_bytes: int = SCARCE_BYTES, least_bytes: int = LEAST_BYTES) -> Finding:
     """Free space of the folders that a worker writes into, each of which a file is written into to see."""
     lines, least = [], None
+    least_bytes = max(least_bytes, int(settings.min_free_gb * GB))  # a worker claims nothing below it
     for name, folder in _written(settings):
         place = existing(folder)
         with tempfile.TemporaryFile(dir=place) as file:

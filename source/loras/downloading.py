@@ -18,7 +18,7 @@ import requests
 from requests.auth import AuthBase
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from source.errors import InvalidMedia, Transient
+from source.errors import DiskFull, InvalidMedia, Transient
 from source.loras.inspection import GB, PREFIX_BYTES, check_lora, refuse_foreign
 from source.loras.references import HUGGING_FACE, RemoteLoRA, same_origin
 from source.media.download import DownloadRules, opened, received, refuse_status, shown
@@ -233,7 +233,7 @@ class LoRADownload:
     def _refuse_full_disk(self, to_come: int) -> None:
         free = shutil.disk_usage(self.part.parent).free
         if to_come + RESERVE_BYTES > free:
-            raise Transient(
+            raise DiskFull(
                 f"{self._shown} needs {to_come / GB:.1f} GB and the disk of {self.part.parent.parent} has "
                 f"{free / GB:.1f} GB free; make room there, or let LORA_CACHE_GB limit what is kept"
             )

@@ -112,39 +112,62 @@ $$;
 
 -- -- choosing -----------------------------------------------------------------------------------------------------
 
+-- An orchestrator by its id, or those of a travel by its run_id: the search for the latter reads the whole table, so it
+-- comes second.
+create function private.roots_of(p_run text) returns uuid[]
+language plpgsql stable set search_path = ''
+as $$
+declare
+    v_roots uuid[] := '{}';
+begin
+    if p_run ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+        v_roots := array(select id from public.tasks where id = p_run::uuid);
+    end if;
+    if p_run is not null and v_roots = '{}' then
+        v_roots := array(select id from public.tasks
+            where private.is_orchestrator(task_type) and params #>> '{orchestrator_details,run_id}' = p_run);
+    end if;
+    return v_roots;
+end
+$$;
+
 -- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
 -- given; p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
--- all that came of it.
+-- all that came of it. (A plan for what is given: what is not asked costs nothing.)
 create function public.select_tasks(
     p_statuses text[] default null, p_task_type text default null, p_worker_id text default null,
     p_error_class text default null, p_older_than_s double precision default null, p_run text default null,
     p_paused boolean default null, p_limit bigint default 1000
 ) returns jsonb
-language sql stable set search_path = '' set jit = off
+language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
-    with recursive run (id) as (
-        select id from public.tasks
-        where p_run is not null and (id::text = lower(p_run) or (private.is_orchestrator(task_type)
-            and params #>> '{orchestrator_details,run_id}' = p_run))
-        union
-        select child.id from run, lateral (
-            select id from public.tasks where parent_id = run.id
-            union all
-            select id from public.tasks where orchestrator_id = run.id
-        ) as child
-    )
-    select coalesce(jsonb_agg(private.task_json(task) order by task.created_at, task.seq), '[]')
-    from (
-        select * from public.tasks
-        where (p_statuses is null or status = any (p_statuses::public.task_status[]))
-            and (p_task_type is null or task_type = p_task_type)
-            and (p_worker_id is null or worker_id = p_worker_id or starts_with(worker_id, p_worker_id || '-'))
-            and (p_error_class is null or error_class = p_error_class)
-            and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
-            and (p_run is null or id in (select id from run))
-            and (p_paused is null or paused = p_paused)
-        order by created_at, seq limit greatest(p_limit, 0)
-    ) as task
+declare
+    v_roots uuid[] := private.roots_of(p_run);
+begin
+    return (
+        with recursive run (id) as (
+            select unnest(v_roots)
+            union
+            select child.id from run, lateral (
+                select id from public.tasks where parent_id = run.id
+                union all
+                select id from public.tasks where orchestrator_id = run.id
+            ) as child
+        )
+        select coalesce(jsonb_agg(private.task_json(task) order by task.created_at, task.seq), '[]')
+        from (
+            select * from public.tasks
+            where (p_statuses is null or status = any (p_statuses::public.task_status[]))
+                and (p_task_type is null or task_type = p_task_type)
+                and (p_worker_id is null or worker_id = p_worker_id or starts_with(worker_id, p_worker_id || '-'))
+                and (p_error_class is null or error_class = p_error_class)
+                and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
+                and (p_run is null or id in (select id from run))
+                and (p_paused is null or paused = p_paused)
+            order by created_at, seq limit greatest(p_limit, 0)
+        ) as task);
+end
 $$;
 
+grant execute on function private.roots_of(text) to authenticated, service_role;
 select private.open_to('{pause_task,resume_task,requeue_task,select_tasks}', '{}');

@@ -18,8 +18,9 @@ from source.store.sqlite import SqliteStore
 from source.store.types import NewTask
 
 TASK_KEYS = {
-    "id", "task_type", "status", "params", "attempts", "worker_id", "output_location", "error_message", "progress",
-    "created_at", "generation_started_at", "generation_processed_at", "timeline", "claims", "children",
+    "id", "task_type", "status", "paused", "params", "attempts", "worker_id", "output_location", "error_message",
+    "progress", "created_at", "generation_started_at", "generation_processed_at", "timeline", "claims",
+    "children",
 }  # fmt: skip
 
 

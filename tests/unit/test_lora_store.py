@@ -16,7 +16,7 @@ import pytest
 from lora_site import LoRASite, lora_bytes, put_lora, serving, sha256
 
 from headless.generation import CancelToken
-from source.errors import GenerationCancelled, InvalidInput, Transient
+from source.errors import DiskFull, GenerationCancelled, InvalidInput, Transient
 from source.loras import LoRAStore
 from source.loras.housekeeping import FORGOTTEN_S
 from source.loras.locks import LOOK_S
@@ -287,7 +287,7 @@ def test_a_page_is_refused_before_all_of_it_came(store: LoRAStore, site: LoRASit
 
 def test_a_disk_without_room_is_said_before_anything_is_written(loras: Path, site: LoRASite) -> None:
     url = site.add("/style.safetensors", headers={"Content-Length": str(10**17)})
-    with pytest.raises(Transient, match=r"GB free.*LORA_CACHE_GB"):
+    with pytest.raises(DiskFull, match=r"GB free.*LORA_CACHE_GB"):
         resolve(store_of(loras, max_lora_gb=1e9), url)
     assert remains(loras) == []
 
