@@ -138,10 +138,12 @@ def _ffmpeg(program: str, *arguments: str) -> Ended:
 # ---- disk
 
 
-def disk(settings: Settings, *, scarce_bytes: int = SCARCE_BYTES, least_bytes: int = LEAST_BYTES) -> Finding:
-    """Free space of the folders that a worker writes into, each of which a file is written into to see."""
+def disk(settings: Settings, *, scarce_bytes: int = SCARCE_BYTES, least_bytes: int | None = None) -> Finding:
+    """Free space of the folders that a worker writes into, each of which a file is written into to see. Below
+    `least_bytes` that is a failure; by default where no result would fit, or a worker would claim nothing."""
     lines, least = [], None
-    least_bytes = max(least_bytes, int(settings.min_free_gb * GB))  # a worker claims nothing below it
+    if least_bytes is None:
+        least_bytes = max(LEAST_BYTES, int(settings.min_free_gb * GB))
     for name, folder in _written(settings):
         place = existing(folder)
         with tempfile.TemporaryFile(dir=place) as file:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
-from source.errors import InvalidInput, InvalidMedia, Transient
+from source.errors import DiskFull, InvalidInput, InvalidMedia, Transient
 from source.media.guarded import GuardedAdapter
 from source.media.places import Reach
 
@@ -130,7 +130,8 @@ def naming(field: str) -> Iterator[None]:
     except InvalidInput as error:
         raise InvalidMedia(str(error), field=field) from error
     except Transient as error:
-        raise Transient(f"{field}: {error}") from error
+        kind = DiskFull if isinstance(error, DiskFull) else Transient
+        raise kind(f"{field}: {error}") from error
 
 
 def _refuse_size(size_bytes: int, url: str, rules: DownloadRules) -> None:
