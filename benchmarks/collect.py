@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 #: in the order of the page
 NAMES = (
-    "lanes", "queues", "scaling", "noop_tasks", "hand_off", "supabase_claims", "stitch", "stitch_memory",
+    "lanes", "affinity", "queues", "scaling", "noop_tasks", "hand_off", "supabase_claims", "stitch", "stitch_memory",
     "colour_match", "join", "loop_overhead",
 )  # fmt: skip
 BEGIN = """# Benchmarks

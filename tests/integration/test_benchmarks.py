@@ -37,6 +37,14 @@ def test_lanes_are_compared_with_one_task_after_the_other(root: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_order_of_claims_is_compared_with_that_of_age(root: Path) -> None:
+    told = told_by(root, "affinity", "--tasks", "100", "--gpu", "0.05", "--load", "0.1", "--rounds", "1")
+    by_age, ours = told["rows"]
+    assert by_age["switches"] > 2 * ours["switches"]
+    assert ours["passed_over"] <= 8
+
+
+@pytest.mark.slow
 def test_queues_are_compared_with_huey_and_procrastinate(root: Path) -> None:
     told = told_by(root, "queues", "--tasks", "5", "--rounds", "1")
     assert [row["queue"] for row in told["rows"]] == ["SQLite, ours", "huey", "Postgres, ours", "procrastinate"]
