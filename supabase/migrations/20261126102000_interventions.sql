@@ -76,7 +76,7 @@ end
 $$;
 
 create trigger tasks_pause_with_parent before insert on public.tasks
-for each row execute function private.pause_with_parent();
+for each row when (new.parent_id is not null or new.orchestrator_id is not null) execute function private.pause_with_parent();
 
 -- -- requeue ------------------------------------------------------------------------------------------------------
 
