@@ -288,8 +288,8 @@ $$;
 
 -- -- circles ------------------------------------------------------------------------------------------------------
 
--- Whether an open row waits for itself: through its dependencies, and as a parent through its children. Returns the
--- way round as 'a -> b -> a', or null.
+-- The open row that waits for itself, through its dependencies, and as a parent through its children: the way round as
+-- 'a -> b -> a'.
 create function private.circle_through(p_start uuid) returns text
 language plpgsql stable set search_path = ''
 as $$
@@ -301,9 +301,6 @@ declare
     v_way text;
     v_id text;
 begin
-    if not private.waits_for_itself(p_start) then
-        return null;
-    end if;
     loop
         v_next := '{}';
         for v_edge in
@@ -337,20 +334,78 @@ as $$
     select id from public.tasks where parent_id = p_id and status in ('Queued', 'In Progress')
 $$;
 
--- The same edges, inlined: this one is asked often and nearly always says no.
-create function private.waits_for_itself(p_start uuid) returns boolean
-language sql stable set search_path = ''
+-- One of the rows that wait for themselves, among all that the given ones wait for; null when there is none. Takes away
+-- the rows that wait for none of the others, again and again: each row and each edge is looked at once, however long the
+-- chains are. Rows are numbers here, places in v_ids; who waits for row n stands in v_waiters from v_first[n] on.
+create function private.on_a_circle(p_starts uuid[]) returns uuid
+language plpgsql stable set search_path = '' set jit = off
 as $$
+declare
+    v_ids uuid[];
+    v_waiters bigint[];
+    v_first bigint[];
+    v_last bigint[];
+    -- for how many others each waits
+    v_open bigint[];
+    v_free bigint[];
+    v_next bigint[];
+    v_place bigint := 0;
+    v_row bigint;
+    v_waiter bigint;
+begin
     with recursive reached (id) as (
-        select unnest(dependant_on) from public.tasks where id = p_start and status in ('Queued', 'In Progress')
-        union
-        select id from public.tasks where parent_id = p_start and status in ('Queued', 'In Progress')
+        select unnest(p_starts)
         union
         select needed.id from reached, lateral (
             select unnest(dependant_on) from public.tasks where id = reached.id and status in ('Queued', 'In Progress')
             union all
             select id from public.tasks where parent_id = reached.id and status in ('Queued', 'In Progress')
         ) as needed (id)
+    ), listed as (
+        select id, row_number() over () as row from reached
+    ), edge as (
+        select waiter.row as waiter, found.row as needed from listed as waiter, lateral (
+            select unnest(dependant_on) from public.tasks where id = waiter.id and status in ('Queued', 'In Progress')
+            union all
+            select id from public.tasks where parent_id = waiter.id and status in ('Queued', 'In Progress')
+        ) as needed (id) join listed as found on found.id = needed.id
+    ), counted as (
+        select listed.id, listed.row, coalesce(as_waiter.count, 0) as open,
+            sum(coalesce(as_needed.count, 0)) over (order by listed.row)::bigint as last,
+            coalesce(as_needed.count, 0) as waiters
+        from listed
+        left join (select waiter, count(*) from edge group by 1) as as_waiter on as_waiter.waiter = listed.row
+        left join (select needed, count(*) from edge group by 1) as as_needed on as_needed.needed = listed.row
     )
-    select exists (select from reached where id = p_start)
+    select array_agg(id order by row), array_agg(open order by row), array_agg(last - waiters + 1 order by row),
+        array_agg(last order by row), coalesce(array_agg(row) filter (where open = 0), '{}'),
+        (select array_agg(waiter order by needed) from edge)
+    into v_ids, v_open, v_first, v_last, v_free, v_waiters from counted;
+    while v_place < cardinality(v_free) loop
+        v_place := v_place + 1;
+        for v_edge in v_first[v_free[v_place]]..v_last[v_free[v_place]] loop
+            v_waiter := v_waiters[v_edge];
+            v_open[v_waiter] := v_open[v_waiter] - 1;
+            if v_open[v_waiter] = 0 then
+                v_free := v_free || v_waiter;
+            end if;
+        end loop;
+    end loop;
+    if cardinality(v_free) = coalesce(cardinality(v_ids), 0) then
+        return null;
+    end if;
+    -- each that is left waits for another that is left: whoever goes on for long enough is on a circle
+    v_next := array_fill(0::bigint, array[cardinality(v_ids)]);
+    for v_needed in 1..cardinality(v_ids) loop
+        continue when v_open[v_needed] = 0;
+        v_row := v_needed;
+        for v_edge in v_first[v_needed]..v_last[v_needed] loop
+            v_next[v_waiters[v_edge]] := v_needed;
+        end loop;
+    end loop;
+    for v_step in 1..cardinality(v_ids) loop
+        v_row := v_next[v_row];
+    end loop;
+    return v_ids[v_row];
+end
 $$;

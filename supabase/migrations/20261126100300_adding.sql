@@ -125,10 +125,7 @@ create function private.check_circles(p_ids uuid[]) returns void
 language plpgsql set search_path = ''
 as $$
 declare
-    v_circle text;
-begin
-    select private.circle_through(id) into v_circle
-    from (
+    v_id uuid := private.on_a_circle(array(
         select task.id from public.tasks as task, unnest(task.dependant_on) as needed (id)
             join public.tasks as later on later.id = needed.id
         where task.id = any (p_ids) and later.seq >= task.seq
@@ -136,11 +133,10 @@ begin
         select parent_id from public.tasks where id = any (p_ids) and parent_id is not null
         union
         select id from public.tasks
-        where dependant_on && p_ids and dependant_on <> '{}' and status = 'Queued' and id <> all (p_ids)
-    ) as suspect (id)
-    where private.waits_for_itself(id) limit 1;
-    if v_circle is not null then
-        raise exception 'the tasks would wait for each other: %', v_circle
+        where dependant_on && p_ids and dependant_on <> '{}' and status = 'Queued' and id <> all (p_ids)));
+begin
+    if v_id is not null then
+        raise exception 'the tasks would wait for each other: %', private.circle_through(v_id)
             using errcode = 'PT400', column = 'dependant_on';
     end if;
 end

@@ -116,19 +116,19 @@ end
 $$;
 
 -- Rows that will never go on by themselves. Only rows written from outside get there.
---   missing, circle: the row waits for one that is not there, or for itself
+--   missing: the row waits for one that is not there
+--   suspect: the row waits for a later one, as one of each circle does; private.on_a_circle knows whether there is one
 --   cause: the row did not succeed, and something still waits for it, or for its parent: settle it again
 --   childless: a parent that waits for nothing; orchestrator: the same of the older contract
 create view private.stuck as
-select case when needed.id is null then 'missing' when needed.status = 'Queued' then 'circle' else 'cause' end as kind,
+select case when needed.id is null then 'missing' when needed.status = 'Queued' then 'suspect' else 'cause' end as kind,
     case when needed.status in ('Failed', 'Cancelled') then needed.id else task.id end as id,
     dependency.id as needed_id
 from public.tasks as task cross join lateral unnest(task.dependant_on) as dependency (id)
 left join public.tasks as needed on needed.id = dependency.id
 where task.status = 'Queued' and task.dependant_on <> '{}' and (
     needed.id is null or needed.status in ('Failed', 'Cancelled')
-    -- a circle has a row that waits for a later one
-    or (needed.status = 'Queued' and needed.seq >= task.seq and private.waits_for_itself(task.id)))
+    or (needed.status = 'Queued' and needed.seq >= task.seq))
 union all
 select 'cause', parent.id, null
 from public.tasks as task join public.tasks as parent on parent.id = task.parent_id
@@ -155,10 +155,12 @@ language plpgsql set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_stuck record;
+    v_id uuid;
     v_ended uuid[];
     v_count bigint;
 begin
-    if not exists (select from private.stuck) then
+    if not exists (select from private.stuck where kind <> 'suspect')
+        and private.on_a_circle(array(select id from private.stuck where kind = 'suspect')) is null then
         return 0;
     end if;
     perform private.alone();
@@ -178,11 +180,12 @@ begin
     for v_stuck in select id from private.stuck where kind = 'orchestrator' loop
         v_count := v_count + 1 + private.end_or_rerun(v_stuck.id);
     end loop;
-    loop
-        select id into v_stuck from private.stuck where kind = 'circle' limit 1;
-        exit when not found;
-        v_ended := private.end_tasks(array[v_stuck.id], 'Failed',
-            format('Not run, because tasks depend on each other in a circle: %s', private.circle_through(v_stuck.id)),
+    -- some at a time: the others are there for the next rescue
+    for number in 1..20 loop
+        v_id := private.on_a_circle(array(select id from private.stuck where kind = 'suspect'));
+        exit when v_id is null;
+        v_ended := private.end_tasks(array[v_id], 'Failed',
+            format('Not run, because tasks depend on each other in a circle: %s', private.circle_through(v_id)),
             'dependency');
         v_count := v_count + cardinality(v_ended) + private.settle(v_ended);
     end loop;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -115,3 +116,42 @@ def test_a_priority_for_each_row_does_not_make_claims_look_at_each_by_itself(
         superuser.execute("select pg_stat_force_next_flush()")
         scans = "select idx_scan from pg_stat_user_indexes where indexrelname = 'tasks_claim'"
         assert superuser.execute(scans.encode()).fetchall()[0][0] < 20
+
+
+def test_looking_for_circles_looks_at_each_row_a_few_times_only(database: Database) -> None:
+    count = 300
+    # each waits for the next one: nothing says from the start that this is no circle
+    tasks: list[dict[str, object]] = [
+        {"id": f"bbbbbbbb-0000-4000-8000-{n:012}", "task_type": "t2v", "params": {}, "project_id": HIS}
+        for n in range(count)
+    ]
+    for task, later in itertools.pairwise(tasks):
+        task["dependant_on"] = [later["id"]]
+    with database.acting() as superuser:
+        superuser.execute("select pg_stat_reset()")
+        superuser.execute("insert into public.users (id) values (%s)", (BEN,))
+        superuser.execute("insert into public.projects (id, user_id) values (%s, %s)", (HIS, BEN))
+    with database.acting("authenticated", BEN) as ben:
+        call(ben, "add_tasks", p_tasks=json.dumps(tasks))
+        assert call(ben, "rescue_tasks") == 0
+    with database.acting() as superuser:
+        superuser.execute("select pg_stat_force_next_flush()")
+        looks = "select idx_scan + seq_scan from pg_stat_user_tables where relname = 'tasks'"
+        assert superuser.execute(looks.encode()).fetchall()[0][0] < 50 * count
+
+
+def test_each_circle_is_ended_whatever_leads_into_it(database: Database, ben: Connection, service: Connection) -> None:
+    # 0 -> 1 -> 2 -> 3 -> 2, 4 -> 5 -> 4, and 6 -> 7 which is none
+    needed = {0: 1, 1: 2, 2: 3, 3: 2, 4: 5, 5: 4, 6: 7, 7: None}
+    ids = {n: f"bbbbbbbb-0000-4000-8000-{n:012}" for n in needed}
+    columns = "id, task_type, params, project_id, dependant_on"
+    statement = f"insert into public.tasks ({columns}) values (%s, 't2v', '{{}}', %s, %s)".encode()
+    for n, other in needed.items():
+        ben.execute(statement, (ids[n], HIS, [] if other is None else [ids[other]]))
+    assert call(service, "rescue_tasks") == 6
+    rows = {row["id"]: row for row in call(service, "list_tasks")}
+    assert [rows[ids[n]]["status"] for n in needed] == ["Failed"] * 6 + ["Queued"] * 2
+    for first, second in ((2, 3), (4, 5)):
+        said = {rows[ids[n]]["error_message"] for n in (first, second)}
+        ways = (f"{ids[n]} -> {ids[first + second - n]} -> {ids[n]}" for n in (first, second))
+        assert any(way in text for way in ways for text in said)
