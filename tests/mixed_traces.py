@@ -41,7 +41,7 @@ def mixed_trace(seed: int, *, rows: int = 200, models: int = 5, others: int = 20
     """`others` of the rows belong to a user who asks for one every few seconds; a greedy one queues the rest early."""
     chance = random.Random(seed)
     found = [(6.0 * number + chance.uniform(0, 2), OTHER) for number in range(others)]
-    found += [(chance.uniform(0, 60), GREEDY) for _ in range(rows - others)]
+    found += [(chance.uniform(0, 0.3 * rows), GREEDY) for _ in range(rows - others)]
     return [Arrival(at, owner, f"model-{chance.randrange(models)}") for at, owner in sorted(found)]
 
 
