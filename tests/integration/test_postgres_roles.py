@@ -118,7 +118,8 @@ def test_a_person_sees_their_own_rows_and_the_service_all(people: Database, tabl
 
 def test_the_reading_functions_show_a_person_nothing_of_others(people: Database) -> None:
     with people.acting("authenticated", ANNA) as anna:
-        assert call(anna, "list_tasks") == call(anna, "list_workers") == []
+        assert call(anna, "list_tasks") == call(anna, "list_workers") == call(anna, "select_tasks") == []
+        assert call(anna, "select_tasks", p_run=RUNNING) == []
         assert call(anna, "task_timeline", p_task_id=RUNNING) == []
         assert call(anna, "open_tasks") == call(anna, "latest_change") == call(anna, "creations_in_last_minute") == 0
         assert call(anna, "orchestrator_children", p_orchestrator_task_id=RUNNING) == []
