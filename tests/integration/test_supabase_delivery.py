@@ -107,6 +107,18 @@ def test_a_task_goes_on_from_anothers_output_on_any_machine(make: Callable[..., 
         assert row.result_data == {"sha256": digest, "was_here": was_here}
 
 
+def test_a_successor_on_the_same_machine_downloads_nothing(make: Callable[..., ProjectFloor]) -> None:
+    floor = make()
+    made = floor.add(num_frames=5)
+    floor.work()
+    digest = hashlib.sha256(floor.output(made).read_bytes()).hexdigest()
+    floor.output(made).write_bytes(b"what a download would bring")
+    task = floor.add("follow", dependant_on=(made,), after=made)
+    floor.work()
+    row = floor.store.get(task)
+    assert (row.error_message, row.result_data) == (None, {"sha256": digest, "was_here": True})
+
+
 def test_a_persons_own_worker_delivers_under_their_name(make: Callable[..., ProjectFloor], stack: LocalStack) -> None:
     anna = stack.person()
     floor = make(token=anna.access_token)
