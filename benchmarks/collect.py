@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 #: in the order of the page
 NAMES = (
-    "lanes", "affinity", "queues", "scaling", "noop_tasks", "hand_off", "supabase_claims", "stitch", "stitch_memory",
-    "colour_match", "join", "loop_overhead",
+    "lanes", "saving", "affinity", "queues", "scaling", "noop_tasks", "hand_off", "supabase_claims", "stitch",
+    "stitch_memory", "colour_match", "join", "loop_overhead",
 )  # fmt: skip
 BEGIN = """# Benchmarks
 

@@ -24,6 +24,8 @@ from Wan2GP.errors import WanError
 MOST_BYTES = 512 * 1024**2
 #: runs whose files are not written yet: one beside the one that runs
 MOST_UNSAVED = 2
+#: time between two looks for a stop, which is a flag that nobody announces, while others are unsaved
+LOOK_S = 0.5
 
 _savers = ThreadPoolExecutor(MOST_UNSAVED, "save")
 _slots = threading.BoundedSemaphore(MOST_UNSAVED)
@@ -92,7 +94,8 @@ def save_later(
 
     `aborted` is asked before each frame is saved.
     """
-    _slots.acquire()
+    while not _slots.acquire(timeout=LOOK_S):  # rare: the encoder is two clips behind
+        aborted.raise_if_requested()
     spool = Spool(most_bytes)
     saved = _savers.submit(lambda: save(_until(spool, aborted)))
     saved.add_done_callback(lambda _: (spool.leave(), _slots.release()))

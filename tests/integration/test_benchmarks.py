@@ -45,6 +45,12 @@ def test_the_order_of_claims_is_compared_with_that_of_age(root: Path) -> None:
 
 
 @pytest.mark.slow
+def test_files_written_beside_the_accelerators_thread_are_compared_with_those_on_it(root: Path) -> None:
+    told = told_by(root, "saving", "--frames", "9", "--size", "64x48", "--rounds", "1")
+    assert [row["clip"] for row in told["rows"]] == ["as it is", "with film grain"]
+
+
+@pytest.mark.slow
 def test_queues_are_compared_with_huey_and_procrastinate(root: Path) -> None:
     told = told_by(root, "queues", "--tasks", "5", "--rounds", "1")
     assert [row["queue"] for row in told["rows"]] == ["SQLite, ours", "huey", "Postgres, ours", "procrastinate"]

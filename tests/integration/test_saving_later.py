@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ def test_a_run_waits_while_two_others_are_unsaved() -> None:
     last.join(WAIT_S)
     assert begun == [False] * MOST_UNSAVED + [True]
     assert [each.result(WAIT_S) for each in unsaved] == [[]] * MOST_UNSAVED
+
+
+def test_a_run_that_waits_for_others_can_be_stopped() -> None:
+    go_on = threading.Event()
+
+    def save(taken: Iterable[Frame]) -> list[Path]:
+        go_on.wait(WAIT_S)
+        return []
+
+    unsaved = [save_later(iter([frame(0)]), save, NEVER) for _ in range(MOST_UNSAVED)]
+    try:
+        with pytest.raises(GenerationCancelled):
+            save_later(iter([frame(0)]), save, Cancel(lambda: True))
+    finally:
+        go_on.set()
+        wait(unsaved, WAIT_S)
 
 
 def test_a_model_that_fails_ends_the_saving_before_its_error_is_raised() -> None:
