@@ -44,8 +44,8 @@ def files_later(**values: Any) -> list[Path]:
     later = {**(given.pop("plugin_data", None) or {}), "save_later": True}
     assert wgp.generate_media(state={"gen": gen}, plugin_data=later, **given)
     assert gen["file_list"] == []
-    for wait in gen["unsaved"]:
-        wait()
+    for ask in gen["unsaved"]:
+        ask()
     return [Path(file) for file in gen["file_list"]]
 
 
