@@ -35,9 +35,14 @@ export const handler = endpoint({
         worker_id_param: beat.worker_id,
         vram_total_mb_param: vram_total_mb,
         vram_used_mb_param: vram_used_mb,
-        logs_param: new PostgresArray((beat.logs ?? []).map((entry) => JSON.stringify(entry))),
+        logs_param: new PostgresArray((beat.logs ?? []).map((entry) => JSON.stringify(entry, withoutNul))),
         current_task_id_param: current_task_id,
         status_param: beat.status,
       }));
   },
 });
+
+/** Postgres keeps no NUL in a text, and a line of a log must not cost the lease. */
+function withoutNul(_key: string, value: unknown): unknown {
+  return typeof value === "string" ? value.replaceAll("\0", "") : value;
+}

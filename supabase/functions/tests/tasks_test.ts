@@ -190,7 +190,9 @@ stackTest("a heartbeat of the older contract", async () => {
     vram_used_mb: 1024,
     current_task_id: null,
     status: "active",
-    logs: [{ level: "INFO", message: 'quotes " and \\ and ä', metadata: { a: [1] } }, { timestamp: "never" }],
+    logs: [{ level: "INFO", message: 'quotes " and \\ and ä \0', metadata: { a: [1] } }, {
+      timestamp: "never",
+    }],
   };
   assert.deepEqual(await done("heartbeat", beat), {
     success: true,
