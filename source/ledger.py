@@ -25,10 +25,13 @@ _ENDS = {
     "cancelled": "cancelled",
     "retry": "retry",
     "released": "released",
+    "requeued": "requeued",
     "rescued": "rescued (death)",
     "fanned_out": "fanned out",
 }
 _DEVICE_LOST = "device_lost"
+#: the store's entry of a claim whose answer never reached its worker
+_UNANSWERED = "unanswered"
 _WORDS = re.compile(r"(?P<error_class>\w+)(?:, GPU (?P<seconds>[\d.]+) s)?")
 
 
@@ -52,7 +55,8 @@ class ClaimLine:
     claimed_at: str | None
     #: None while it lasts, or where nobody recorded it
     ended_at: str | None
-    #: complete, failed: CLASS, retry: CLASS, released, rescued (death), cancelled, hang, fanned out, stale, running
+    #: complete, failed: CLASS, retry: CLASS, released, rescued (death), requeued, cancelled, fanned out; running while
+    #: it lasts; stale where a later claim came and nobody recorded an end
     end: str
     gpu_seconds: float | None
 
@@ -82,9 +86,16 @@ def _line(number: int, events: Sequence[Event], latest: bool, made_in: float | N
         worker_id=events[0].worker_id,
         claimed_at=claimed.at if claimed else None,
         ended_at=last.at if last else None,
-        end=_end(last, error_class, latest),
+        end=_end(last, error_class or _known_by({event.name for event in events}), latest),
         gpu_seconds=made_in if seconds is None else seconds,
     )
+
+
+def _known_by(names: set[str]) -> str | None:
+    """The class of an end that the store itself brought about."""
+    if {"rescued", "failed"} <= names:
+        return "poison"
+    return _UNANSWERED if _UNANSWERED in names else None
 
 
 def _end(last: Event | None, error_class: str | None, latest: bool) -> str:

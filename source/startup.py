@@ -155,7 +155,7 @@ def _run(
             threading.Thread(target=_stop_with_supervisor, args=(worker,), name="supervisor", daemon=True).start()
         queue.start(settings.preload_model or None)
         code = _code_of(worker, until_idle)
-    log.info("the GPU's %s", in_words(queue.statistics().seconds))
+    log.info("where the GPU's time went, %s", in_words(queue.statistics().seconds))
     patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop or code else UNHURRIED_S
     queue.stop(timeout_s=patience_s, reason=ShuttingDown())
     if worker.runs() or queue.alive:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worker_floor import Floor
@@ -57,7 +58,7 @@ def supervised(floor: Floor, root: Path, **environment: str) -> Iterator[subproc
         process.communicate()
 
 
-def clip(floor: Floor, **params: str) -> str:
+def clip(floor: Floor, **params: Any) -> str:
     return floor.store.add(NewTask(task_type="chaos_clip", params=params))
 
 
@@ -88,6 +89,55 @@ def test_sigterm_in_the_middle_of_a_generation_burns_no_attempt(floor: Floor, ro
         row = floor.store.get(task)
         assert (row.status, row.attempts, row.claim_number) == (Status.QUEUED, 0, number)
     assert [line.end for line in claim_lines(floor.store.events(task))] == ["released", "released"]
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_every_worker_is_given_up_and_the_others_run(floor: Floor, root: Path) -> None:
+    """F14: three workers die of it, one after the other, and their supervisor replaces each."""
+    poison, *others = clip(floor, misfortune="poison", times=3), clip(floor), clip(floor)
+    short = {"LEASE_S": "2", "HEARTBEAT_S": "0.5", "RESCUE_INTERVAL_S": "0.5", "CHAOS_STEP_S": "0"}
+    with supervised(floor, root, **short) as process:
+        for task in (*others, poison):
+            floor.wait_for(task, Status.FAILED if task == poison else Status.COMPLETE)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.split() == ["probed"] * 4
+    row = floor.store.get(poison)
+    assert (row.error_class, row.attempts) == ("poison", 3)
+    ends = [line.end for line in claim_lines(floor.store.events(poison))]
+    assert ends == ["rescued (death)", "rescued (death)", "failed: poison"]
+
+
+#: a worker whose store breaks in a way that nobody foresaw
+BROKEN = """
+import sys
+from pathlib import Path
+from headless.testing import FakeOrchestrator
+from source.settings import load_settings
+from source.startup import Equipment, run_worker
+from source.task_registry import TaskRegistry
+
+class Broken:
+    def __init__(self, store):
+        self.store = store
+    def __getattr__(self, name):
+        if name == "claim":
+            raise ZeroDivisionError("nobody foresaw this")
+        return getattr(self.store, name)
+
+equipment = Equipment(FakeOrchestrator(), TaskRegistry(), lambda store, storage: (Broken(store), storage))
+folder = Path(sys.argv[1])
+sys.exit(run_worker(load_settings(db_file=folder / "tasks.db", main_output_dir=folder), equipment=equipment))
+"""
+
+
+@pytest.mark.slow
+def test_an_unforeseen_failure_of_the_worker_is_no_wrong_configuration(tmp_path: Path, root: Path) -> None:
+    command = [sys.executable, "-c", BROKEN, str(tmp_path)]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert ended.returncode == 4
+    assert "for a reason that nobody foresaw" in ended.stderr and "ZeroDivisionError" in ended.stderr
 
 
 def at_work(floor: Floor, task: str, claim_number: int) -> bool:
