@@ -28,9 +28,10 @@ def probed():
     print("probed", flush=True)
     return probe()
 
-sys.exit(Supervisor([sys.executable, "-m", "source.chaos.worker"], Pace(0.01, 300, 60), probed).run())
+sys.exit(Supervisor([sys.executable, *sys.argv[1:]], Pace(0.01, 300, 60), probed).run())
 """
 STEPS = 60
+CHAOS = ("-m", "source.chaos.worker")
 
 
 @pytest.fixture
@@ -42,13 +43,15 @@ def floor(tmp_path: Path) -> Iterator[Floor]:
 
 
 @contextmanager
-def supervised(floor: Floor, root: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def supervised(
+    floor: Floor, root: Path, worker: tuple[str, ...] = CHAOS, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     given = {
         "DB_FILE": str(floor.settings.db_file), "MAIN_OUTPUT_DIR": str(floor.settings.main_output_dir),
         "HISTORY_FILE": str(floor.settings.main_output_dir.parent / "history.jsonl"), "POLL_INTERVAL_S": "0.5",
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR], cwd=root, env=os.environ | given | environment, text=True,
+        [sys.executable, "-c", SUPERVISOR, *worker], cwd=root, env=os.environ | given | environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -107,6 +110,44 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_run(floor: Fl
     assert (row.error_class, row.attempts) == ("poison", 3)
     ends = [line.end for line in claim_lines(floor.store.events(poison))]
     assert ends == ["rescued (death)", "rescued (death)", "failed: poison"]
+
+
+#: a worker whose engine stands still for ever in the first run of all, and heeds nobody
+DEAF = """
+import sys, threading
+from pathlib import Path
+from headless.testing import FakeOrchestrator
+from source.chaos.tasks import chaos_registry
+from source.settings import load_settings
+from source.startup import Equipment, run_worker
+
+class Deaf(FakeOrchestrator):
+    def generate(self, *arguments):
+        if not mark.exists():
+            mark.touch()
+            threading.Event().wait()
+        return super().generate(*arguments)
+
+settings = load_settings()
+mark = settings.main_output_dir / "stood"
+sys.exit(run_worker(settings, equipment=Equipment(Deaf(), chaos_registry(), lambda *both: both)))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_whose_engine_hangs_is_replaced_and_the_task_done_by_the_next(floor: Floor, root: Path) -> None:
+    """F17: the engine is given up after its bound and its grace, well within the lease."""
+    task = clip(floor)
+    short = {"HANG_S": "2", "HANG_GRACE_S": "0.5", "RETRY_DELAY_S": "0", "SHUTDOWN_GRACE_S": "0"}
+    with supervised(floor, root, ("-c", DEAF), **short) as process:
+        floor.wait_for(task, Status.COMPLETE)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.split() == ["probed", "probed"]
+    assert "the worker ended with exit code 3" in err and "the engine does not come back" in err
+    assert [line.end for line in claim_lines(floor.store.events(task))] == ["retry: hang", "complete"]
+    assert floor.store.get(task).attempts == 1
 
 
 #: a worker whose store breaks in a way that nobody foresaw

@@ -42,6 +42,11 @@ def test_a_picture_is_the_same_from_a_file_and_from_memory(tmp_path: Path) -> No
     assert key(image_refs=[str(write_image(tmp_path / "photo.png", photo))]) == key(image_refs=[photo])
 
 
+def test_where_the_model_lies_meanwhile_changes_nothing(guide: Path) -> None:
+    """A run that is repeated in little memory goes on from the steps that were kept."""
+    assert key(video_guide=guide, override_profile=5) == key(video_guide=guide)
+
+
 @pytest.mark.parametrize(
     "change",
     [
