@@ -12,7 +12,7 @@ import pytest
 from worker_floor import Floor
 
 from source.checkpoints import DAY_S, Checkpoints
-from source.errors import EngineError, OutOfMemory
+from source.errors import EngineError, Transient
 from source.params.base import TaskParams
 from source.store.types import NewTask, Status
 from source.task_registry import Done, TaskContext
@@ -36,7 +36,7 @@ def test_each_claim_of_a_task_has_the_same_folder_and_each_generation_its_own(fl
         return Done(context.generate("fake_t2v", params.options).output)
 
     floor.register("twice", twice, uses_gpu=True)
-    floor.engine.fail_next(OutOfMemory("once"))
+    floor.engine.fail_next(Transient("once"))
     floor.add("twice", prompt="a ball")
     floor.work()
     failed, first, second = (task.checkpoint_dir for task in floor.engine.tasks)
