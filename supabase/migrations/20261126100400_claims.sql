@@ -158,13 +158,14 @@ declare
     v_oldest uuid;
     v_warm uuid;
 begin
-    if p_wish.loaded_model is not null then
-        v_warm := private.pick(p_wish, p_priority, p_owner, p_wish.loaded_model);
-        if p_wish.same_model_only then
-            return v_warm;
-        end if;
+    if p_wish.same_model_only and p_wish.loaded_model is not null then
+        return private.pick(p_wish, p_priority, p_owner, p_wish.loaded_model);
     end if;
     v_oldest := private.pick(p_wish, p_priority, p_owner, null);
+    if v_oldest is null or p_wish.loaded_model is null then
+        return v_oldest;
+    end if;
+    v_warm := private.pick(p_wish, p_priority, p_owner, p_wish.loaded_model);
     if v_warm is null or v_warm = v_oldest then
         return v_oldest;
     end if;

@@ -78,7 +78,7 @@ as $$
     from (select p_owner_id as id) as asked left join public.users as person on person.id = asked.id
 $$;
 
--- The 20 workers that were seen last. To a person those of the service have no name.
+-- The 20 workers that were seen last. To a person those of the service have no name, and say nothing of their machine.
 create function private.workers_seen(p_person uuid) returns jsonb
 language sql stable set search_path = ''
 as $$
@@ -86,7 +86,8 @@ as $$
             'id', case when p_person is null or seen.user_id = p_person then seen.id else 'a worker of the service' end,
             'status', seen.status, 'last_heartbeat', private.iso(seen.last_heartbeat),
             'current_model', seen.current_model, 'created_at', private.iso(seen.created_at),
-            'metadata', seen.metadata) order by seen.last_heartbeat desc), '[]')
+            'metadata', case when p_person is null or seen.user_id = p_person then seen.metadata
+                else jsonb_build_object('takes_first', seen.metadata -> 'takes_first') end) order by seen.last_heartbeat desc), '[]')
     from (select * from public.workers
           where last_heartbeat is not null and (p_person is null or user_id is null or user_id = p_person)
           order by last_heartbeat desc limit 20) as seen

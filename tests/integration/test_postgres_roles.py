@@ -116,6 +116,18 @@ def test_a_person_sees_their_own_rows_and_the_service_all(people: Database, tabl
                 assert connection.execute(statement).fetchone() == (count,)
 
 
+def test_the_circumstances_of_a_row_name_to_a_person_nothing_of_others(people: Database) -> None:
+    with people.acting("service_role") as service:
+        call(service, "worker_heartbeat", p_worker_id="secret-box", p_claims="[]", p_lease_s=60)
+    with people.acting("authenticated", BEN) as ben:
+        found = call(ben, "task_circumstances", p_task_id=QUEUED)
+        assert {worker["id"] for worker in found["workers"]} <= {"ben-box", "a worker of the service"}
+        assert {row["id"] for row in found["running"]} == {RUNNING}
+        assert found["ahead"]["others"] == [1]
+    with people.acting("authenticated", ANNA) as anna, pytest.raises(psycopg.Error, match="there is no task"):
+        call(anna, "task_circumstances", p_task_id=QUEUED)
+
+
 def test_the_reading_functions_show_a_person_nothing_of_others(people: Database) -> None:
     with people.acting("authenticated", ANNA) as anna:
         assert call(anna, "list_tasks") == call(anna, "list_workers") == call(anna, "select_tasks") == []

@@ -1,0 +1,64 @@
+"""What a worker says of its model when it claims, so that models are loaded seldom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_floor import Floor, draw
+
+from source.params.base import TaskParams
+from source.task_registry import Done, TaskContext
+
+
+def still(params: TaskParams, context: TaskContext) -> Done:
+    """A type that implies its model."""
+    return Done(context.generate("fake_image", params.options).output)
+
+
+@pytest.fixture
+def floor(tmp_path: Path) -> Iterator[Floor]:
+    floor = Floor(tmp_path)
+    floor.register("still", still, uses_gpu=True)
+    floor.register("another", draw, uses_gpu=True)
+    yield floor
+    floor.close()
+
+
+def test_rows_of_several_models_in_turns_load_each_model_once(floor: Floor) -> None:
+    """Also those whose type implies the model, and although each row is claimed while another still runs or loads."""
+    small = {"prompt": "a ball", "video_length": 5}
+    for _ in range(4):
+        floor.add("another", model="fake_t2v", **small)
+        floor.add("still", **small)
+    assert floor.work() == 0
+    assert floor.engine.loads == ["fake_t2v", "fake_image"]
+
+
+def test_affinity_can_be_turned_off(tmp_path: Path) -> None:
+    floor = Floor(tmp_path, affinity_tasks=0)
+    floor.register("still", still, uses_gpu=True)
+    for _ in range(2):
+        floor.add("draw", video_length=5)
+        floor.add("still", prompt="a ball")
+    assert floor.work() == 0
+    assert floor.engine.loads == ["fake_t2v", "fake_image"] * 2
+    floor.close()
+
+
+def test_a_worker_says_what_its_loads_took_and_what_it_takes_first(tmp_path: Path) -> None:
+    floor = Floor(tmp_path, heartbeat_s=0.05)
+    floor.register("still", still, uses_gpu=True)
+    floor.add("still", prompt="a ball")
+    with floor.working():
+        floor.wait_until(lambda: bool(said(floor).get("load_s")))
+        assert set(said(floor)["load_s"]) == {"fake_image"}
+        assert said(floor)["takes_first"] == "still"
+    floor.close()
+
+
+def said(floor: Floor) -> Mapping[str, Any]:
+    """What the worker said with its latest heartbeat."""
+    return next((worker.metadata for worker in floor.store.workers()), {})
