@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,25 @@ def test_debug_lists_cancels_and_retries(shell: Shell) -> None:
     assert shell.run("debug.py", "retry", tasks[1]).returncode == 1
     readable = shell.run("debug.py", "tasks").stdout
     assert all(task in readable for task in tasks)
+
+
+def test_debug_says_why_a_task_waits(shell: Shell) -> None:
+    first, second = NewTask(task_type="t2v", params={}, id="first"), NewTask(task_type="t2v", params={}, id="second")
+    last = NewTask(task_type="upscale_video", params={}, id="last", dependant_on=("second",))
+    with closing(shell.store()) as store:
+        store.add_many([first, second, last])
+    said = shell.run("debug.py", "why", "second")
+    assert said.returncode == 0, said.stderr
+    assert [line.strip() for line in said.stdout.splitlines()] == [
+        "second  t2v  Queued",
+        "Nothing holds it up, but 1 row may go before it.",
+        "Age: 1 row of the same owner and priority is older.",
+        "No worker ever sent a heartbeat: start one with `python worker.py`.",
+    ]
+    view = json.loads(shell.run("debug.py", "why", "last", "--json").stdout)
+    assert view["reasons"] == ["It depends on t2v second: Queued."]
+    assert view["facts"]["needed"][0]["id"] == "second"
+    assert shell.run("debug.py", "why", "nobody").returncode == 1
 
 
 def test_debug_shows_a_task_to_people_without_secrets(shell: Shell) -> None:

@@ -129,6 +129,32 @@ def check_work(database: Database, claims: int) -> None:
     assert row[1] >= claims
 
 
+def check_turns(database: Database, claims: int) -> None:
+    """A second owner, of few rows, gets every other claim, and the rows of the first are not walked."""
+    other = "ffffffff-0000-4000-8000-000000000001"
+    with database.acting() as superuser:
+        superuser.execute("set session_replication_role = replica")
+        superuser.execute(
+            "update public.tasks set owner_id = %s where id in (select id from public.tasks"
+            " where status = 'Queued' and dependant_on = '{}' and not paused order by seq desc limit %s)",
+            (other, claims),
+        )
+        superuser.execute("select pg_stat_reset()")
+    with database.acting("service_role") as service:
+        claim_times_ms(service, claims, "flux")
+    with database.acting() as superuser:
+        superuser.execute("select pg_stat_force_next_flush()")
+        taken = superuser.execute(
+            "select count(*) from public.tasks where status = 'In Progress' and owner_id = %s", (other,)
+        )
+        assert taken.fetchone() == (claims // 2,)
+        read = superuser.execute(
+            "select sum(idx_tup_read) from pg_stat_user_indexes where indexrelname like 'tasks_claim%'"
+        )
+        [[rows]] = read.fetchall()
+    assert rows < 100 * claims
+
+
 def measured(database: Database, claims: int) -> list[float]:
     """Times of `claims` claims, half of them with a loaded model."""
     with database.acting() as superuser:
@@ -218,6 +244,7 @@ def check_indexes(database: Database) -> None:
 def test_a_claim_walks_the_index_of_queued_rows(database: Database) -> None:
     load(database, history=20_000, queued=2_000)
     check_plans(database)
+    check_turns(database, 20)
     measured(database, 40)
     check_indexes(database)
     check_watching(database)
