@@ -125,6 +125,30 @@ def test_who_waits_too_long_for_a_lock_is_told_to_try_again(stack: LocalStack) -
     assert again.json()["status"] == "Cancelled"
 
 
+@pytest.mark.slow
+def test_what_was_given_up_behind_a_lock_is_not_done_later_and_costs_others_no_connection(stack: LocalStack) -> None:
+    person = stack.person()
+    token, functions = bearer(person.access_token), f"{stack.url}/functions/v1"
+    task = {"task_type": "t2v", "params": {}, "project_id": person.project_id}
+    made = [
+        requests.post(f"{functions}/create-task", json=task, headers=token, timeout=30).json()["task_id"]
+        for _ in range(16)
+    ]
+
+    def cancel(task_id: str) -> tuple[int, str]:
+        answer = requests.post(f"{functions}/cancel-task", json={"task_id": task_id}, headers=token, timeout=60)
+        return answer.status_code, answer.json()["code"]
+
+    with stack.database.acting() as other, other.transaction(), ThreadPoolExecutor(16) as threads:
+        other.execute("select private.alone()")
+        answers = set(threads.map(cancel, made))
+    assert answers == {(503, "57014"), (503, "PT503")}
+    assert statuses_of_many(stack) == {200}
+    with stack.database.acting() as superuser:
+        states = superuser.execute("select distinct status::text from public.tasks").fetchall()
+    assert states == [("Queued",)]
+
+
 def test_an_older_worker_s_result_does_not_end_the_claim_that_came_meanwhile(stack: LocalStack) -> None:
     address, service = f"{stack.url}/functions/v1", bearer(stack.service_key)
     task = {"task_type": "t2v", "params": {}, "project_id": stack.person().project_id}

@@ -44,32 +44,51 @@ function connections(): postgres.Sql<{ bigint: number }> {
   return pool;
 }
 
+/** When the database last answered anything to anybody, in milliseconds of this process. */
+let heardAt = 0;
+
 /** Run `work` in one transaction as the caller; it is rolled back when `work` raises. Raises Refused (503) when that takes
- * too long. */
+ * too long; nothing of it is committed then. */
 export async function asCaller<T>(caller: Caller, work: (sql: Sql) => Promise<T>): Promise<T> {
+  const beganAt = performance.now();
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let givenUp: Refused | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      // whoever answers nothing for so long is gone without a word; its connections would be used for ever
-      void disconnect();
-      reject(new Refused(503, "the database does not answer; try again"));
+      // Whoever answered nothing to anybody is gone without a word; its connections would be used for ever. One that
+      // answers others is busy, and so are its connections.
+      if (heardAt < beganAt) void disconnect();
+      givenUp = new Refused(503, "the database does not answer; try again");
+      reject(givenUp);
     }, DEADLINE_MS);
   });
+  const heard = () => {
+    heardAt = performance.now();
+    if (givenUp) throw givenUp;
+  };
   try {
-    return await Promise.race([transaction(caller, work), late]);
+    return await Promise.race([transaction(caller, work, heard), late]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-async function transaction<T>(caller: Caller, work: (sql: Sql) => Promise<T>): Promise<T> {
+/** `heard` is called after an answer, and raises when nobody waits for the end any more: before a commit too. */
+async function transaction<T>(
+  caller: Caller,
+  work: (sql: Sql) => Promise<T>,
+  heard: () => void,
+): Promise<T> {
   const [role, claims] = caller.kind === "service"
     ? ["service_role", { role: "service_role" }]
     : ["authenticated", { role: "authenticated", sub: caller.userId }];
   return await connections().begin(async (sql) => {
     await sql`select set_config('statement_timeout', ${STATEMENT_TIMEOUT_MS}, true),
       set_config('request.jwt.claims', ${JSON.stringify(claims)}, true), set_config('role', ${role}, true)`;
-    return await work(sql);
+    heard();
+    const result = await work(sql);
+    heard();
+    return result;
   }) as T;
 }
 
