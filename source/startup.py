@@ -34,6 +34,7 @@ from source.store.base import TaskStore
 from source.store.opening import open_store
 from source.store.supabase import SupabaseStore
 from source.supabase_storage import storage_for
+from source.supervision import report_life
 from source.task_registry import TaskRegistry, registry
 from source.worker_logs import WorkerLogs
 
@@ -152,7 +153,7 @@ def _run(
         )  # fmt: skip
         _stop_on_signals(worker)
         if supervised:
-            threading.Thread(target=_stop_with_supervisor, args=(worker,), name="supervisor", daemon=True).start()
+            threading.Thread(target=report_life, args=(worker.stop,), name="supervisor", daemon=True).start()
         queue.start(settings.preload_model or None)
         code = _code_of(worker, until_idle)
     log.info("where the GPU's time went, %s", in_words(queue.statistics().seconds))
@@ -170,14 +171,6 @@ def _code_of(worker: Worker, until_idle: bool) -> int:
     except Exception:
         log.exception("the worker failed for a reason that nobody foresaw")
         return EXIT_FAILED
-
-
-def _stop_with_supervisor(worker: Worker) -> None:
-    """The supervisor holds the other end of our standard input and writes nothing to it."""
-    while os.read(0, 1024):
-        pass
-    log.warning("the supervisor is gone; this worker stops too")
-    worker.stop()
 
 
 def _stop_on_signals(worker: Worker) -> None:

@@ -8,9 +8,11 @@ It imports nothing of the engine and holds no device, so what breaks a worker do
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,6 +41,9 @@ MANY = 3
 #: what a worker that was told to stop gets beyond its own graces before it is killed
 KILL_S = 60.0
 
+#: time between two signs of life
+SIGN_S = 5.0
+
 _STOP = "stop"
 
 
@@ -50,6 +55,8 @@ class Pace:
     healthy_s: float
     #: what a worker that was told to stop gets before it is killed
     kill_s: float
+    #: and one that gave signs of life and gives none any more: its interpreter stands still, and so do its leases
+    silent_s: float = 300.0
 
     @classmethod
     def of(cls, settings: Settings) -> Pace:
@@ -82,6 +89,44 @@ class DeviceProbe:
         return None if found >= self._known else f"{found} of {self._known} GPUs answer"
 
 
+class Life:
+    """The signs of life of one worker, as they come by `line`."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._heard_at: float | None = None
+
+    def listen(self) -> None:
+        """Until the worker is gone. For a thread of its own."""
+        with contextlib.suppress(OSError):
+            while self._line.recv(64):
+                self._heard_at = time.monotonic()
+
+    def left_s(self, silent_s: float) -> float:
+        """Seconds until a silence of `silent_s`. A worker that has not begun to give signs may be starting still."""
+        heard_at = self._heard_at
+        return silent_s if heard_at is None else max(heard_at + silent_s - time.monotonic(), 0)
+
+
+def report_life(worker_stop: Callable[[], None]) -> None:
+    """In the worker, on a thread of its own: give signs of life by the standard input, and stop with the supervisor."""
+    line = socket.socket(fileno=0)
+    line.settimeout(SIGN_S)
+    with contextlib.suppress(OSError):
+        while not _hung_up(line):
+            line.sendall(b".")
+    log.warning("the supervisor is gone; this worker stops too")
+    worker_stop()
+
+
+def _hung_up(line: socket.socket) -> bool:
+    """Whether the other end is closed; says no after SIGN_S."""
+    try:
+        return not line.recv(64)
+    except TimeoutError:
+        return False
+
+
 class Supervisor:
     """Runs `command` again and again. Use it on the main thread of a process; it runs once."""
 
@@ -112,25 +157,36 @@ class Supervisor:
 
     def _worker(self) -> int:
         """One worker from its start to its end. Returns its exit code; that of a signal is negative."""
-        # Its standard input is a pipe that this process alone holds: it ends when this process does, however it ends.
+        # Its standard input is a line to this process alone: it ends when this process does, however it ends.
         # A session of its own: Ctrl-C of a terminal comes here alone, and is passed on once.
-        child = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
-        threading.Thread(target=lambda: self._inbox.put(child.wait()), name="worker", daemon=True).start()
-        log.info("worker process %d started", child.pid)
-        while True:
-            try:
-                news = self._inbox.get(timeout=self._pace.kill_s if self._told else None)
-            except queue.Empty:
-                log.error("worker process %d did not stop and is killed; its tasks are rescued", child.pid)
-                child.kill()
-                continue
-            if isinstance(news, int):
-                break
-            self._told = True
-            child.send_signal(signal.SIGTERM)
-        assert child.stdin is not None
-        child.stdin.close()
-        return news
+        ours, its = socket.socketpair()
+        with ours:
+            with its:
+                child = subprocess.Popen(self._command, stdin=its.fileno(), start_new_session=True)
+            life = Life(ours)
+            for watch in (lambda: self._inbox.put(child.wait()), life.listen):
+                threading.Thread(target=watch, daemon=True).start()
+            log.info("worker process %d started", child.pid)
+            while not isinstance(news := self._news_of(child, life), int):
+                if news is not None:
+                    self._told = True
+                    child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)  # ends the listening, should a program that the worker started live on
+            return news
+
+    def _news_of(self, child: subprocess.Popen[bytes], life: Life) -> int | str | None:
+        """What came in. One that does not end, or gives no sign of life, is killed."""
+        patience_s = self._pace.kill_s if self._told else life.left_s(self._pace.silent_s)
+        try:
+            return self._inbox.get(timeout=patience_s)
+        except queue.Empty:
+            if not self._told and life.left_s(self._pace.silent_s) > 0:
+                return None
+        what = "did not stop" if self._told else f"gave no sign of life for {self._pace.silent_s:.0f} s"
+        log.error("worker process %d %s and is killed; its tasks are rescued", child.pid, what)
+        child.kill()
+        return self._inbox.get()
 
     def _wait_for_the_device(self) -> bool:
         """False when told to stop meanwhile."""

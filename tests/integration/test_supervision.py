@@ -66,6 +66,7 @@ if fate == "deaf":
     print("ready", flush=True)
     threading.Event().wait()
 if fate.startswith("SIG"):
+    os.write(0, b".")
     os.kill(os.getpid(), getattr(signal, fate))
 sys.exit(int(fate))
 """
@@ -155,6 +156,15 @@ def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         code, _, err = ended(process)
     assert code == 0
     assert "did not stop and is killed" in err
+
+
+def test_a_worker_whose_interpreter_stands_still_is_replaced(tmp_path: Path) -> None:
+    """It gave a sign of life, and then no more: as one that is stopped, or that never lets go of the interpreter."""
+    code = SUPERVISOR.replace("30, 20)", "30, 20, 0.5)")
+    with supervisor(tmp_path, "SIGSTOP 0", code=code) as process:
+        code, out, err = ended(process)
+    assert (code, out) == (0, ["probed", "worker SIGSTOP", "probed", "worker 0"])
+    assert "gave no sign of life" in err and "ended by SIGKILL" in err
 
 
 def test_the_wait_doubles_up_to_a_bound() -> None:
