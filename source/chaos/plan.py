@@ -12,6 +12,8 @@ from source.chaos.points import POINTS
 from source.chaos.tasks import CLIP, MODELS, PARENT
 from source.store.types import NewTask
 
+#: only the tasks come
+NOTHING = "nothing"
 #: fault -> how often, against each other
 USUAL = {"kill": 6, "terminate": 3, "stand_still": 3, "twin": 2, "cancel": 4, "retry": 2}
 MISFORTUNES = ("out_of_memory", "transient", "engine", "bad_input", "device_lost")

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from source.chaos.crew import COMMAND, READY_S, Crew
 from source.chaos.engine import POISON
 from source.chaos.grounds import LISTED, Ground
 from source.chaos.history import read_histories
-from source.chaos.plan import Fault, Plan, may_fail
+from source.chaos.plan import NOTHING, Fault, Plan, may_fail
 from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.reporting import persist
 from source.store.types import TERMINAL, Event, NewTask, Status, Task
@@ -55,6 +55,8 @@ class Outcome:
     injected: Mapping[str, int]
     #: traps that sprang, and errors and deaths that the engine was told of
     met: Mapping[str, int]
+    #: the traps among them, as they were told
+    sprung: Sequence[str]
     starts: int
     seconds: float
     #: of the workers at the end
@@ -85,7 +87,7 @@ def run(
     finally:
         crew.end()
     history = read_histories(crew.histories)
-    found = _found(ground, asked.accepted)
+    found = found_in(ground, asked.accepted)
     findings = check(
         Asked(
             frozenset(asked.accepted), frozenset(asked.cancelled), may_fail(plan.tasks()), MAX_ATTEMPTS,
@@ -93,9 +95,11 @@ def run(
         ),
         found, history,
     )  # fmt: skip
-    met = Counter(record.detail.partition(" ")[0] for record in history if record.name == "misfortune")
+    met = [record.detail for record in history if record.name == "misfortune"]
+    sprung = [detail.removeprefix("trap ") for detail in met if detail.startswith("trap ")]
     return Outcome(
-        ground.name, plan, workers, findings, asked.injected, met, crew.starts, time.monotonic() - began, codes
+        ground.name, plan, workers, findings, asked.injected, Counter(detail.split()[0] for detail in met), sprung,
+        crew.starts, time.monotonic() - began, codes,
     )  # fmt: skip
 
 
@@ -114,7 +118,7 @@ class _Run:
             self._add(fault.tasks)
             self._never.wait(fault.pause_s)
             self._inject(fault)
-            self._asked.injected[fault.kind] += 1
+            self._asked.injected[fault.kind] += fault.kind != NOTHING
         self._ground.heal()
         self._await_the_end()
         return self._asked
@@ -133,6 +137,8 @@ class _Run:
             self._ground.faults[fault.kind]()
             self._never.wait(OUTAGE_S)
             self._ground.heal()
+        elif fault.kind == NOTHING:
+            return
         elif fault.kind == "cancel":
             self._cancel(fault)
         elif fault.kind == "retry":
@@ -182,8 +188,8 @@ class _Run:
                     return
 
 
-def _found(ground: Ground, accepted: set[str]) -> Found:
-    """Of an own database all rows, else the accepted ones and their children."""
+def found_in(ground: Ground, accepted: Collection[str]) -> Found:
+    """What the checker compares. Of an own database all rows, else the accepted ones and their children."""
     rows: dict[str, Task] = {}
     for task_id in sorted(accepted):
         with suppress(TaskNotFound):

@@ -57,7 +57,7 @@ def test_the_command_prints_the_seed_and_that_all_is_well(root: Path, tmp_path: 
     done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     [view] = json.loads(done.stdout)
-    assert (view["seed"], view["well"], sum(view["injected"].values())) == (3, True, 5)
+    assert (view["seed"], view["well"], sum(view["injected"].values())) == (21, True, 5)
     assert view["lost"] == view["unexpected"] == view["duplicated"] == view["stale_accepted"] == []
     assert not list(tmp_path.iterdir())
 
@@ -65,9 +65,9 @@ def test_the_command_prints_the_seed_and_that_all_is_well(root: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", [SqliteGround, StackGround])
-def test_tasks_complete_once_under_many_faults(kind: Callable[[Path, int], Ground], tmp_path: Path) -> None:
-    with closing(kind(tmp_path, MAX_ATTEMPTS)) as ground:
-        outcome = carried_out(ground, tmp_path, seed=SEED, faults=FAULTS)
+def test_tasks_complete_once_under_many_faults(kind: Callable[[Path, int], Ground], folder: Path) -> None:
+    with closing(kind(folder, MAX_ATTEMPTS)) as ground:
+        outcome = carried_out(ground, folder, seed=SEED, faults=FAULTS)
     assert outcome.well, lines(outcome)
 
 
@@ -84,8 +84,8 @@ sys.exit(main(spoilt({name!r})))
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["Unfenced", "Unguarded", "Forgetful"])
-def test_workers_that_break_a_promise_are_found_out(name: str, tmp_path: Path) -> None:
+def test_workers_that_break_a_promise_are_found_out(name: str, folder: Path) -> None:
     code = BROKEN.format(tests=str(Path(__file__).parent), name=name)
-    with closing(SqliteGround(tmp_path, MAX_ATTEMPTS)) as ground:
-        outcome = carried_out(ground, tmp_path, seed=SEED, faults=20, command=[sys.executable, "-c", code])
+    with closing(SqliteGround(folder, MAX_ATTEMPTS)) as ground:
+        outcome = carried_out(ground, folder, seed=SEED, faults=20, command=[sys.executable, "-c", code])
     assert outcome.findings.violations

@@ -1,0 +1,135 @@
+"""Promises with numbers in them, on real worker processes: how soon a dead worker's task goes on, that a SIGTERM costs
+no attempt, that clocks of workers do not count, that a connection on which nothing comes back holds nobody up."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from place import Place, place
+
+from source.chaos.grounds import Ground, SqliteGround, StackGround
+from source.chaos.history import read_histories
+from source.chaos.run import LEASE_S, RESCUE_S
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ALLOWED_S = 5.0
+TEN_MINUTES_S = 600
+
+
+ON_BOTH = pytest.mark.parametrize("kind", [SqliteGround, StackGround])
+
+
+def rescued_within(at: Place, victim: Mapping[str, str], sibling: Mapping[str, str]) -> float:
+    """Seconds from a worker's SIGKILL until another one has its task again, by the database's clock."""
+    long = {"CHAOS_STEP_S": "2", "CHAOS_STEPS": "60", "MAX_IN_FLIGHT": "1"}
+    first = at.crew("victim", trap=lambda _, start: "" if not start else "before-claim:1:stop", **long, **victim)
+    [task] = at.add(1)
+    at.until_runs(task)
+    second = at.crew("sibling", CHAOS_STEP_S="0.01", **sibling)
+    at.until(lambda: second.ready(0), "the sibling is there")
+    [other] = at.add(1)
+    row = at.until_complete([other])[0]
+    assert row.attempts == 0
+    assert at.store.get(task).claim_number == 1, "a task was taken from a worker that lives"
+    first.kill(0)
+    died = at.store.now()
+    at.until_complete([task])
+    assert at.store.get(task).attempts == 1
+    return (at.second_claim_at(task) - died).total_seconds()
+
+
+@ON_BOTH
+def test_the_task_of_a_dead_worker_goes_on_soon(kind: Callable[[Path, int], Ground], folder: Path) -> None:
+    with place(kind, folder) as at:
+        took_s = rescued_within(at, {}, {})
+    print(f"{kind.name}: taken again {took_s:.1f} s after the death, with a lease of {LEASE_S:g} s")
+    assert took_s < LEASE_S + RESCUE_S + ALLOWED_S
+
+
+@pytest.mark.parametrize("clocks", [(TEN_MINUTES_S, -TEN_MINUTES_S), (-TEN_MINUTES_S, TEN_MINUTES_S)])
+def test_wrong_clocks_of_workers_do_not_count(clocks: tuple[int, int], folder: Path) -> None:
+    """Neither taken early, from a worker that lives, nor late."""
+    wrong = [{"CHAOS_CLOCK_S": str(clock)} for clock in clocks]
+    with place(StackGround, folder) as at:
+        took_s = rescued_within(at, *wrong)
+    print(f"clocks {clocks}: taken again {took_s:.1f} s after the death")
+    assert took_s < LEASE_S + RESCUE_S + ALLOWED_S
+
+
+@ON_BOTH
+def test_a_sigterm_costs_no_attempt(kind: Callable[[Path, int], Ground], folder: Path) -> None:
+    """Two workers are told to leave at random moments, again and again."""
+    source = random.Random(5)
+    with place(kind, folder) as at:
+        tasks = at.add(24)
+        crew = at.crew("told", 2, CHAOS_STEP_S="0.1", SHUTDOWN_GRACE_S="0", LEASE_S="20", HEARTBEAT_S="0.5")
+        for number in range(16):
+            at.until(lambda number=number: crew.ready(number % 2), "it is at work")
+            threading.Event().wait(source.uniform(0, 0.6))
+            crew.terminate(number % 2)
+        rows = at.until_complete(tasks)
+        assert crew.leave() == [0, 0]
+        claims = sum(row.claim_number for row in rows)
+        history = read_histories(crew.histories)
+    print(f"{kind.name}: {claims} claims of {len(tasks)} tasks, {crew.starts} processes")
+    assert {row.attempts for row in rows} == {0}
+    assert any(record.name == "release" for record in history)
+
+
+def test_a_gateway_that_answers_nothing_is_noticed_and_costs_no_generation(folder: Path) -> None:
+    """Connections stay open and nothing comes back, as when a cable is pulled, for several leases."""
+    with place(StackGround, folder) as at:
+        crew = at.crew("w", CHAOS_STEP_S="0.5")
+        [task] = at.add(1)
+        at.until_runs(task)
+        log = folder / "w" / "chaos-0.log"
+        at.ground.faults["freeze_gateway"]()
+        began = time.monotonic()
+        at.until(lambda: "did not reach the database" in log.read_text(), "the worker notices")
+        noticed_s = time.monotonic() - began
+        threading.Event().wait(2 * LEASE_S)
+        at.ground.heal()
+        [row] = at.until_complete([task])
+        assert crew.leave() == [0]
+        names = [event.name for event in at.store.events(task)]
+    print(f"noticed after {noticed_s:.1f} s; {row.claim_number} claim(s)")
+    assert noticed_s < 15
+    assert names.count("complete") == names.count("started") == 1
+
+
+@ON_BOTH
+def test_random_kills_leave_the_rate_as_it_was(kind: Callable[[Path, int], Ground], folder: Path) -> None:
+    """What two workers do in a quiet minute, and what they do after many deaths; steps take most of the time."""
+    with place(kind, folder) as at:
+        crew = at.crew("w", 2, CHAOS_STEP_S="0.25", MAX_ATTEMPTS="100")
+        at.until_complete(at.add(2))
+        before = rate(at)
+        source = random.Random(3)
+        lasting = at.add(20)
+        for number in range(8):
+            at.until(lambda number=number: crew.ready(number % 2), "it is at work")
+            crew.kill(number % 2)
+            threading.Event().wait(source.uniform(0, 2))
+        rows = at.until_complete(lasting)
+        after = rate(at)
+        assert crew.leave() == [0, 0]
+    deaths = sum(row.attempts for row in rows)
+    print(f"{kind.name}: {before:.2f} tasks a second before, {after:.2f} after; {deaths} attempts burned")
+    assert after > 0.9 * before
+
+
+def rate(at: Place) -> float:
+    """Completed tasks a second; the better of two tries, for others are at work on this machine."""
+    best = 0.0
+    for _ in range(2):
+        tasks = at.add(12)
+        began = time.monotonic()
+        at.until_complete(tasks)
+        best = max(best, len(tasks) / (time.monotonic() - began))
+    return best
