@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from process_end import at_process_end
 
+from source.devstack.stack import Stack
+
 _STOP = """
 import pathlib, shutil
 from source.devstack.stack import Stack
@@ -25,4 +27,5 @@ def folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="chaos-"))
     at_process_end(_STOP, made)
     yield made
+    Stack(made / "stack").down(erase=True)
     shutil.rmtree(made, ignore_errors=True)
