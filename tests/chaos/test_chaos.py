@@ -41,19 +41,8 @@ def test_the_same_seed_makes_the_same_plan() -> None:
 
 
 def test_the_command_prints_the_seed_and_that_all_is_well(root: Path, tmp_path: Path) -> None:
-    command = [
-        "debug.py",
-        "chaos",
-        "--json",
-        "--seed",
-        "3",
-        "--faults",
-        "5",
-        "--workers",
-        "2",
-        "--folder",
-        str(tmp_path),
-    ]
+    flags = f"chaos --json --seed 21 --faults 5 --workers 2 --folder {tmp_path}"
+    command = ["debug.py", *flags.split()]
     done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     [view] = json.loads(done.stdout)

@@ -28,7 +28,7 @@ ON_BOTH = pytest.mark.parametrize("kind", [SqliteGround, StackGround])
 def rescued_within(at: Place, victim: Mapping[str, str], sibling: Mapping[str, str]) -> float:
     """Seconds from a worker's SIGKILL until another one has its task again, by the database's clock."""
     long = {"CHAOS_STEP_S": "2", "CHAOS_STEPS": "60", "MAX_IN_FLIGHT": "1"}
-    first = at.crew("victim", trap=lambda _, start: "" if not start else "before-claim:1:stop", **long, **victim)
+    first = at.crew("victim", **long, **victim)
     [task] = at.add(1)
     at.until_runs(task)
     second = at.crew("sibling", CHAOS_STEP_S="0.01", **sibling)
@@ -37,7 +37,7 @@ def rescued_within(at: Place, victim: Mapping[str, str], sibling: Mapping[str, s
     row = at.until_complete([other])[0]
     assert row.attempts == 0
     assert at.store.get(task).claim_number == 1, "a task was taken from a worker that lives"
-    first.kill(0)
+    first.end()
     died = at.store.now()
     at.until_complete([task])
     assert at.store.get(task).attempts == 1
