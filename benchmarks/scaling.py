@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One table, 1 to 8 worker processes: tasks per second, and tasks that were handed out twice.
 
-    python benchmarks/scaling.py [--each 10] [--gpu 0.4] [--workers 1,2,4,8] [--json]
+    python benchmarks/scaling.py [--each 8] [--gpu 0.4] [--workers 1,2,4,8] [--json]
 
 Each worker is a process with the shipped fake engine, whose generation waits `--gpu` seconds and makes a small
 picture, so N workers could end N / gpu tasks a second. SQLite is one file; Postgres is reached as a worker reaches it,
@@ -172,7 +172,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> int:
     """Measure and print."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--each", type=int, default=10, help="tasks for each worker")
+    flags.add_argument("--each", type=int, default=8, help="tasks for each worker")
     flags.add_argument("--gpu", type=float, default=0.4, help="seconds of a generation")
     flags.add_argument("--workers", default="1,2,4,8")
     flags.add_argument("--databases", default=",".join(DATABASES))
