@@ -147,6 +147,22 @@ def test_nobody_has_more_than_5_tasks_running(people: PostgresStore) -> None:
     assert owners(people) == "A"
 
 
+def test_the_limit_of_a_person_holds_within_one_claim_too(people: PostgresStore) -> None:
+    claimed = people.claim("w", lease_s=60, limit=9)
+    assert [task.project_id for task in claimed].count(HERS) == 5
+
+
+def test_the_projects_of_a_person_share_their_turn(people: PostgresStore) -> None:
+    """Also one that changed hands after its rows were queued."""
+    another = "aaaaaaaa-0000-4000-8000-00000000000f"
+    with people.database.acting("service_role") as service:
+        service.execute("insert into public.projects (id) values (%s)", (another,))
+        people.add_many([NewTask(task_type="t2v", params={}, project_id=another) for _ in range(2)])
+        service.execute("update public.projects set user_id = %s where id = %s", (ANNA, another))
+    taken = [task.project_id for task in people.claim("w", lease_s=60, limit=5)]
+    assert len([project for project in taken if project in (HERS, another)]) == 2
+
+
 def test_orchestrators_and_waiting_parents_do_not_count(people: PostgresStore) -> None:
     set_user(people, BEN, max_in_progress=1)
     people.add(NewTask(task_type="travel_orchestrator", params={}, project_id=HIS, priority=9))
