@@ -176,7 +176,7 @@ def _affinity(facts: Circumstances, bound: AffinityBound) -> Iterator[str]:
 def _cost(facts: Circumstances, key: str) -> str:
     measured = [worker.metadata.get("load_s", {}).get(key) for worker in facts.workers]
     seconds = [value for value in measured if isinstance(value, int | float)]
-    return f", which took {_span(max(seconds))} to load" if seconds else ""
+    return f" (which took {_span(max(seconds))} to load)" if seconds else ""
 
 
 def _workers(facts: Circumstances) -> Iterator[str]:
@@ -197,7 +197,10 @@ def _busy_with(worker: WorkerRow, facts: Circumstances) -> str:
     heard = f"heartbeat {_span(_age_s(facts, worker.last_heartbeat))} ago"
     loaded = f"; has {worker.current_model} loaded" if worker.current_model else "; has no model loaded"
     busy = "; ".join(f"{_name(row)} {_since(facts, row.claimed_at)}{_at(row)}" for row in held)
-    return f"{f'runs {busy}' if busy else 'idle'}{loaded} ({heard})"
+    # a status that has a reason (low_disk) stands under its name among what the worker says of itself
+    reason = worker.metadata.get(worker.status)
+    unfit = f"; takes no task: {reason}" if reason else ""
+    return f"{f'runs {busy}' if busy else 'idle'}{loaded} ({heard}){unfit}"
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

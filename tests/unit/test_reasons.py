@@ -88,6 +88,17 @@ TABLE: dict[str, tuple[dict[str, Any], list[str]]] = {
             "box: idle; has no model loaded (heartbeat 5 s ago).",
         ],
     ),
+    "a worker without room": (
+        {
+            "task": row(),
+            "ahead": Ahead(),
+            "workers": (worker(status="low_disk", metadata={"low_disk": "/data: full"}),),
+        },
+        [
+            "Nothing holds it up, and it is the next in line.",
+            "box: idle; has no model loaded (heartbeat 5 s ago); takes no task: /data: full.",
+        ],
+    ),
     "no worker": (
         {"task": row(), "ahead": Ahead()},
         [
@@ -121,7 +132,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[str]]] = {
             "Priority: 1 row of higher priority than its 1.",
             "Fairness: its owner takes turns with 2 others, so up to 4 of their 41 rows go before it.",
             "Age: 2 rows of the same owner and priority are older.",
-            "Affinity: a worker has wan loaded, not flux, which took 12 s to load; 4 younger rows for wan may go "
+            "Affinity: a worker has wan loaded, not flux (which took 12 s to load); 4 younger rows for wan may go "
             "before its owner's oldest row, at most 8 and for 5 min.",
             "It was passed over 3 times so far, for 40 s.",
             "box: runs t2v r for 42 s: denoising 3/20, 1:10 left; has wan loaded (heartbeat 5 s ago).",
