@@ -79,7 +79,8 @@ def run_worker(
                 log.info("nothing to migrate here: the Supabase CLI does that (supabase db push), a worker never does")
         if migrate_only:
             return 0
-        check_fitness(settings)
+        if equipment is None:
+            check_fitness(settings)
         return _run(settings, store, console, until_idle, supervised, equipment or _usual(settings))
     finally:
         store.close()

@@ -41,12 +41,12 @@ def test_the_same_seed_makes_the_same_plan() -> None:
 
 
 def test_the_command_prints_the_seed_and_that_all_is_well(root: Path, tmp_path: Path) -> None:
-    flags = f"chaos --json --seed 21 --faults 5 --workers 2 --folder {tmp_path}"
+    flags = f"chaos --json --seed 113 --faults 3 --workers 2 --folder {tmp_path}"
     command = ["debug.py", *flags.split()]
     done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     [view] = json.loads(done.stdout)
-    assert (view["seed"], view["well"], sum(view["injected"].values())) == (21, True, 5)
+    assert (view["seed"], view["well"], sum(view["injected"].values())) == (113, True, 3)
     assert view["lost"] == view["unexpected"] == view["duplicated"] == view["stale_accepted"] == []
     assert not list(tmp_path.iterdir())
 
