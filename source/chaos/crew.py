@@ -100,6 +100,14 @@ class Crew:
         history = self._current[worker].history
         return self._current[worker].alive and history.is_file() and history.stat().st_size > 0
 
+    def ever_ready(self) -> bool:
+        """Whether any process ever did something."""
+        return any(path.stat().st_size for path in self.histories.glob("*.jsonl"))
+
+    def log(self, worker: int) -> Path:
+        """What its processes say."""
+        return self._folder / f"{_name(worker)}.log"
+
     def kill(self, worker: int) -> None:
         """SIGKILL."""
         self._current[worker].signal(signal.SIGKILL)
@@ -161,16 +169,20 @@ class Crew:
     def _started(self, worker: int) -> _Process:
         start = self._starts[worker]
         self._starts[worker] += 1
-        name = f"chaos-{worker}"
+        name = _name(worker)
         history = self.histories / f"{name}-{start}.jsonl"
         own = {"WORKER": name, "HISTORY_FILE": str(history), "CHAOS_TRAP": self._trap(worker, start)}
         path = os.pathsep.join(filter(None, [str(ROOT), self._environment.get("PYTHONPATH", "")]))
-        with (self._folder / f"{name}.log").open("ab") as log:
+        with self.log(worker).open("ab") as log:
             popen = subprocess.Popen(
                 self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**child_environment(), **self._environment, **own, "PYTHONPATH": path},
             )  # fmt: skip
         return _Process(popen, worker, history)
+
+
+def _name(worker: int) -> str:
+    return f"chaos-{worker}"
 
 
 def _stands_still(pid: int) -> bool:

@@ -55,7 +55,10 @@ class UnluckyEngine(FakeOrchestrator):
             if progress.phase in _POINTS:
                 self._trap.passing(_POINTS[progress.phase])
 
-        outcome = super().generate(task, report, cancel)
+        try:
+            outcome = super().generate(task, report, cancel)
+        finally:
+            self._failures["generate"].clear()  # a run that was cancelled first leaves none to the next
         self._trap.passing("written")
         return outcome
 

@@ -144,6 +144,13 @@ class ProjectGround(Ground):
         self.store = SupabaseStore(functions, max_attempts=settings.max_attempts)
         self._settings = settings
         self._storage = SupabaseStorage(settings, functions)
+        try:
+            self._must_be_alone(functions)
+        except BaseException:
+            self.close()
+            raise
+
+    def _must_be_alone(self, functions: EdgeFunctions) -> None:
         counts = functions.call("task-counts", {"include_active": False})
         if not isinstance(counts, dict) or counts.get("user_id") is None:
             raise InvalidInput(

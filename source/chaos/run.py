@@ -175,6 +175,8 @@ class _Run:
             if ready := [worker for worker in order if self._crew.ready(worker)]:
                 return ready[0]
             self._never.wait(LOOK_S)
+        if not self._crew.ever_ready():
+            raise StoreError(f"no worker came up within {READY_S:g} s; {self._crew.log(wanted)} says why")
         return wanted
 
     def _await_the_end(self) -> None:
