@@ -122,7 +122,8 @@ def test_nothing_of_the_users_pictures_is_left_behind(floor: Floor, pictures, tm
     "error", [OutOfMemory("out of memory"), EngineError("it broke"), NoOutput(), ValueError("a bug of a library")]
 )
 def test_a_shot_that_the_model_fails_on_keeps_its_prompt_and_the_others_do_not_suffer(floor, pictures, error) -> None:
-    floor.engine.fail_next(error)
+    for _ in range(2 if isinstance(error, OutOfMemory) else 1):  # that is tried once more in place
+        floor.engine.fail_next(error)
     row = run(floor, shots=[shot(" a fox ", pictures), shot("a cat", pictures)])
     found = result(row)
     assert found["prompts"][0] == "a fox" and found["prompts"][1].startswith("1 pictures.")

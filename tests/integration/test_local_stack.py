@@ -84,4 +84,5 @@ def test_nothing_is_left_of_the_test_before(stack: LocalStack) -> None:
     assert public(stack, f"{anna.user_id}/tasks/1-a.txt").text == "a"
     stack.empty()
     assert count(stack, anna.access_token).status_code == 403
-    assert public(stack, f"{anna.user_id}/tasks/1-a.txt").status_code == 400
+    # 400 when the S3 server has noticed, 502 when it still remembers the name of what it cannot open
+    assert public(stack, f"{anna.user_id}/tasks/1-a.txt").status_code in (400, 502)
