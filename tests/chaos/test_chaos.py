@@ -118,11 +118,18 @@ class Zombies(Plan):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_workers_that_break_a_promise_are_found_out(folder: Path) -> None:
-    """Completions without fencing: what a zombie completes is accepted."""
+    """Completions without fencing: what a zombie completes is accepted. Not every run brings a second worker to the row
+    before the zombie goes on, so there are up to three."""
     code = BROKEN.format(tests=str(Path(__file__).parent), name="Unfenced")
-    plan = draw(SEED, 6, 3)
-    with closing(SqliteGround(folder, MAX_ATTEMPTS)) as ground:
-        zombies = Zombies(plan.seed, plan.faults)
-        outcome = run(ground, zombies, 3, folder, lambda _: None, [sys.executable, "-c", code])
-    print(lines(outcome))
-    assert outcome.findings.stale_accepted
+
+    def stale_accepted(seed: int) -> bool:
+        place = folder / str(seed)
+        place.mkdir()
+        plan = draw(seed, 6, 3)
+        with closing(SqliteGround(place, MAX_ATTEMPTS)) as ground:
+            zombies = Zombies(plan.seed, plan.faults)
+            outcome = run(ground, zombies, 3, place, lambda _: None, [sys.executable, "-c", code])
+        print(lines(outcome))
+        return bool(outcome.findings.stale_accepted)
+
+    assert any(stale_accepted(SEED + again) for again in range(3))
