@@ -332,6 +332,16 @@ def test_a_signal_stops_the_worker_with_code_0(shell: Shell, number: signal.Sign
     store.close()
 
 
+def test_a_worker_that_is_stopped_while_it_starts_has_code_0_too(shell: Shell) -> None:
+    worker = shell.start("worker.py")
+    loaded = Path(f"/proc/{worker.pid}/maps")
+    while "pydantic_core" not in loaded.read_text():
+        assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=30)
+    assert worker.returncode == 0, err
+
+
 def test_the_log_goes_to_a_file_as_well(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "logs" / "worker.log"
     answer = shell.run("worker.py", "--until-idle", "--save-logging", str(file))
