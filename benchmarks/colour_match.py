@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -23,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from separate_runs import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -92,8 +91,7 @@ def compare(rounds: int) -> dict[str, Any]:
     medians = {name: statistics.median(one[name] for one in taken) for name in ways}
     off = [np.abs(tables.frame(f, i).astype(int) - floats.frame(f, i)) for i, f in enumerate(frames)]
     return {
-        "machine": f"{os.cpu_count()} CPUs, {cpu_model()}, {platform.system()}, Python {platform.python_version()}, "
-        f"OpenCV {cv2.__version__} with {cv2.getNumThreads()} threads",
+        "machine": f"{machine()}, OpenCV {cv2.__version__} with {cv2.getNumThreads()} threads",
         "rounds": rounds,
         "ms_per_frame": medians,
         "ms_min_max": {name: [min(o[name] for o in taken), max(o[name] for o in taken)] for name in ways},
@@ -102,15 +100,6 @@ def compare(rounds: int) -> dict[str, Any]:
         "mean_difference": float(np.mean([each.mean() for each in off])),
         "difference_of_99_percent": float(max(np.percentile(each, 99) for each in off)),
     }
-
-
-def cpu_model() -> str:
-    """The processor's name, as well as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def table(result: dict[str, Any]) -> str:

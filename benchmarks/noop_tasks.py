@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -24,6 +22,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from separate_runs import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -82,12 +81,6 @@ def measure(num_tasks: int, rounds: int, folder: Path) -> dict[str, Any]:
         "aim_per_s": AIM_PER_S,
         "machine": machine(),
     }
-
-
-def machine() -> str:
-    """The machine in words."""
-    name = platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {name}, {platform.system()}, Python {platform.python_version()}"
 
 
 def show(result: dict[str, Any]) -> None:

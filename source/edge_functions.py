@@ -7,7 +7,6 @@ refused and no `.netrc` is read, so the token reaches the configured address onl
 
 from __future__ import annotations
 
-import email.utils
 import json
 import logging
 import random
@@ -37,6 +36,7 @@ from source.errors import (
     TaskNotFound,
 )
 from source.logs import redact
+from source.retry_after import retry_after_s
 from source.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -319,17 +319,6 @@ def _innermost(error: BaseException) -> BaseException:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return error
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float:
-    """What Retry-After says: seconds, or a date; 0 when it says neither."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return 0.0
 
 
 def _json(response: requests.Response) -> Any:

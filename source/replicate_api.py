@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import email.utils
 import ipaddress
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from tenacity.wait import wait_exponential_jitter
 from source.errors import EngineError, InvalidInput, ProgramUnavailable, Transient
 from source.loras.references import same_origin
 from source.media.download import DownloadRules, opened, received, refuse_malformed, refuse_status, url_scheme
+from source.retry_after import retry_after_s
 from source.settings import Settings
 from Wan2GP.media import publishing
 
@@ -88,7 +87,7 @@ class _Transport(httpx.HTTPTransport):
         response = super().handle_request(request)
         if response.status_code == 429 or response.status_code >= 500:
             response.close()
-            raise _TryLater(response.status_code, _retry_after_s(response.headers))
+            raise _TryLater(response.status_code, retry_after_s(response.headers))
         return response
 
 
@@ -234,17 +233,6 @@ class _Bearer(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds, or a date; 0 when it is neither."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return 0.0
 
 
 _growing = wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=0.1)

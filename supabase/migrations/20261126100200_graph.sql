@@ -207,14 +207,10 @@ as $$
     insert into public.task_events (task_id, name) select id, 'cancel_requested' from asked
 $$;
 
--- Cancel the row and its open descendants: queued ones end here, and so do those of clients of the older contract,
--- whose later writes are refused; other running ones are asked to stop.
-create function private.cancel(p_task_id uuid) returns void
-language plpgsql set search_path = ''
+-- The row and its open descendants, those of the older contract among them.
+create function private.open_subtree(p_task_id uuid) returns uuid[]
+language sql stable set search_path = ''
 as $$
-declare
-    v_open uuid[];
-begin
     with recursive subtree (id) as (
         select p_task_id
         union
@@ -224,65 +220,21 @@ begin
             select id from public.tasks where orchestrator_id = subtree.id and status in ('Queued', 'In Progress')
         ) as child
     )
-    select array_agg(id) into v_open from subtree;
+    select array_agg(id) from subtree
+$$;
+
+-- Cancel the row and its open descendants: queued ones end here, and so do those of clients of the older contract,
+-- whose later writes are refused; other running ones are asked to stop.
+create function private.cancel(p_task_id uuid) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    v_open uuid[] := private.open_subtree(p_task_id);
+begin
     perform private.ask_to_stop(v_open);
     select coalesce(array_agg(id), '{}') into v_open from public.tasks
     where id = any (v_open) and (status = 'Queued' or (status = 'In Progress' and unfenced));
     perform private.settle(private.end_tasks(v_open, 'Cancelled'));
-end
-$$;
-
--- -- starting again -----------------------------------------------------------------------------------------------
-
-create function private.restart(p_ids uuid[]) returns uuid[]
-language sql set search_path = ''
-as $$
-    with restarted as (
-        update public.tasks set status = 'Queued', worker_id = null, claimed_at = null, attempts = 0, run_after = null,
-            progress = null, result_data = null, output_location = null, error_message = null, error_class = null,
-            cancel_requested = false, generation_started_at = null, generation_processed_at = null,
-            updated_at = clock_timestamp()
-        where id = any (p_ids) and status = 'Failed' returning id
-    ), recorded as (
-        insert into public.task_events (task_id, name, detail) select id, 'queued', 'retried' from restarted
-    )
-    select coalesce(array_agg(id), '{}') from restarted
-$$;
-
--- Queue a failed row again, with its failed descendants and all that failed because of any of them.
-create function private.retry(p_task_id uuid) returns void
-language plpgsql set search_path = ''
-as $$
-declare
-    v_pending uuid[];
-    v_id uuid;
-    v_place bigint := 0;
-begin
-    with recursive subtree (id) as (
-        select p_task_id
-        union
-        select child.id from subtree, lateral (
-            select id from public.tasks where parent_id = subtree.id and status = 'Failed'
-            union all
-            select id from public.tasks where orchestrator_id = subtree.id and status = 'Failed'
-        ) as child
-    )
-    select private.restart(array_agg(id)) into v_pending from subtree;
-    while v_place < cardinality(v_pending) loop
-        v_place := v_place + 1;
-        v_id := v_pending[v_place];
-        v_pending := v_pending || private.restart(array(
-            select id from public.tasks where dependant_on @> array[v_id] and dependant_on <> '{}'
-                and status = 'Failed' and error_class = 'dependency'
-            union
-            select id from public.tasks where parent_id = v_id and status = 'Failed' and error_class = 'parent'
-            union
-            select id from public.tasks where orchestrator_id = v_id and status = 'Failed' and error_class = 'parent'
-            union
-            select parent.id from public.tasks as child
-            join public.tasks as parent on parent.id = coalesce(child.parent_id, child.orchestrator_id)
-            where child.id = v_id and parent.status = 'Failed'));
-    end loop;
 end
 $$;
 

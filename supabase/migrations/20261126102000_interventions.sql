@@ -4,21 +4,6 @@
 set lock_timeout = '10s';
 set statement_timeout = '5min';
 
-create function private.open_subtree(p_task_id uuid) returns uuid[]
-language sql stable set search_path = ''
-as $$
-    with recursive subtree (id) as (
-        select p_task_id
-        union
-        select child.id from subtree, lateral (
-            select id from public.tasks where parent_id = subtree.id and status in ('Queued', 'In Progress')
-            union all
-            select id from public.tasks where orchestrator_id = subtree.id and status in ('Queued', 'In Progress')
-        ) as child
-    )
-    select array_agg(id) from subtree
-$$;
-
 -- -- pause --------------------------------------------------------------------------------------------------------
 
 -- Mark the row and its open descendants: a paused row is not claimed. What runs goes on, and is held should it come back

@@ -20,10 +20,10 @@ from source.edge_functions import (
     Patience,
     Token,
     TokenRefused,
-    retry_after_s,
     usual_patience,
 )
 from source.errors import ConfigurationError, InvalidInput, RefusedWrite, StaleClaim, StoreError, TaskNotFound, WanError
+from source.retry_after import retry_after_s
 
 MakeDoor = Callable[..., EdgeFunctions]
 
