@@ -20,7 +20,6 @@ from source.chaos.history import History
 from source.chaos.witness import witnessed
 from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
-from source.devstack.database import migrations
 from source.display import ProgressDisplay
 from source.doctor.fitness import check_fitness
 from source.edge_functions import FunctionFailed
@@ -33,6 +32,7 @@ from source.storage import Storage
 from source.store.base import TaskStore
 from source.store.opening import open_store
 from source.store.supabase import SupabaseStore
+from source.store.supabase_schema import newest_migration
 from source.supabase_storage import storage_for
 from source.supervision import report_life
 from source.task_registry import TaskRegistry, registry
@@ -99,8 +99,8 @@ def check_installation(store: SupabaseStore) -> None:
             f"{error}; was the database migrated (supabase db push) before the functions were deployed? Their log says "
             "more"
         ) from error
-    schema, needed = found.get("schema"), migrations()[-1].name.split("_")[0] if migrations() else ""
-    if schema is not None and schema < needed:
+    schema, needed = found.get("schema"), newest_migration()
+    if schema is not None and needed is not None and schema < needed:
         raise StoreError(
             f"the database is at migration {schema}, and this version needs {needed}; the Supabase CLI applies them: "
             "supabase db push (on the local stack: python -m source.devstack up)"

@@ -22,9 +22,10 @@ import pytest
 from process_end import at_process_end
 from psycopg import conninfo, sql
 
-from source.devstack.database import bootstrap, migrate, migrations
+from source.devstack.database import bootstrap, migrate
 from source.devstack.postgres import Postgres
 from source.devstack.state import free_ports
+from source.store.supabase_schema import migrations
 
 MIGRATIONS = migrations()
 

@@ -7,12 +7,11 @@ needed.
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from source.devstack.parts import StackError
-from source.devstack.programs import SUPABASE
 from source.devstack.state import Person
+from source.store.supabase_schema import SUPABASE, migrations
 
 if TYPE_CHECKING:
     import psycopg
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 OWNER = "project_owner"
 #: what Edge Functions log in as
 FUNCTIONS = "authenticator"
-
-
-def migrations() -> list[Path]:
-    """Oldest first."""
-    return sorted((SUPABASE / "migrations").glob("*.sql"))
 
 
 def bootstrap(uri: str) -> None:

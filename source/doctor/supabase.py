@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing
 from functools import cache, partial
 from typing import Any
 
-from source.devstack.database import migrations
 from source.doctor.checks import Check, Finding, doubtful, failed, skipped, well
 from source.doctor.clocks import Clock, compared
 from source.doctor.functions import functions
@@ -18,6 +17,7 @@ from source.edge_functions import EdgeFunctions, FunctionFailed, Token, TokenRef
 from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.settings import Settings
 from source.store.supabase import SupabaseStore
+from source.store.supabase_schema import newest_migration
 
 #: tries at the clock: the quickest says most
 LOOKS = 3
@@ -84,7 +84,7 @@ def database(installation: Installation) -> Finding:
         found = installation()
     except FunctionFailed as error:
         return failed(str(error), PUSH)
-    applied, ours = found.get("schema"), _newest_migration()
+    applied, ours = found.get("schema"), newest_migration()
     told = f"Postgres {found.get('postgres')}, newest migration {applied or 'not written down'}"
     if applied is None:
         return doubtful(told, "apply migrations by `supabase db push`, which writes down what was applied")
@@ -93,11 +93,6 @@ def database(installation: Installation) -> Finding:
     if ours is not None and applied > ours:
         return doubtful(f"{told}; this version knows {ours}", "update this program")
     return well(told)
-
-
-def _newest_migration() -> str | None:
-    """None where the package is installed without the folder supabase."""
-    return max((path.name.partition("_")[0] for path in migrations()), default=None)
 
 
 def clock_difference(store: SupabaseStore, settings: Settings, clock: Clock) -> Finding:
