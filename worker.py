@@ -7,13 +7,15 @@ Exit code: 0 stopped or idle, 1 wrong configuration, 3 the GPU was lost or its e
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # until the worker listens by itself nothing is claimed, so it may leave at any moment
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Until the worker listens by itself nothing is claimed, so it may leave at any moment. At once, for an exception
+    # could get lost in what is being imported.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 from source.command_line import CommandParser
 from source.errors import WanError
