@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +17,9 @@ from source.chaos.witness import WitnessedStore
 from source.errors import StaleClaim
 from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
-from source.store.types import Claim, NewTask, Task
+from source.store.types import Claim, HeartbeatReply, NewTask, Task
 
-EXPIRED_S, LONG_S = -1.0, 60.0
+EXPIRED_S, LONG_S, OVERTAKEN_S = -1.0, 60.0, 60.0
 
 
 class Unfenced(SqliteStore):
@@ -25,6 +27,19 @@ class Unfenced(SqliteStore):
 
     def complete(self, claim: Claim, output_location: str | None, **given: Any) -> None:
         return super().complete(self.get(claim.task_id).claim, output_location, **given)
+
+
+class Overtaken(Unfenced):
+    """Heartbeats extend no lease, and the first claim of a row is completed when another one has it."""
+
+    def heartbeat(self, worker_id: str, claims: Sequence[Claim], **given: Any) -> HeartbeatReply:
+        return super().heartbeat(worker_id, [], **given)
+
+    def complete(self, claim: Claim, output_location: str | None, **given: Any) -> None:
+        deadline = time.monotonic() + OVERTAKEN_S
+        while claim.claim_number == 1 == self.get(claim.task_id).claim_number and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        return super().complete(claim, output_location, **given)
 
 
 class Unguarded(SqliteStore):
