@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Run tasks of the tasks table.
 
-Exit code: 0 stopped or idle, 1 wrong configuration, 3 the GPU was lost or its engine hangs, 4 an unforeseen failure.
+Exit code: 0 stopped or idle, 1 wrong configuration, 2 no database or a full disk at the start (later may be better),
+3 the GPU was lost or its engine hangs, 4 an unforeseen failure.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if __name__ == "__main__":
     # could get lost in what is being imported.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
-from source.command_line import CommandParser
+from source.command_line import CommandParser, exit_code
 from source.errors import WanError
 from source.settings import load_settings
 
@@ -65,7 +66,7 @@ def main() -> int:
         return run_worker(settings, until_idle=until_idle, migrate_only=migrate_only, supervised=supervised)
     except (WanError, OSError) as error:
         print(f"worker.py: {error}", file=sys.stderr)
-        return 1
+        return exit_code(error)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from source.errors import RefusedWrite, StoreError, TaskNotFound, WanError
+from source.errors import RefusedWrite, StoreError, TaskNotFound, WanError, disk_full
 
 DISTRIBUTION = "headless-wan2gp"
 
@@ -47,12 +47,13 @@ def database_of(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in names}
 
 
-def exit_code(error: WanError) -> int:
-    """2 when the database failed: the same may succeed later. 1 when what was asked is at fault, or the token."""
+def exit_code(error: WanError | OSError) -> int:
+    """2 when the database failed, or a disk has no room: the same may succeed later. 1 when what was asked is at fault,
+    or the token."""
     from source.edge_functions import TokenRefused
 
     at_fault = isinstance(error, TaskNotFound | RefusedWrite | TokenRefused)
-    return 2 if isinstance(error, StoreError) and not at_fault else 1
+    return 2 if (isinstance(error, StoreError) and not at_fault) or disk_full(error) else 1
 
 
 class HelpAction(argparse.Action):

@@ -93,7 +93,9 @@ def check_installation(store: SupabaseStore) -> None:
     try:
         found = store.installation(repeat=False)
     except RefusedWrite as error:
-        raise StoreError(f"the project refuses the token: {error}; set SUPABASE_ACCESS_TOKEN to one of its") from error
+        raise RefusedWrite(
+            f"the project refuses the token: {error}; set SUPABASE_ACCESS_TOKEN to one of its"
+        ) from error
     except FunctionFailed as error:
         raise StoreError(
             f"{error}; was the database migrated (supabase db push) before the functions were deployed? Their log says "

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from headless.orchestrator import machine_device
 from source.doctor.checks import Check, Examined, Finding, State, doubtful, examine, well
 from source.doctor.machine import FFMPEG_S, LEAST_BYTES, disk, ffmpeg_at_once
-from source.errors import ConfigurationError
+from source.errors import ConfigurationError, disk_full
 from source.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,21 @@ def fitness_checks(settings: Settings) -> list[Check]:
     return [
         Check("ffmpeg", ffmpeg_at_once, "install the requirements again: `pip install --force-reinstall "
               "imageio-ffmpeg`", FFMPEG_S),
-        # a disk that is full for now only makes the worker wait
-        Check("disk", lambda: disk(settings, scarce_bytes=LEAST_BYTES, least_bytes=0),
+        Check("disk", lambda: room(settings),
               "make the folder writable, or name another by its setting (docs/settings.md)"),
         Check("gpu", lambda: device(settings)),
         Check("weights", lambda: weights(settings)),
     ]  # fmt: skip
+
+
+def room(settings: Settings) -> Finding:
+    """Whether the folders can be written. A disk that is full for now only makes the worker wait. Raises OSError."""
+    try:
+        return disk(settings, scarce_bytes=LEAST_BYTES, least_bytes=0)
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        return doubtful(str(error), "free some space; no task is claimed before")
 
 
 def device(settings: Settings) -> Finding:

@@ -312,6 +312,13 @@ def test_the_worker_refuses_a_wrong_configuration(
     assert "Traceback" not in answer.stderr
 
 
+def test_a_worker_without_its_database_says_that_the_same_may_succeed_later(shell: Shell) -> None:
+    """A supervisor tries again on 2, and leaves with a wrong configuration."""
+    project = {"DB_TYPE": "supabase", "SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_ACCESS_TOKEN": "a-token"}
+    answer = shell.run("worker.py", **project)
+    assert (answer.returncode, "cannot be reached" in answer.stderr) == (2, True)
+
+
 def test_migrate_only_makes_the_database_and_leaves(shell: Shell) -> None:
     assert shell.run("worker.py", "--migrate-only").returncode == 0
     assert json.loads(shell.run("debug.py", "tasks", "--json").stdout) == []

@@ -104,9 +104,9 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
 
 
 def test_a_worker_that_dies_is_replaced_after_a_probe_and_one_that_is_idle_is_not(tmp_path: Path) -> None:
-    with supervisor(tmp_path, "SIGKILL 3 4 0") as process:
+    with supervisor(tmp_path, "SIGKILL 2 3 4 0") as process:
         code, out, err = ended(process)
-    starts = [f"worker {fate}" for fate in ("SIGKILL", "3", "4", "0")]
+    starts = [f"worker {fate}" for fate in ("SIGKILL", "2", "3", "4", "0")]
     assert code == 0
     assert out == [line for start in starts for line in ("probed", start)]
     assert "the worker was ended by SIGKILL" in err and "the worker ended with exit code 3" in err
@@ -209,6 +209,33 @@ def test_a_machine_that_can_run_no_task_is_refused_in_one_message(tmp_path: Path
     with pytest.raises(ConfigurationError) as refused:
         check_fitness(settings)
     assert "disk: " in str(refused.value) and "->" in str(refused.value)
+
+
+#: with a disk of 64 KB that is full, in a namespace of its own
+FULL = """
+mount -t tmpfs -o size=64k full "$1" || exit 77
+mkdir "$1/outputs" && { head -c 1M /dev/zero > "$1/fill" 2>&- || true; } && shift && "$@"
+"""
+ALONE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", FULL, "sh")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
+@pytest.mark.parametrize(("database", "code"), [("elsewhere", 0), ("full", 2)])
+def test_a_full_disk_is_no_wrong_configuration(tmp_path: Path, database: str, code: int) -> None:
+    """It makes a worker wait, or its supervisor try again."""
+    full, file = tmp_path / "full", tmp_path / database / "tasks.db"
+    for folder in (full, file.parent):
+        folder.mkdir(exist_ok=True)
+    work = [sys.executable, "worker.py", "--until-idle", "--device", "cpu", "--db-file", str(file)]
+    worked = subprocess.run(
+        [*ALONE, str(full), *work, "--main-output-dir", str(full / "outputs")], cwd=ROOT, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if worked.returncode == 77 or "unshare failed" in worked.stderr:
+        pytest.skip(f"this user may not mount a disk: {worked.stderr}")
+    assert worked.returncode == code, worked.stderr
+    assert ("No space left" in worked.stderr and "no task is claimed" in worked.stderr) or code
 
 
 def test_what_may_be_missing_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

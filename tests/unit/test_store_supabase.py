@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from functions_site import TOKEN, Answer, FunctionsSite, functions_site
 
+from source.command_line import exit_code
 from source.edge_functions import EdgeFunctions, NoAnswer
 from source.errors import ConfigurationError, InvalidInput, StoreError, TaskNotFound
 from source.leases import Changes
@@ -211,19 +212,23 @@ def test_an_answer_without_what_was_asked_is_a_fault_of_the_database(
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "says", "code"),
     [
-        (Answer({"success": False, "error": "not you"}, 403), "refuses the token: not you.*SUPABASE_ACCESS_TOKEN"),
-        (Answer({"error": "the token has expired"}, 401), "has expired.*SUPABASE_ACCESS_TOKEN"),
-        (Answer({"error": "the server failed; request 7"}, 500), "request 7 .*supabase db push"),
-        (Answer({"error": "no"}, 503), r"no \(HTTP 503\)"),
-        (Answer({"result": {"schema": "20200101000000", "postgres": "17"}}), "20200101000000.*supabase db push"),
+        (Answer({"success": False, "error": "not you"}, 403), "refuses the token: not you.*SUPABASE_ACCESS_TOKEN", 1),
+        (Answer({"error": "the token has expired"}, 401), "has expired.*SUPABASE_ACCESS_TOKEN", 1),
+        (Answer({"error": "the server failed; request 7"}, 500), "request 7 .*supabase db push", 2),
+        (Answer({"error": "no"}, 503), r"no \(HTTP 503\)", 2),
+        (Answer({"result": {"schema": "20200101000000", "postgres": "17"}}), "20200101000000.*supabase db push", 2),
     ],
 )  # fmt: skip
-def test_a_project_that_cannot_be_used_is_refused_at_once(site: FunctionsSite, answer: Answer, says: str) -> None:
+def test_a_project_that_cannot_be_used_is_refused_at_once(
+    site: FunctionsSite, answer: Answer, says: str, code: int
+) -> None:
     site.answer("task-store", answer)
-    with closing(SupabaseStore(EdgeFunctions.of(settings_of(site)))) as store, pytest.raises(StoreError, match=says):
+    store = SupabaseStore(EdgeFunctions.of(settings_of(site)))
+    with closing(store), pytest.raises(StoreError, match=says) as refused:
         check_installation(store)
+    assert exit_code(refused.value) == code
     assert len(site.questions) == 1
 
 
