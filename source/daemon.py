@@ -91,6 +91,8 @@ class Worker:
             self._moved, weights, WeightDigests(settings.ckpts), disk,
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
+        #: claimed, and kept from a thread: one of them or of those that run is alone on its last attempt
+        self._held: list[Run] = []
         self._lock = threading.Lock()
         self._carriers = [
             threading.Thread(target=self._carry, name=f"task-{number}", daemon=True)
@@ -156,6 +158,7 @@ class Worker:
         while not self._stops and not self._without_device:
             try:
                 leases.catch_up()
+                self._hand_out()
                 if not self._claim() and until_idle and not self.runs() and self._store.idle():
                     return
                 self._rescue_when_due()
@@ -229,8 +232,10 @@ class Worker:
         carriers = sum(carrier.is_alive() for carrier in self._carriers)
         if not carriers:
             raise RuntimeError("no thread is left that could carry a task; the log says why they died")
-        if any(run.outcome is Outcome.EXIT for run in self.runs()):
-            return 0  # its row is being put back, and this process must not be the one that takes it again
+        if any(run.outcome is Outcome.EXIT or self._alone(run) for run in self.runs()):
+            return (
+                0  # its row is being put back, and this process must not be the one that takes it again; or it is alone
+            )
         return max(carriers - len(self.runs()), 0)
 
     def _start(self, task: Task) -> None:
@@ -243,8 +248,22 @@ class Worker:
             self._last_key = affinity_key(task.model, task.task_type)
         with self._lock:
             self._runs[run.claim] = run
+        self._held.append(run)
         self._moved()
-        self._assigned.put(run)
+        self._hand_out()
+
+    def _alone(self, run: Run) -> bool:
+        """Its last attempt is made with nothing beside it: a neighbour that kills the worker each time would else take
+        an innocent task with it."""
+        return 0 < run.task.attempts == self._settings.max_attempts - 1
+
+    def _hand_out(self) -> None:
+        """Runs get a thread, in the order of their claims."""
+        for run in list(self._held):
+            beside = [other for other in self.runs() if other not in self._held]
+            if run.token.cancelled or not any(self._alone(one) for one in (run, *beside)) or not beside:
+                self._held.remove(run)
+                self._assigned.put(run)
 
     def _carry(self) -> None:
         """A thread that carries one run after another, so that its database connection stays open."""
@@ -304,6 +323,7 @@ class Worker:
         self._await_runs(0 if self._without_device else self._settings.shutdown_grace_s)
         for run in self.runs():
             run.token.cancel(ShuttingDown())
+        self._hand_out()
         self._await_runs(max(self._settings.shutdown_grace_s, MIN_STOPPING_S))
         self._workplace.closing.set()
         self._workplace.comfy.stop()

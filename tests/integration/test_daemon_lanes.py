@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,57 @@ def test_a_successor_reads_its_predecessors_file_where_it_lies(floor: Floor) -> 
     floor.add("look", dependant_on=(first,))
     floor.work()
     assert found == [floor.output(first).resolve()]
+
+
+def test_a_last_attempt_is_made_alone(tmp_path: Path) -> None:
+    """Who else is at work may be what killed the workers before it."""
+    floor = Floor(tmp_path, max_in_flight=3)
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    company = threading.Condition()
+
+    def run(params: TaskParams, context: TaskContext) -> Done:
+        with company:
+            running.add(context.task.id)
+            for task in running:
+                beside.setdefault(task, set()).update(running - {task})
+            company.notify_all()
+            company.wait_for(lambda: beside[context.task.id], timeout=0.3)
+            running.remove(context.task.id)
+        return Done(None)
+
+    floor.register("meet", run)
+    tasks = [floor.add("meet") for _ in range(6)]
+    last = set(tasks[1:3])
+    with closing(sqlite3.connect(floor.settings.db_file)) as connection, connection:
+        connection.executemany("UPDATE tasks SET attempts = ? WHERE id = ?", [(2, task) for task in last])
+    floor.work()
+    assert {floor.store.get(task).status for task in tasks} == {Status.COMPLETE}
+    assert {task for task, others in beside.items() if not others} >= last
+    assert any(beside.values())
+    floor.close()
+
+
+def test_what_waits_for_its_last_attempt_goes_back_when_the_worker_stops(tmp_path: Path) -> None:
+    floor = Floor(tmp_path, max_in_flight=3)
+    began, go_on = threading.Event(), threading.Event()
+
+    def stand(params: TaskParams, context: TaskContext) -> Done:
+        began.set()
+        assert go_on.wait(DEADLINE_S)
+        return Done(None)
+
+    floor.register("stand", stand)
+    first, last = floor.add("stand"), floor.add("nothing")
+    with closing(sqlite3.connect(floor.settings.db_file)) as connection, connection:
+        connection.execute("UPDATE tasks SET attempts = 2 WHERE id = ?", (last,))
+    with floor.working() as worker:
+        assert began.wait(DEADLINE_S)
+        floor.wait_for(last, Status.IN_PROGRESS)
+        worker.stop()
+        floor.wait_for(last, Status.QUEUED)
+        go_on.set()
+    row = floor.store.get(last)
+    assert (row.status, row.attempts) == (Status.QUEUED, 2)
+    assert floor.store.get(first).status in {Status.COMPLETE, Status.QUEUED}
+    floor.close()
