@@ -50,8 +50,6 @@ MAX_BACKOFF_S = 30.0
 MIN_STOPPING_S = 2.0
 #: what the worker's row says while it claims nothing for want of room
 LOW_DISK = "low_disk"
-#: loads that the rows of another model are made to wait for, at least
-LOADS_WAITED = 3
 #: time between two looks for undelivered results that nobody wants any more
 SWEEP_S = 600.0
 
@@ -200,10 +198,9 @@ class Worker:
         return self._queue.loaded_model
 
     def _affinity(self) -> AffinityBound:
-        """The bound of the settings; a switch that takes long is put off for longer."""
-        loads = self._queue.statistics().load_seconds_by_model.values()
-        wait_s = max(self._settings.affinity_wait_s, LOADS_WAITED * max(loads, default=0.0))
-        return AffinityBound(self._settings.affinity_tasks, wait_s)
+        """The bound of the settings, by what loads took here."""
+        bound = AffinityBound(self._settings.affinity_tasks, self._settings.affinity_wait_s)
+        return bound.over_loads(self._queue.statistics().load_seconds_by_model.values())
 
     def _facts(self) -> dict[str, Any]:
         """What the GPU's seconds went to, what loads took, whose rows are taken first, and what is short."""

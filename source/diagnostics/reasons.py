@@ -138,23 +138,36 @@ def _in_the_end(row: Task, rows: dict[str, Task], facts: Circumstances) -> str:
 
 def _in_line(facts: Circumstances, bound: AffinityBound) -> Iterator[str]:
     ahead = facts.ahead or Ahead()
-    turns = sum(min(rows, ahead.older + 1) for rows in ahead.others)
-    if not (ahead.higher or ahead.older or turns):
-        yield "Nothing holds it up, and it is the next in line."
-    else:
-        most = ahead.higher + ahead.older + turns
+    own = ahead.older + _younger(facts, bound)
+    turns = sum(ahead.others if facts.owner.running else (min(rows, own + 1) for rows in ahead.others))
+    if most := ahead.higher + own + turns:
         yield f"Nothing holds it up, but {_times(most, 'row')} may go before it."
+    else:
+        yield "Nothing holds it up, and it is the next in line."
     if ahead.higher:
         yield f"Priority: {_times(ahead.higher, 'row')} of higher priority than its {facts.task.priority}."
     if turns:
-        yield (
-            f"Fairness: its owner takes turns with {_times(len(ahead.others), 'other')}, "
-            f"so up to {turns} of their {_times(sum(ahead.others), 'row')} go before it."
-        )
+        yield f"Fairness: its owner takes turns with {_times(len(ahead.others), 'other')}{_turns(facts, ahead, turns)}."
     if ahead.older:
         are = "is" if ahead.older == 1 else "are"
         yield f"Age: {_times(ahead.older, 'row')} of the same owner and priority {are} older."
     yield from _affinity(facts, bound)
+
+
+def _turns(facts: Circumstances, ahead: Ahead, turns: int) -> str:
+    rows = _times(sum(ahead.others), "row")
+    if facts.owner.running:
+        return (
+            f". Whoever has fewer rows running goes first, and its owner has {facts.owner.running}: theirs are {rows}"
+        )
+    return f", so up to {turns} of their {rows} go before it"
+
+
+def _younger(facts: Circumstances, bound: AffinityBound) -> int:
+    """The most younger rows of its owner that go before it because their model is loaded."""
+    rows = sum(rows for model, rows in facts.loaded.items() if not _is_due(facts, _bound_for(model, facts, bound)))
+    older = facts.ahead.older if facts.ahead else 0
+    return max(min(rows, bound.tasks * (older + 1) - facts.passed_over), 0)
 
 
 def _affinity(facts: Circumstances, bound: AffinityBound) -> Iterator[str]:
@@ -164,18 +177,42 @@ def _affinity(facts: Circumstances, bound: AffinityBound) -> Iterator[str]:
         names = ", ".join(worker.id for worker in live if _takes_first(worker) == key)
         yield f"Affinity: {names} has {key} loaded, and takes it before older rows of other models."
     for model, rows in facts.loaded.items():
+        its = _bound_for(model, facts, bound)
+        say = f"Affinity: a worker has {model} loaded, not {key}{_cost(facts, key)}"
+        if _is_due(facts, its):
+            yield f"{say}; but this row was passed over for long enough, and goes before younger ones."
+            continue
         yield (
-            f"Affinity: a worker has {model} loaded, not {key}{_cost(facts, key)}; {_times(rows, 'younger row')} for "
-            f"{model} may go before its owner's oldest row, at most {bound.tasks} and for {_span(bound.wait_s)}."
+            f"{say}; {_times(rows, 'younger row')} for {model} may go before its owner's oldest row, at most "
+            f"{its.tasks} and for {_span(its.wait_s)}."
         )
     if facts.passed_over:
         since = _since(facts, facts.passed_over_since)
         yield f"It was passed over {_times(facts.passed_over, 'time')} so far, {since}."
 
 
+def _bound_for(model: str, facts: Circumstances, bound: AffinityBound) -> AffinityBound:
+    """Of the workers that have the model loaded, as far as they say what loads take there."""
+    having = [worker for worker in _live(facts) if _takes_first(worker) == model]
+    return bound.over_loads(seconds for worker in having for seconds in _load_s(worker).values())
+
+
+def _is_due(facts: Circumstances, bound: AffinityBound) -> bool:
+    """Whether the row is its owner's oldest, and no younger one goes before it any more."""
+    if facts.ahead is None or facts.ahead.older:
+        return False
+    waited_s = _age_s(facts, facts.passed_over_since)
+    return facts.passed_over >= bound.tasks or (facts.passed_over > 0 and waited_s >= bound.wait_s)
+
+
+def _load_s(worker: WorkerRow) -> dict[str, float]:
+    """Seconds by model."""
+    told = worker.metadata.get("load_s")
+    return {key: each for key, each in (told or {}).items() if isinstance(each, int | float)}
+
+
 def _cost(facts: Circumstances, key: str) -> str:
-    measured = [worker.metadata.get("load_s", {}).get(key) for worker in facts.workers]
-    seconds = [value for value in measured if isinstance(value, int | float)]
+    seconds = [loads[key] for loads in map(_load_s, facts.workers) if key in loads]
     return f" (which took {_span(max(seconds))} to load)" if seconds else ""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -56,6 +56,10 @@ def affinity_key(model: str | None, task_type: str) -> str:
     return model or task_type
 
 
+#: loads that the rows of another model are made to wait for, at least
+LOADS_WAITED = 3
+
+
 @dataclass(frozen=True)
 class AffinityBound:
     """How far rows of the loaded model may go before an older one of the same owner and priority."""
@@ -64,6 +68,10 @@ class AffinityBound:
     tasks: int = 8
     #: seconds since the first of them
     wait_s: float = 300.0
+
+    def over_loads(self, seconds: Iterable[float]) -> AffinityBound:
+        """Where loads of models took so long: a switch that takes long is put off for longer."""
+        return replace(self, wait_s=max(self.wait_s, LOADS_WAITED * max(seconds, default=0.0)))
 
 
 USUAL_AFFINITY = AffinityBound()

@@ -128,14 +128,53 @@ TABLE: dict[str, tuple[dict[str, Any], list[str]]] = {
             "running": (held("r", progress=DENOISING), held("s", by="another")),
         },
         [
-            "Nothing holds it up, but 7 rows may go before it.",
+            "Nothing holds it up, but 15 rows may go before it.",
             "Priority: 1 row of higher priority than its 1.",
-            "Fairness: its owner takes turns with 2 others, so up to 4 of their 41 rows go before it.",
+            "Fairness: its owner takes turns with 2 others, so up to 8 of their 41 rows go before it.",
             "Age: 2 rows of the same owner and priority are older.",
             "Affinity: a worker has wan loaded, not flux (which took 12 s to load); 4 younger rows for wan may go "
             "before its owner's oldest row, at most 8 and for 5 min.",
             "It was passed over 3 times so far, for 40 s.",
             "box: runs t2v r for 42 s: denoising 3/20, 1:10 left; has wan loaded (heartbeat 5 s ago).",
+        ],
+    ),
+    "passed over": (
+        {
+            "task": row(model="flux"),
+            "ahead": Ahead(),
+            "loaded": {"wan": 40, "ltx": 1},
+            "passed_over": 3,
+            "passed_over_since": at("11:50:00"),
+            "workers": (worker(model="wan", metadata={"load_s": {"wan": 400, "flux": 12.4}}), worker("b", model="ltx")),
+        },
+        [
+            "Nothing holds it up, but 5 rows may go before it.",
+            "Affinity: a worker has wan loaded, not flux (which took 12 s to load); 40 younger rows for wan may go "
+            "before its owner's oldest row, at most 8 and for 20 min.",
+            "Affinity: a worker has ltx loaded, not flux (which took 12 s to load); but this row was passed over for "
+            "long enough, and goes before younger ones.",
+            "It was passed over 3 times so far, for 10 min.",
+            "box: idle; has wan loaded (heartbeat 5 s ago).",
+            "b: idle; has ltx loaded (heartbeat 5 s ago).",
+        ],
+    ),
+    "passed over as often as may be": (
+        {"task": row(model="flux"), "ahead": Ahead(), "loaded": {"wan": 4}, "passed_over": 8, "passed_over_since": NOW},
+        [
+            "Nothing holds it up, and it is the next in line.",
+            "Affinity: a worker has wan loaded, not flux; but this row was passed over for long enough, and goes "
+            "before younger ones.",
+            "It was passed over 8 times so far, for 0 s.",
+            "No worker ever sent a heartbeat: start one with `python worker.py`.",
+        ],
+    ),
+    "of whom fewer run": (
+        {"task": row(), "ahead": Ahead(others=(40,)), "owner": Owner(running=2), "workers": (worker(),)},
+        [
+            "Nothing holds it up, but 40 rows may go before it.",
+            "Fairness: its owner takes turns with 1 other. Whoever has fewer rows running goes first, and its owner "
+            "has 2: theirs are 40 rows.",
+            "box: idle; has no model loaded (heartbeat 5 s ago).",
         ],
     ),
     "its model is loaded": (
