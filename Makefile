@@ -7,6 +7,12 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= 1
+# A process that may not keep what it compiled takes half a second longer to start, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
+# SQLite has each commit written to the disk, which is what tests waited for most: they lie in memory if 4 GB are free.
+IN_MEMORY := $(shell df -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
+PYTEST := TMPDIR=$(or $(TMPDIR),$(IN_MEMORY),/tmp) $(BIN)/python -m pytest -q
 
 DENO := $(BIN)/deno
 EDGE := --config supabase/functions/deno.json supabase/functions supabase/gateway
@@ -40,10 +46,10 @@ supabase-down: setup  ## stop it; its data stays in .devstack
 	@$(BIN)/python -m source.devstack down
 
 test: setup  ## unit, contract, integration and acceptance tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: setup  ## tests that take minutes
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 check: setup  ## lint, format, types, layers, SQL, Edge Functions, generated documentation
 	$(BIN)/ruff check .
