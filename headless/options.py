@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -277,14 +279,15 @@ class GenerationOptions(BaseModel):
         return {name: kind for name, kind in media_fields(type(self)).items() if getattr(self, name)}
 
 
-def aliases(model: type[BaseModel]) -> dict[str, str]:
+@cache
+def aliases(model: type[BaseModel]) -> MappingProxyType[str, str]:
     """Every accepted name of a model's fields -> the field's name."""
     names: dict[str, str] = {}
     for field_name, field in model.model_fields.items():
         names[field_name] = field_name
         if isinstance(field.validation_alias, AliasChoices):
             names |= {str(choice): field_name for choice in field.validation_alias.choices}
-    return names
+    return MappingProxyType(names)
 
 
 def media_fields(model: type[BaseModel]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Where running generations keep their state, so that the next claim of a task goes on where the last one died.
 
-    <main output dir>/checkpoints/<task>/<number of the generation>/…   and, beside the numbers, the task's id
+    <main output dir>/checkpoints/<task>-<database>/<number of the generation>/…   and, beside them, the task's id
 
 It outlives a claim, unlike the task's scratch folder, and goes when the task is at its end.
 """
@@ -30,10 +30,11 @@ class Checkpoints:
     def __init__(self, settings: Settings) -> None:
         self._root = settings.main_output_dir.resolve() / "checkpoints"
         self._days = settings.checkpoint_days
+        self._mark = settings.database_mark
 
     def folder(self, task: Task, generation: int) -> Path:
         """For one of the task's generations, counted in the order in which the task runs them."""
-        own = self._root / task_name(task)
+        own = self._own(task)
         try:
             own.mkdir(parents=True, exist_ok=True)
             (own / _OWNER).write_text(task.id, encoding="utf-8")
@@ -46,7 +47,7 @@ class Checkpoints:
 
         Raises StoreError.
         """
-        own = self._root / task_name(task)
+        own = self._own(task)
         if own.is_dir() and (not _holds_state(own) or _at_its_end(task.id, store)):
             shutil.rmtree(own, ignore_errors=True)
 
@@ -57,12 +58,13 @@ class Checkpoints:
             shutil.rmtree(own, ignore_errors=True)
 
     def useless(self, store: TaskStore) -> list[Path]:
-        """What belongs to tasks that ended elsewhere, and what is older than `checkpoint_days`.
-
-        A task that this database does not know may be another database's, so only its age counts. Raises StoreError.
-        """
+        """What belongs to tasks that ended elsewhere, and what is older than `checkpoint_days`. Of another database's
+        only the age counts, and of a task that this one does not know. Raises StoreError."""
         kept = list(self._root.iterdir()) if self._root.is_dir() else []
         return [own for own in kept if self._outdated(own) or self._ended(own, store)]
+
+    def _own(self, task: Task) -> Path:
+        return self._root / f"{task_name(task)}-{self._mark}"
 
     def _outdated(self, own: Path) -> bool:
         """What changes while it is looked at is at work."""
@@ -72,8 +74,9 @@ class Checkpoints:
             return False
         return time.time() - latest > self._days * DAY_S
 
-    @staticmethod
-    def _ended(own: Path, store: TaskStore) -> bool:
+    def _ended(self, own: Path, store: TaskStore) -> bool:
+        if not own.name.endswith(f"-{self._mark}"):
+            return False
         try:
             return _at_its_end((own / _OWNER).read_text(encoding="utf-8"), store)
         except OSError:

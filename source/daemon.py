@@ -21,6 +21,7 @@ from typing import Any
 from headless.generation import ModelInfo, Progress
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
+from source.checkpoints import Checkpoints
 from source.comfy.program import ComfyProgram
 from source.disk import Disk, Room
 from source.errors import Outcome, ShuttingDown, StoreError
@@ -85,8 +86,8 @@ class Worker:
         self._room = Room(disk, self._make_room)
         self._workplace = Workplace(
             settings, store, queue, registry, describe, options_class,
-            storage or LocalStorage(settings), Outbox(settings), LoRAStore(settings), ComfyProgram(settings), watch,
-            self._moved, weights, WeightDigests(settings.ckpts), disk,
+            storage or LocalStorage(settings), Outbox(settings), Checkpoints(settings), LoRAStore(settings),
+            ComfyProgram(settings), watch, self._moved, weights, WeightDigests(settings.ckpts), disk,
         )  # fmt: skip
         self._runs: dict[Claim, Run] = {}
         #: claimed, and kept from a thread: one of them or of those that run is alone on its last attempt

@@ -26,7 +26,10 @@ FreeBytes = Callable[[Path], int]
 
 def free_bytes(folder: Path) -> int:
     """Bytes that may still be written to the disk of a folder, which need not exist yet. Raises OSError."""
-    return shutil.disk_usage(existing(folder)).free
+    try:
+        return shutil.disk_usage(folder).free
+    except FileNotFoundError:
+        return shutil.disk_usage(existing(folder)).free
 
 
 def existing(folder: Path) -> Path:
@@ -76,6 +79,7 @@ class Disk:
         self._settings = settings
         self._free_bytes = free_bytes
         self._scratch = settings.main_output_dir.resolve()
+        self._results = settings.public_dir
         self._measured_at: float | None = None
         self._quotas: Shortage | None = None
 
@@ -83,7 +87,7 @@ class Disk:
         """What tasks write to. Weights may lie on a disk that is only read, and full: that stops nobody."""
         yield "scratch", self._scratch
         if self._settings.db_type == "sqlite":
-            yield "results", self._settings.public_dir
+            yield "results", self._results
 
     def shortage(self, *, margin: float = 1.0, given_back: int = 0) -> Shortage | None:
         """What is short; None when a task may begin. `given_back`: bytes of scratch that are about to go. A disk that

@@ -1,7 +1,7 @@
 """What tasks left on this machine's disks, whose it is, and what of it nobody needs any more.
 
 A row decides: what belongs to a claim that still runs stays, and so does an undelivered result that its row may still
-want. What cannot be told to belong to a row of this database stays as well: another database may use the same folder.
+want. What cannot be told to belong to a row of this database stays as well: another one may use the same folder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ KEEPING = ("debug_mode_enabled", "skip_cleanup_enabled", "debug")
 #: folders of the scratch space that are no task type's
 OUTBOX, CHECKPOINTS, DELIVERED = "outbox", "checkpoints", "delivered"
 
-#: the name of a task and the number of its claim
-_CLAIMED = re.compile(r"\.?(?P<task>.+)-(?P<claim>\d+)")
+#: the name of a task, the number of its claim, the mark of its database
+_CLAIMED = re.compile(r"\.?(?P<task>.+)-(?P<claim>\d+)-(?P<database>[0-9a-f]{8})")
 _STAGED = re.compile(r"(?P<task>.+?)-(?P<claim>\d+)_.+", re.DOTALL)
 
 
@@ -66,6 +66,7 @@ class Leftovers:
         self._settings = settings
         self._store = store
         self._scratch = settings.main_output_dir.resolve()
+        self._mark = settings.database_mark
         self._rows: dict[str, Task | None] = {}
 
     def found(self) -> list[Leftover]:
@@ -95,7 +96,7 @@ class Leftovers:
         for folder in _folders(self._scratch / OUTBOX):
             if (named := _CLAIMED.fullmatch(folder.name)) is None:
                 continue
-            if folder.name.startswith("."):  # was being written
+            if folder.name.startswith(".") or named["database"] != self._mark:  # was being written, or is not ours
                 yield self._of_claim("outbox", folder, named)
                 continue
             gone = folder in unwanted
@@ -111,9 +112,13 @@ class Leftovers:
     def _checkpoints(self) -> Iterator[Leftover]:
         useless = set(Checkpoints(self._settings).useless(self._store))
         for folder in _folders(self._scratch / CHECKPOINTS):
+            task, _, mark = folder.name.rpartition("-")
             gone = folder in useless
+            if mark != self._mark and not gone:
+                yield _of_another("checkpoints", folder, task)
+                continue
             why = "its task has ended, or it is too old" if gone else "an interrupted task goes on from it"
-            yield self._leftover("checkpoints", folder, folder.name, gone, why)
+            yield self._leftover("checkpoints", folder, task, gone, why)
 
     def _delivered(self) -> Iterator[Leftover]:
         folder = self._scratch / DELIVERED
@@ -126,9 +131,11 @@ class Leftovers:
 
     def _of_claim(self, kind: str, path: Path, named: re.Match[str], *, debugging: bool = False) -> Leftover:
         """Something that only the claim that made it needs."""
+        if named.groupdict().get("database", self._mark) != self._mark:
+            return _of_another(kind, path, named["task"])
         row = self._row(named["task"])
         if row is None:
-            return self._leftover(kind, path, named["task"], False, "it may belong to another database")
+            return self._leftover(kind, path, named["task"], False, "its row is not known here")
         claim = int(named["claim"])
         holds = row.status is Status.IN_PROGRESS and not row.waiting and row.claim_number == claim
         if holds or claim > row.claim_number:  # claimed since the row was read
@@ -156,6 +163,10 @@ class Leftovers:
             return keeps_intermediates(self._settings, row.params)
         except InvalidInput:
             return self._settings.keep_scratch
+
+
+def _of_another(kind: str, path: Path, task: str) -> Leftover:
+    return Leftover(kind, path, size_of(path), task, "", False, "it belongs to another database")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,9 +1,10 @@
 """Finished results on their way. What a run made outlives the process that made it, until its row has it.
 
-    <main output dir>/outbox/<task>-<claim number>/manifest.json and, beside it, the files
+    <main output dir>/outbox/<task>-<claim number>-<database>/manifest.json and, beside it, the files
 
 A parcel appears whole, by one rename, before anything is sent. It goes when the completion was acknowledged. A later
 claim of the row on this machine delivers it instead of running the task again, as long as the row asks for the same.
+A result that holds nothing, neither files nor words, is not written down.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from source.errors import InvalidMedia, TaskNotFound
 from source.provenance.record import tool
 from source.settings import Settings
-from source.storage import bring, copy, refuse_missing, sync, task_name
+from source.storage import bring, claim_name, copy, refuse_missing, sync, task_name
 from source.store.base import TaskStore
 from source.store.encoding import encoded
 from source.store.types import Status, Task
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86400.0
 MANIFEST = "manifest.json"
-_PARCEL = re.compile(r"(?P<task>.+)-(?P<claim>\d+)")
+_PARCEL = re.compile(r"(?P<task>.+)-(?P<claim>\d+)-(?P<database>[0-9a-f]{8})")
 
 
 class Manifest(BaseModel):
@@ -49,10 +50,10 @@ class Manifest(BaseModel):
     #: of what the row asked for: see `request_digest`
     request: str
     #: files, relative to the parcel
-    output: str | None
-    extra: list[str]
-    poster: str | None
-    result_data: dict[str, Any] | None
+    output: str | None = None
+    extra: list[str] = []
+    poster: str | None = None
+    result_data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Outbox:
         self._scratch = settings.main_output_dir.resolve()
         self._root = self._scratch / "outbox"
         self._database = settings.database
+        self._mark = settings.database_mark
         self._days = settings.outbox_days
 
     def put(self, task: Task, request: str, done: Done, record: str) -> Parcel:
@@ -100,15 +102,15 @@ class Outbox:
         when the disk refuses.
         """
         final = self._folder(task)
+        if not any(files := (done.output, *done.extra, done.poster)) and not done.result_data:
+            return Parcel(final, self._manifest(task, request))
         draft = final.with_name(f".{final.name}")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         try:
-            files = [done.output, *done.extra, done.poster]
             output, *extra, poster = [self._add(task, path, draft, str(i), record) for i, path in enumerate(files)]
-            manifest = Manifest(
-                database=self._database, task_id=task.id, claim_number=task.claim_number, request=request,
-                output=output, extra=[name for name in extra if name], poster=poster,
+            manifest = self._manifest(
+                task, request, output=output, extra=[name for name in extra if name], poster=poster,
                 result_data=json.loads(encoded(done.result_data, "result_data")) if done.result_data else None,
             )  # fmt: skip
             (draft / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
@@ -122,9 +124,7 @@ class Outbox:
     def find(self, task: Task, request: str) -> Parcel | None:
         """What an earlier claim of this row made; it is this claim's from now on. One that the row does not ask for any
         more is removed."""
-        for folder in self._parcels():
-            if (named := _PARCEL.fullmatch(folder.name)) is None or named["task"] != task_name(task):
-                continue
+        for folder in self._parcels_of(task):
             manifest = self._read(folder)
             if manifest is None or (manifest.database, manifest.task_id) != (self._database, task.id):
                 continue
@@ -163,7 +163,22 @@ class Outbox:
     # ---- parcels as folders
 
     def _folder(self, task: Task) -> Path:
-        return self._root / f"{task_name(task)}-{task.claim_number}"
+        return self._root / claim_name(task, self._mark)
+
+    def _manifest(self, task: Task, request: str, **held: Any) -> Manifest:
+        return Manifest(
+            database=self._database, task_id=task.id, claim_number=task.claim_number, request=request, **held
+        )  # fmt: skip
+
+    def _parcels_of(self, task: Task) -> Iterator[Path]:
+        """By name: every claim asks, and there may be many."""
+        try:
+            names = os.listdir(self._root)
+        except FileNotFoundError:
+            return
+        for named in filter(None, map(_PARCEL.fullmatch, names)):
+            if (named["task"], named["database"]) == (task_name(task), self._mark) and named[0][0] != ".":
+                yield self._root / named[0]
 
     def _parcels(self) -> Iterator[Path]:
         return (path for path in self._root.glob("*") if not path.name.startswith(".") and path.is_dir())

@@ -33,7 +33,7 @@ from source.provenance.recording import Lineage, lineage_of, pinned_seed, record
 from source.provenance.weights import WeightDigests
 from source.reporting import GENERATING, ProgressReport, persist
 from source.settings import Settings
-from source.storage import OnSent, Storage, sanitise_filename, task_name
+from source.storage import OnSent, Storage, claim_name, sanitise_filename
 from source.store.base import TaskStore
 from source.store.types import Event, Status, Task
 from source.task_registry import Dependency, TaskRegistry
@@ -61,6 +61,7 @@ class Workplace:
     options_class: type[GenerationOptions]
     storage: Storage
     outbox: Outbox
+    checkpoints: Checkpoints
     loras: LoRAStore
     comfy: ComfyProgram
     watch: Watch
@@ -124,11 +125,12 @@ class RunContext:
     def scratch(self) -> Path:
         """A folder of this claim alone. What a dead worker left of an earlier claim is removed first."""
         folder = self.settings.main_output_dir.resolve() / sanitise_filename(self.task.task_type)
-        name = task_name(self.task)
+        mark = self.settings.database_mark
         if not self.settings.keep_scratch:
             for number in range(max(1, self.task.claim_number - 20), self.task.claim_number):
-                shutil.rmtree(folder / f"{name}-{number}", ignore_errors=True)
-        scratch = folder / f"{name}-{self.task.claim_number}"
+                earlier = replace(self.task, claim_number=number)
+                shutil.rmtree(folder / claim_name(earlier, mark), ignore_errors=True)
+        scratch = folder / claim_name(self.task, mark)
         scratch.mkdir(parents=True, exist_ok=True)
         return scratch
 
@@ -291,7 +293,7 @@ class RunContext:
             options=options,
             output_dir=self.scratch / "engine",
             priority=self.task.priority,
-            checkpoint_dir=Checkpoints(self.settings).folder(self.task, self._generations),
+            checkpoint_dir=self._workplace.checkpoints.folder(self.task, self._generations),
             checkpoint_interval_s=self.settings.checkpoint_interval_s,
             lossless=lossless,
         )

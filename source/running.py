@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from headless.generation import CancelToken
-from source.checkpoints import Checkpoints
 from source.disk import size_of
 from source.errors import (
     DISK_FULL,
@@ -339,7 +338,7 @@ class Run:
     def _tidy(self) -> None:
         self._context.release()
         try:
-            Checkpoints(self._workplace.settings).settle(self.task, self._store)
+            self._workplace.checkpoints.settle(self.task, self._store)
             self._workplace.outbox.settle(self.task, self._store)
         except StoreError as failure:
             log.debug("whether the task is at its end is not known: %s", failure)

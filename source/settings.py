@@ -6,6 +6,7 @@ POLL_INTERVAL_S …); a few older names are accepted beside it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -317,6 +318,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """What tells one database from another: its file, or the project's address."""
         return self.supabase_url or "" if self.db_type == "supabase" else str(self.db_file.resolve())
+
+    @property
+    def database_mark(self) -> str:
+        """Eight letters and digits that tell this database from others in the names of files."""
+        return hashlib.sha256(self.database.encode()).hexdigest()[:8]
 
     @property
     def keep_scratch(self) -> bool:

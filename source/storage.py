@@ -51,6 +51,12 @@ def task_name(task: Task) -> str:
     return f"{name.encode()[:40].decode(errors='ignore')}-{hashlib.sha256(task.id.encode()).hexdigest()[:12]}"
 
 
+def claim_name(task: Task, mark: str) -> str:
+    """What belongs to one claim of a task is named so. `mark` is the database's, `Settings.database_mark`: another one,
+    a copy perhaps, may hold the same ids and use the same folders."""
+    return f"{task_name(task)}-{task.claim_number}-{mark}"
+
+
 def _shortened(name: str) -> str:
     """At most MAX_NAME_BYTES of UTF-8, the suffix kept."""
     if len(name.encode()) <= MAX_NAME_BYTES:

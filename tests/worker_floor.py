@@ -114,6 +114,18 @@ class Floor:
     def leftovers(self) -> list[Path]:
         return [path for path in self.settings.main_output_dir.rglob("*") if path.is_file()]
 
+    def of_claim(self, task_id: str, number: int = 1) -> str:
+        """The name of what a claim keeps on the disk."""
+        return f"{task_id}-{number}-{self.settings.database_mark}"
+
+    def parcel(self, task_id: str) -> Path:
+        """The undelivered result of a row's first claim."""
+        return self.settings.main_output_dir / "outbox" / self.of_claim(task_id)
+
+    def undelivered(self) -> list[str]:
+        folder = self.settings.main_output_dir / "outbox"
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
     def event_names(self, task_id: str) -> list[str]:
         return [event.name for event in self.store.events(task_id)]
 

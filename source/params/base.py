@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation, model_validator
@@ -293,16 +295,20 @@ def _unknown_inside(value: Any, where: str = "") -> Iterator[str]:
         yield from _unknown_inside(item, f"{where}{name}.")
 
 
-def field_names(kind: type[TaskParams]) -> dict[str, str]:
+@cache
+def field_names(kind: type[TaskParams]) -> MappingProxyType[str, str]:
     """Every name under which this task type accepts a parameter of its own -> the field."""
-    return {name: field for name, field in aliases(kind).items() if field != "options"}
+    return MappingProxyType({name: field for name, field in aliases(kind).items() if field != "options"})
 
 
-def knob_table(kind: type[TaskParams], options_class: type[GenerationOptions]) -> dict[str, str]:
+@cache
+def knob_table(kind: type[TaskParams], options_class: type[GenerationOptions]) -> MappingProxyType[str, str]:
     """Every name under which this task type accepts an engine knob -> the knob."""
     own = field_names(kind)
     names = aliases(options_class) | dict(kind.knob_names)
-    return {name: knob for name, knob in names.items() if name not in own and name not in kind.not_knobs}
+    return MappingProxyType(
+        {name: knob for name, knob in names.items() if name not in own and name not in kind.not_knobs}
+    )
 
 
 def levels(raw: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, Any]]]:

@@ -315,7 +315,7 @@ def test_until_idle_takes_over_what_a_dead_worker_left(tmp_path: Path) -> None:
 def test_scratch_of_a_dead_claim_is_removed_by_the_next(tmp_path: Path) -> None:
     floor = Floor(tmp_path)
     task = floor.add()
-    left = floor.settings.main_output_dir / "draw" / f"{task}-1"
+    left = floor.settings.main_output_dir / "draw" / floor.of_claim(task)
     left.mkdir(parents=True)
     (left / "half.mp4").write_bytes(b"half")
     floor.store.claim("dead", lease_s=0.001)

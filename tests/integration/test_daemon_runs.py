@@ -52,7 +52,7 @@ def test_scratch_is_kept_when_asked_for(tmp_path: Path) -> None:
     task = floor.add()
     floor.work()
     floor.close()
-    assert [path.name for path in (floor.settings.main_output_dir / "draw").iterdir()] == [f"{task}-1"]
+    assert [path.name for path in (floor.settings.main_output_dir / "draw").iterdir()] == [floor.of_claim(task)]
 
 
 def test_the_timeline_is_short_and_in_order(floor: Floor) -> None:

@@ -68,11 +68,6 @@ def floor(tmp_path: Path) -> Iterator[Floor]:
     floor.close()
 
 
-def undelivered(floor: Floor) -> list[str]:
-    folder = floor.settings.main_output_dir / "outbox"
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
-
-
 def stopped_in_an_outage(floor: Floor) -> None:
     """A worker generates, cannot complete, and is told to stop."""
     reachable, floor.store = floor.store, Unreachable(floor)
@@ -92,27 +87,27 @@ def test_a_worker_killed_before_the_completion_leaves_its_result_to_the_next(
     with subprocess.Popen([sys.executable, "-c", VICTIM, str(tmp_path)], env=os.environ | paths) as process:
         floor.wait_until(lambda: (tmp_path / "completing").exists())
         process.send_signal(signal.SIGKILL)
-    assert undelivered(floor) == [f"{task}-1"]
+    assert floor.undelivered() == [floor.of_claim(task)]
     floor.work()
     row = floor.store.get(task)
     assert (row.status, row.attempts, row.claim_number) == (Status.COMPLETE, 1, 2)
     assert probe_video(floor.output(task)).num_frames == 5
     assert not floor.engine.calls, "this process generated nothing"
     assert floor.event_names(task).count("started") == 1
-    assert not undelivered(floor) and not floor.leftovers()
+    assert not floor.undelivered() and not floor.leftovers()
 
 
 def test_a_worker_stopped_in_an_outage_leaves_its_result_to_the_next(floor: Floor) -> None:
     task = floor.add(num_frames=5)
     stopped_in_an_outage(floor)
     assert floor.store.get(task).status is Status.QUEUED
-    assert undelivered(floor) == [f"{task}-1"]
+    assert floor.undelivered() == [floor.of_claim(task)]
     floor.work()
     row = floor.store.get(task)
     assert (row.status, row.attempts, row.claim_number) == (Status.COMPLETE, 0, 2)
     assert len(floor.engine.calls) == 1
     assert probe_video(floor.output(task)).num_frames == 5
-    assert not undelivered(floor) and not floor.leftovers()
+    assert not floor.undelivered() and not floor.leftovers()
 
 
 def test_everything_of_a_result_survives(floor: Floor) -> None:
@@ -145,7 +140,7 @@ def test_a_row_that_was_changed_meanwhile_is_made_anew(floor: Floor) -> None:
     floor.work()
     assert probe_video(floor.output(task)).num_frames == 9
     assert len(floor.engine.calls) == 2
-    assert not undelivered(floor)
+    assert not floor.undelivered()
 
 
 def test_a_row_that_failed_and_is_queued_again_gets_the_result_that_is_here(floor: Floor) -> None:
@@ -158,7 +153,7 @@ def test_a_row_that_failed_and_is_queued_again_gets_the_result_that_is_here(floo
     floor.work()
     assert floor.store.get(task).status is Status.COMPLETE
     assert len(floor.engine.calls) == 1
-    assert not undelivered(floor)
+    assert not floor.undelivered()
 
 
 def test_a_result_whose_row_was_cancelled_goes(floor: Floor) -> None:
@@ -166,7 +161,7 @@ def test_a_result_whose_row_was_cancelled_goes(floor: Floor) -> None:
     stopped_in_an_outage(floor)
     floor.store.cancel(task)
     Outbox(floor.settings).sweep(floor.store)
-    assert not undelivered(floor)
+    assert not floor.undelivered()
     assert not floor.published()
 
 
@@ -176,7 +171,7 @@ def test_a_result_that_another_worker_completed_goes(floor: Floor) -> None:
     [claimed] = floor.store.claim("another", lease_s=60)
     floor.store.complete(claimed.claim, "elsewhere.mp4")
     Outbox(floor.settings).sweep(floor.store)
-    assert not undelivered(floor)
+    assert not floor.undelivered()
     assert floor.store.get(task).output_location == "elsewhere.mp4"
 
 
@@ -184,7 +179,7 @@ def test_a_file_that_stays_for_debugging_is_delivered_too(tmp_path: Path) -> Non
     floor = Floor(tmp_path, skip_cleanup=True)
     task = floor.add()
     floor.work()
-    assert not undelivered(floor)
-    [kept] = (floor.settings.main_output_dir / "draw" / f"{task}-1").rglob("*.mp4")
+    assert not floor.undelivered()
+    [kept] = (floor.settings.main_output_dir / "draw" / floor.of_claim(task)).rglob("*.mp4")
     assert probe_video(kept).num_frames == probe_video(floor.output(task)).num_frames
     floor.close()

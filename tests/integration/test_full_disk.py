@@ -118,7 +118,7 @@ def test_a_finished_result_waits_for_room_and_is_not_made_again(floor: Floor) ->
     storage = Refusing(floor.settings)
     task = floor.add()
     with floor.working(storage=storage):
-        floor.wait_until(lambda: (floor.settings.main_output_dir / "outbox" / f"{task}-1").is_dir())
+        floor.wait_until(lambda: floor.parcel(task).is_dir())
         storage.room = True
         assert floor.wait_for(task, Status.COMPLETE).claim_number == 1
     assert len(floor.engine.tasks) == 1
@@ -127,7 +127,7 @@ def test_a_finished_result_waits_for_room_and_is_not_made_again(floor: Floor) ->
 def test_a_result_that_waits_for_room_can_be_cancelled(floor: Floor) -> None:
     task, neighbour = floor.add(), floor.add("nothing")
     with floor.working(storage=Refusing(floor.settings)):
-        floor.wait_until(lambda: (floor.settings.main_output_dir / "outbox" / f"{task}-1").is_dir())
+        floor.wait_until(lambda: floor.parcel(task).is_dir())
         floor.store.cancel(task)
         floor.wait_for(task, Status.CANCELLED)
         floor.wait_for(neighbour, Status.COMPLETE)
@@ -153,13 +153,14 @@ def test_what_nobody_needs_goes_and_everything_else_stays(floor: Floor) -> None:
             floor.store.cancelled(task.claim) if task.id == ended else floor.store.complete(task.claim, None)
     scratch, staging = floor.settings.main_output_dir / "draw", floor.settings.public_dir / ".staging"
     goes = [
-        made(scratch / f"{ended}-1" / "a.mp4"),
-        made(scratch / f"{live}-0" / "a.mp4"),
+        made(scratch / floor.of_claim(ended) / "a.mp4"),
+        made(scratch / floor.of_claim(live, 0) / "a.mp4"),
         made(staging / f"{ended}-1_a.mp4"),
     ]
     stays = [
-        made(scratch / f"{live}-1" / "a.mp4"), made(staging / f"{live}-1_a.mp4"), made(scratch / f"{kept}-1" / "a.mp4"),
-        made(scratch / "of-another-database-1" / "a.mp4"), made(scratch / f"{live}-2" / "a.mp4"),
+        made(scratch / floor.of_claim(live) / "a.mp4"), made(staging / f"{live}-1_a.mp4"),
+        made(scratch / floor.of_claim(kept) / "a.mp4"),
+        made(scratch / f"{ended}-1-0123abcd" / "a.mp4"), made(scratch / floor.of_claim(live, 2) / "a.mp4"),
         made(floor.settings.public_dir / "files" / f"{ended}_a.mp4"), made(floor.settings.main_output_dir / "mine.mp4"),
     ]  # fmt: skip
     removed = Leftovers(floor.settings, floor.store).clean()
@@ -173,8 +174,8 @@ def test_an_undelivered_result_stays_until_its_row_has_ended_elsewhere(floor: Fl
     task = floor.add()
     storage = Refusing(floor.settings)
     with floor.working(storage=storage):
-        floor.wait_until(lambda: (floor.settings.main_output_dir / "outbox" / f"{task}-1").is_dir())
-    parcel = floor.settings.main_output_dir / "outbox" / f"{task}-1"
+        floor.wait_until(lambda: floor.parcel(task).is_dir())
+    parcel = floor.parcel(task)
     assert floor.store.get(task).status is Status.QUEUED
     assert parcel.is_dir() and Leftovers(floor.settings, floor.store).clean() == []
     floor.store.cancel(task)
@@ -185,7 +186,7 @@ def test_an_undelivered_result_stays_until_its_row_has_ended_elsewhere(floor: Fl
 def test_a_short_disk_is_cleaned_before_anything_pauses(floor: Floor) -> None:
     ended = floor.add("nothing")
     floor.work()
-    litter = made(floor.settings.main_output_dir / "nothing" / f"{ended}-1" / "a.mp4")
+    litter = made(floor.settings.main_output_dir / "nothing" / floor.of_claim(ended) / "a.mp4")
     disk = Disk(floor.settings, free_bytes=lambda folder: NOTHING if litter.exists() else PLENTY)
     task = floor.add()
     assert floor.worker(disk=disk).run(until_idle=True) == 0
@@ -197,7 +198,7 @@ def test_debug_disk_shows_what_lies_where_and_removes_only_what_is_safe(
 ) -> None:
     done = floor.add()
     floor.work()
-    litter = made(floor.settings.main_output_dir / "draw" / f"{done}-1" / "a.mp4")
+    litter = made(floor.settings.main_output_dir / "draw" / floor.of_claim(done) / "a.mp4")
     nobodys = made(floor.settings.public_dir / "files" / "of-nobody_a.mp4")
     flags = ("--db-file", str(floor.settings.db_file), "--main-output-dir", str(floor.settings.main_output_dir))
 

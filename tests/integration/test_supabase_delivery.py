@@ -69,11 +69,6 @@ def make(tmp_path: Path, stack: LocalStack) -> Iterator[Callable[..., ProjectFlo
         floor.close()
 
 
-def undelivered(floor: ProjectFloor) -> list[str]:
-    folder = floor.settings.main_output_dir / "outbox"
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
-
-
 def test_a_result_is_in_the_bucket_with_its_picture_and_nothing_is_left_here(make: Callable[..., ProjectFloor]) -> None:
     floor = make(kept_outputs_gb=0)
     task = floor.add(num_frames=5, resolution="64x48")
@@ -89,7 +84,7 @@ def test_a_result_is_in_the_bucket_with_its_picture_and_nothing_is_left_here(mak
     poster = floor.object((row.result_data or {})["thumbnail_url"])
     assert (probe_image(poster).format, probe_image(poster).width) == ("jpeg", 64)
     assert len(floor.published()) == 2
-    assert not undelivered(floor) and not floor.leftovers()
+    assert not floor.undelivered() and not floor.leftovers()
     names = floor.event_names(task)
     assert names.index("publishing") < names.index("uploading") < names.index("complete")
 
@@ -194,7 +189,7 @@ def test_a_storage_that_is_gone_for_a_while_costs_no_second_generation(
     task = floor.add(num_frames=5)
     stack.s3.kill()
     with floor.working():
-        floor.wait_until(lambda: bool(undelivered(floor)))
+        floor.wait_until(lambda: bool(floor.undelivered()))
         assert floor.store.get(task).status is Status.IN_PROGRESS
         stack.start()
         floor.wait_for(task, Status.COMPLETE)
@@ -217,7 +212,7 @@ def test_a_worker_killed_while_it_uploads_leaves_its_result_to_the_next(
         floor.wait_until(lambda: "uploading" in floor.event_names(task))
         process.send_signal(signal.SIGKILL)
     stack.s3.resume()
-    assert undelivered(floor) == [f"{task}-1"]
+    assert floor.undelivered() == [floor.of_claim(task)]
     floor.work()
     row = floor.store.get(task)
     assert (row.status, row.attempts, row.claim_number) == (Status.COMPLETE, 1, 2)
@@ -238,7 +233,7 @@ def test_a_cancel_is_heard_while_the_storage_stands_still(make: Callable[..., Pr
         floor.wait_for(task, Status.CANCELLED)
         assert time.monotonic() - begun_at < 3
         stack.s3.resume()
-    assert not undelivered(floor)
+    assert not floor.undelivered()
     assert floor.store.get(task).output_location is None
 
 

@@ -61,9 +61,9 @@ def put(outbox: Outbox, settings: Settings, task: Task, record: str = "{}") -> P
 
 
 def held(settings: Settings) -> list[str]:
-    """The parcels, and what was left of others."""
+    """The parcels of any database, and what was left of others, without the marks."""
     folder = settings.main_output_dir / "outbox"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return sorted(path.name.rpartition("-")[0] for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def test_a_parcel_holds_the_files_under_their_names_and_what_else_the_row_gets(
@@ -133,13 +133,27 @@ def test_another_task_gets_nothing(outbox: Outbox, settings: Settings, other: st
     assert held(settings) == ["t1-1"]
 
 
-def test_another_database_that_shares_the_folder_gets_nothing(outbox: Outbox, settings: Settings) -> None:
-    put(outbox, settings, row())
-    other = Outbox(
-        load_settings(db_file=settings.db_file.with_name("other.db"), main_output_dir=settings.main_output_dir)
-    )
-    assert other.find(row(claim_number=2), request_digest(row(), {})) is None
-    assert held(settings) == ["t1-1"]
+def test_another_database_with_the_same_ids_may_share_the_folder(outbox: Outbox, settings: Settings) -> None:
+    """A copy of the database, say: neither gets, replaces, settles or sweeps what is the other's."""
+    shared = load_settings(db_file=settings.db_file.with_name("copy.db"), main_output_dir=settings.main_output_dir)
+    store = SqliteStore(shared.db_file)
+    other, asked = Outbox(shared), request_digest(row(), {})
+    own = put(outbox, settings, row())
+    assert other.find(row(claim_number=2), asked) is None
+    theirs = other.put(row(), asked, Done(made(settings, "copy.bin", b"another clip")), "{}").folder
+    assert held(settings) == ["t1-1", "t1-1"] and own != theirs
+    assert (own / "0/clip.bin").read_bytes() == b"a clip"
+    other.settle(row(), store)
+    other.sweep(store)
+    store.close()
+    assert (own.is_dir(), theirs.is_dir()) == (True, False)
+
+
+def test_a_result_that_holds_nothing_is_not_written_down(outbox: Outbox, settings: Settings) -> None:
+    parcel = outbox.put(row(), "request", Done(None), "")
+    assert (parcel.output, parcel.poster, parcel.extra, parcel.manifest.result_data) == (None, None, (), None)
+    assert held(settings) == []
+    outbox.remove(parcel)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"database": "/tm', b"\0\0\0\0", b"\xff\xfe", b"[]", b'{"version": 9}'])
@@ -233,15 +247,6 @@ def test_results_of_rows_that_are_gone_and_old_ones_go(outbox: Outbox, settings:
         os.utime(path, (0, time.time() - 8 * 86400))
     outbox.sweep(store)
     assert held(settings) == []
-
-
-def test_another_databases_results_are_swept_by_age_alone(outbox: Outbox, settings: Settings, tmp_path: Path) -> None:
-    put(outbox, settings, row())
-    other = load_settings(db_file=tmp_path / "other.db", main_output_dir=settings.main_output_dir)
-    store = SqliteStore(other.db_file, max_attempts=3)
-    Outbox(other).sweep(store)
-    store.close()
-    assert held(settings) == ["t1-1"]
 
 
 class OfAnotherPerson:
