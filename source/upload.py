@@ -26,8 +26,25 @@ SETTLING_S, SETTLING_BYTES_PER_S = 60.0, 20_000_000
 #: how often an upload is looked at
 LOOK_S = 0.1
 _READ_BYTES = 1024 * 1024
-#: client errors that a later try may not meet: time-out, too early, too many requests
-_PASSING = frozenset({408, 425, 429})
+#: statuses that a later try may not meet beside those from 500 on: time-out, too early, too many requests; and those
+#: from 500 on that say that the storage cannot do it at all
+_PASSING, _LASTING = frozenset({408, 425, 429}), frozenset({501, 505})
+#: error codes of S3 and of storages that speak like it, whose status alone would be taken for a refusal
+#: (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList)
+_PASSING_CODES = frozenset(
+    {
+        # the line: too slow, or cut off before the last byte
+        "RequestTimeout", "IncompleteBody", "RequestTimeoutException",
+        # too much at once; several of them come with 400 or 403
+        "SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "ThrottlingException", "ThrottledException",
+        "RequestThrottled", "RequestThrottledException", "RequestLimitExceeded", "BandwidthLimitExceeded",
+        "TooManyRequests", "TooManyRequestsException", "LimitExceededException",
+        # another request changes the same key or bucket just now
+        "OperationAborted", "ConditionalRequestConflict",
+        # clocks apart by more than 15 minutes: somebody sets them right, and the result waits
+        "RequestTimeTooSkewed",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,9 @@ def _put(name: str, url: str, headers: Mapping[str, str], body: _Body, timeouts:
             reason = type(error).__name__
             raise StorageUnavailable(f"{name} could not be uploaded: the connection failed ({reason})") from None
         with answer:
-            _refuse_status(answer, name)
+            _refuse_status(
+                answer, f"{name} could not be uploaded", f"the storage refused {name} ({_size_in_words(answer)})"
+            )
 
 
 def remove(url: str, name: str) -> None:
@@ -111,20 +130,19 @@ def remove(url: str, name: str) -> None:
             reason = type(error).__name__
             raise StorageUnavailable(f"{name} could not be removed: the connection failed ({reason})") from None
         with answer:
-            if not 200 <= answer.status_code < 300:
-                raise RefusedUpload(
-                    f"{name} could not be removed: the storage answered {answer.status_code}{_code(answer)}"
-                )
+            _refuse_status(answer, f"{name} could not be removed", f"{name} could not be removed")
 
 
-def _refuse_status(answer: requests.Response, name: str) -> None:
-    status = answer.status_code
-    if status >= 500 or status in _PASSING:
-        raise StorageUnavailable(f"{name} could not be uploaded: the storage answered {status}")
-    if not 200 <= status < 300:
-        raise RefusedUpload(
-            f"the storage refused {name} ({_size_in_words(answer)}): it answered {status}{_code(answer)}"
-        )
+def _refuse_status(answer: requests.Response, later: str, never: str) -> None:
+    """Raises StorageUnavailable or RefusedUpload for an answer that is no success; the texts say of what."""
+    status, code = answer.status_code, _code(answer)
+    if 200 <= status < 300:
+        return
+    told = f"the storage answered {status} {code}".strip()
+    passes = status in _PASSING or (status >= 500 and status not in _LASTING)
+    if passes or code in _PASSING_CODES:
+        raise StorageUnavailable(f"{later}: {told}")
+    raise RefusedUpload(f"{never}: {told}")
 
 
 def _size_in_words(answer: requests.Response) -> str:
@@ -134,10 +152,11 @@ def _size_in_words(answer: requests.Response) -> str:
 
 
 def _code(answer: requests.Response) -> str:
-    """The code of an S3 error (`<Code>…</Code>`); the rest of the answer may repeat the request, secrets among it."""
+    """The code of an S3 error (`<Code>…</Code>`), "" without one. The rest of the answer may repeat the request, secrets
+    among it."""
     _, found, rest = answer.text[:4096].partition("<Code>")
     code = rest.partition("</Code>")[0]
-    return f" {code}" if found and code.isalnum() else ""
+    return code if found and code.isalnum() else ""
 
 
 class _Presigned(AuthBase):

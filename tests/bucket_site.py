@@ -15,7 +15,7 @@ SECRET = "X-Amz-Signature=0123456789abcdef"
 class BucketSite(ThreadingHTTPServer):
     """Keeps what is PUT in `files`. Each of `troubles` is used for one request, the first first:
 
-    a number    is answered, after the body was read
+    a number    is answered, after the body was read; or a number and the code of the error in the XML
     "early"     answers 403 before the body was read
     "reset"     hangs up in the middle of the body
     "silent"    reads everything and says nothing
@@ -26,7 +26,7 @@ class BucketSite(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.headers: list[dict[str, str]] = []
         self.connections: set[tuple[str, int]] = set()
-        self.troubles: list[int | str] = []
+        self.troubles: list[int | str | tuple[int, str]] = []
         self.closing = threading.Event()
         #: set when a body has begun to come
         self.receiving = threading.Event()
@@ -60,8 +60,9 @@ class _Put(BaseHTTPRequestHandler):
         content = self._read(size)
         if trouble == "silent":
             self.server.closing.wait(30)
-        elif isinstance(trouble, int):
-            self._answer(trouble, "<Error><Code>SlowDown</Code></Error>")
+        elif isinstance(trouble, int | tuple):
+            status, code = trouble if isinstance(trouble, tuple) else (trouble, "AccessDenied")
+            self._answer(status, f"<Error><Code>{code}</Code><Message>secret-part</Message></Error>")
         elif self.headers.get("Content-MD5") not in (None, base64.b64encode(hashlib.md5(content).digest()).decode()):
             self._answer(400, "<Error><Code>BadDigest</Code></Error>")
         else:
