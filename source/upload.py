@@ -152,8 +152,7 @@ def _size_in_words(answer: requests.Response) -> str:
 
 
 def _code(answer: requests.Response) -> str:
-    """The code of an S3 error (`<Code>…</Code>`), "" without one. The rest of the answer may repeat the request, secrets
-    among it."""
+    """The code of an S3 error (`<Code>…</Code>`), or "". The rest of the answer may repeat the request, secrets too."""
     _, found, rest = answer.text[:4096].partition("<Code>")
     code = rest.partition("</Code>")[0]
     return code if found and code.isalnum() else ""
