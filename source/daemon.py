@@ -116,7 +116,7 @@ class Worker:
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
         leases = Leases(
             self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts,
-            lambda: LOW_DISK if self._room.shortage else ACTIVE,
+            lambda: LOW_DISK if self._pauses else ACTIVE,
         )  # fmt: skip
         hangs = Hangs(self._queue, self._settings, self.runs, self._lose_device)
         with leases, Changes(self._store, self.runs, self._wake, leases.beat), hangs:
@@ -171,7 +171,7 @@ class Worker:
 
     def _claim(self) -> int:
         """Fill the free slots, generations one at a time. Returns how many tasks were started."""
-        if not self._room():
+        if not self._room() and self._pauses:
             return 0
         started = 0
         while (free := self._free_slots()) and not self._without_device:
@@ -190,6 +190,11 @@ class Worker:
             if not claimed:
                 break
         return started
+
+    @property
+    def _pauses(self) -> bool:
+        """Nothing is claimed for want of room."""
+        return self._room.shortage is not None and not self._room.shortage.delivers
 
     def _next_model(self) -> str | None:
         """The `affinity_key` of what will be loaded when the next generation begins: that of the last one claimed. A
@@ -234,7 +239,7 @@ class Worker:
             return (
                 0  # its row is being put back, and this process must not be the one that takes it again; or it is alone
             )
-        return max(carriers - len(self.runs()), 0)
+        return max((1 if self._room.shortage else carriers) - len(self.runs()), 0)
 
     def _start(self, task: Task) -> None:
         """Our own earlier claim of the row, when one still stops, goes first."""

@@ -64,6 +64,13 @@ class Shortage:
 
     folder: Path
     what: str
+    #: it ends as results are delivered, which the next claims of their tasks do: one at a time is begun all the same
+    delivers: bool = False
+
+    @property
+    def begun(self) -> str:
+        """How many tasks are."""
+        return "one task at a time" if self.delivers else "no task"
 
     def __str__(self) -> str:
         return (
@@ -132,13 +139,14 @@ class Disk:
         self._measured_at = None
 
     def _measure_quotas(self) -> Shortage | None:
-        quotas = (
-            ("SCRATCH_QUOTA_GB", self._settings.scratch_quota_gb, self._scratch),
-            ("OUTBOX_QUOTA_GB", self._settings.outbox_quota_gb, self._scratch / "outbox"),
-        )
-        for setting, most_gb, folder in quotas:
-            if most_gb and (held := size_of(folder) / GB) > most_gb:
-                return Shortage(folder, f"holds {held:.1f} GB, {setting} is {most_gb:g}")
+        scratch_gb, outbox_gb = self._settings.scratch_quota_gb, self._settings.outbox_quota_gb
+        outbox = self._scratch / "outbox"
+        undelivered = size_of(outbox) / GB if scratch_gb or outbox_gb else 0
+        if scratch_gb and (held := size_of(self._scratch) / GB - undelivered) > scratch_gb:
+            what = f"holds {held:.1f} GB beside undelivered results, SCRATCH_QUOTA_GB is {scratch_gb:g}"
+            return Shortage(self._scratch, what)
+        if outbox_gb and undelivered > outbox_gb:
+            return Shortage(outbox, f"holds {undelivered:.1f} GB, OUTBOX_QUOTA_GB is {outbox_gb:g}", delivers=True)
         return None
 
 
@@ -161,7 +169,7 @@ class Room:
             self._disk.forget_measures()
             short = self._look()
         if short and self.shortage is None:
-            log.warning("no task is claimed until there is room again: %s", short)
+            log.warning("%s is claimed until there is room again: %s", short.begun, short)
         elif short is None and self.shortage is not None:
             log.info("there is room again in %s; tasks are claimed", self.shortage.folder)
         self.shortage = short

@@ -293,7 +293,8 @@ class Run:
         """Whether there is too little room even without what this run made: it is not the task's fault, and nothing is
         claimed here until there is more."""
         made = size_of(self._context.scratch) if "scratch" in vars(self._context) else 0
-        return self._workplace.disk.shortage(given_back=made) is not None
+        short = self._workplace.disk.shortage(given_back=made)
+        return short is not None and not short.delivers
 
     def _report(self, decided: Verdict, message: str) -> None:
         match decided.outcome:

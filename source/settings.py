@@ -160,10 +160,12 @@ class Settings(BaseSettings):
         1, ge=0, description="no task is claimed while less is free on the disk of scratch or results; 0 never looks"
     )
     scratch_quota_gb: float = Field(
-        0, ge=0, description="no task is claimed while the scratch space holds more; 0: no limit"
+        0,
+        ge=0,
+        description="no task is claimed while the scratch space holds more, beside undelivered results; 0: no limit",
     )
     outbox_quota_gb: float = Field(
-        0, ge=0, description="no task is claimed while undelivered results take more; 0: no limit"
+        0, ge=0, description="one task at a time is claimed while undelivered results take more; 0: no limit"
     )
 
     wan_dir: Path | None = Field(None, description="an upstream Wan2GP checkout")

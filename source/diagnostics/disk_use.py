@@ -31,7 +31,8 @@ def disk_view(store: TaskStore, settings: Settings, *, clean: bool = False) -> V
     removed = Leftovers(settings, store).clean() if clean else []
     left = Leftovers(settings, store).found()
     return {
-        "shortage": _words(Disk(settings).shortage()),
+        "shortage": _words(short := Disk(settings).shortage()),
+        "claimed": "any task" if short is None else short.begun,
         "folders": [_folder(name, path) for name, path in _places(settings)],
         "tasks": [_view(each) for each in sorted(left, key=lambda each: -each.size_bytes)],
         "results_without_row": list(_without_row(store, settings)),
@@ -108,7 +109,7 @@ def rendered_disk(view: View) -> RenderableType:
         table.add_row(each["name"], _size(each["size_bytes"]), free, Text(printable(each["path"])))
     parts: list[RenderableType] = [table]
     if view["shortage"]:
-        parts.append(Text(f"no task is claimed: {view['shortage']}", style="bold red"))
+        parts.append(Text(f"{view['claimed']} is claimed: {view['shortage']}", style="bold red"))
     parts += _lines("what tasks keep, the largest first", [_of_task(each) for each in view["tasks"]])
     parts += _lines(
         "results of no row here; look at them yourself", [_of_none(each) for each in view["results_without_row"]]

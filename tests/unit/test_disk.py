@@ -56,10 +56,22 @@ def test_a_folder_above_its_quota_is_a_shortage(settings: Settings) -> None:
     (parcel / "clip.mp4").write_bytes(bytes(3_000_000))
     limited = settings.model_copy(update={"outbox_quota_gb": 0.002})
     disk = Disk(limited, free_bytes=Measured(9))
-    assert "OUTBOX_QUOTA_GB is 0.002" in str(disk.shortage())
+    short = disk.shortage()
+    assert "OUTBOX_QUOTA_GB is 0.002" in str(short)
+    assert short is not None and (short.delivers, short.begun) == (True, "one task at a time")
     (parcel / "clip.mp4").unlink()
     disk.forget_measures()
     assert disk.shortage() is None
+
+
+def test_the_quota_of_scratch_is_one_of_what_a_task_can_do_without(settings: Settings) -> None:
+    limited = settings.model_copy(update={"scratch_quota_gb": 0.002})
+    for place, short in (("outbox", None), ("draw", "SCRATCH_QUOTA_GB is 0.002")):
+        folder = settings.main_output_dir / place / "a-1"
+        folder.mkdir(parents=True)
+        (folder / "clip.mp4").write_bytes(bytes(3_000_000))
+        found = Disk(limited, free_bytes=Measured(9)).shortage()
+        assert found is None if short is None else short in str(found)
 
 
 def test_cleaning_comes_first_and_a_pause_is_said_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
