@@ -18,7 +18,7 @@ from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
 from Wan2GP.engine.finishing import Finishing, check_finishing, finishing
 from Wan2GP.engine.later import begin_saving
-from Wan2GP.engine.preparing import check_preparing, prepared
+from Wan2GP.engine.preparing import check_preparing, prepared, read_ahead
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
@@ -243,6 +243,16 @@ def check_generation(**values: Any) -> tuple[str, ...]:
     return _parsed(values).notes
 
 
+def prepare_generation(**values: Any) -> GenerationRequest:
+    """The first half of a call, for any thread: validated, pictures decoded, what the model reads of videos read as far
+    as that is bounded. Given to a call of the same values as `plugin_data["prepared"]`, the second half is what needs
+    the accelerator. Once: a second call reads again what the first one took. Raises as the call would."""
+    check_names("prepare_generation", values)
+    request = _parsed(values)
+    assert request.definition.architecture.engine is not None, "it is parsed"
+    return read_ahead(request, family(request.definition.architecture.engine))
+
+
 def abort_generation(state: dict[str, Any], client_id: str = "", notify: Callable[[str], object] | None = None) -> None:
     """Stop the run that uses `state` before its next step. Callable from any thread."""
     state.setdefault("gen", {}).update(abort=True, resume=True)
@@ -276,7 +286,7 @@ def _unavailable(name: str) -> str | None:
 def _generate(values: Mapping[str, Any]) -> bool:
     send: SendCommand = values.get("send_cmd") or (lambda command, data=None: None)
     gen = _begun(values.get("state"))
-    request = _parsed(values)
+    request = (values.get("plugin_data") or {}).get("prepared") or _parsed(values)
     report = _reporter(send, gen)
     cancel = Cancel(lambda: bool(gen.get("abort")) or (wan_model is not None and wan_model._interrupt))
     if wan_model is not None:

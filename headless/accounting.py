@@ -128,10 +128,10 @@ class Listener:
         self._phase = ""
         self._heard_at = 0.0
 
-    def begin(self, task_id: str, model: str) -> None:
-        """A run begins."""
+    def begin(self, task_id: str, model: str, phase: str = "starting") -> None:
+        """A run begins, or the accelerator stands still for its preparing."""
         with self._lock:
-            self._run, self._phase, self._heard_at = (task_id, model), "starting", self._clock()
+            self._run, self._phase, self._heard_at = (task_id, model), phase, self._clock()
 
     def hear(self, phase: str) -> None:
         """The run goes on."""

@@ -1,10 +1,11 @@
-"""One generation on the thread that owns the accelerator: check, load, run the engine. What is left of it, until its
-files are there and looked at, is done on another thread."""
+"""One generation: prepared on a thread of its own, then loaded and run on the one that owns the accelerator. What is
+left of it, until its files are there and looked at, is done on a third."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from headless.accounting import Activity, Listener
 from headless.books import Books
@@ -35,7 +36,7 @@ def ignore(progress: Progress) -> None:
 
 
 class EngineWork:
-    """What one queue has its engine do. All of it happens on the queue's thread."""
+    """What one queue has its engine do: all but `prepare` on the thread that owns the accelerator."""
 
     def __init__(self, orchestrator: Orchestrator, books: Books, clock: Callable[[], float]) -> None:
         self._orchestrator = orchestrator
@@ -45,6 +46,8 @@ class EngineWork:
         self.listener = Listener(clock)
         #: when the accelerator was last let go
         self.free_since: float | None = None
+        #: what the accelerator stands still for: the next run, which is being prepared
+        self.awaited: QueuedRun | None = None
 
     def hear(self, on_progress: OnProgress, progress: Progress) -> None:
         """Note where the run is, and tell whoever asked."""
@@ -52,16 +55,37 @@ class EngineWork:
         self.listener.hear(progress.phase)
         on_progress(progress)
 
-    def run(self, task: GenerationTask, instead: OnOutOfMemory | None, run: QueuedRun) -> Finish:
-        """Run `task`; when memory runs out, release all of it and run what `instead` says, once."""
+    def prepare(self, run: QueuedRun) -> GenerationTask | None:
+        """What is generated, with all that can be done for it without the accelerator."""
+        run.cancel.raise_if_cancelled()
+        task = run.task
+        return None if task is None else self._orchestrator.prepare(task)
+
+    def stand_still(self, run: QueuedRun | None) -> None:
+        """Nothing is to be done but to wait for `run` to be prepared: idle, and silent until then."""
+        if run is self.awaited:
+            return
+        self.awaited = run
+        if run is None or run.task is None:
+            self._account.idle()
+            self.listener.end(learn=False)
+        else:
+            self._account.begin(Activity.IDLE_WAITING)
+            self.listener.begin(run.id, run.task.model, "preparing")
+
+    def run(self, instead: OnOutOfMemory | None, run: QueuedRun) -> Finish:
+        """Run the prepared task; when memory runs out, release all of it and run what `instead` says, once."""
+        task, run.task = run.task, None  # what was prepared for it is nobody's once it is used up
+        assert task is not None, "a loan has its own work"
         try:
             return self._run_once(task, run)
         except OutOfMemory as error:
             failure = without_locals(error)
         if instead is None or run.cancel.cancelled:
             raise failure
+        del task
         self._orchestrator.unload_model()
-        return self._run_once(instead(failure), run)
+        return self._run_once(self._orchestrator.prepare(instead(failure)), run)
 
     def load(self, model: str, profile: int, report: OnProgress) -> tuple[bool, float]:
         """Whether another model had to be loaded, or the same in another way, and the seconds that took."""
@@ -81,12 +105,12 @@ class EngineWork:
     def _run_once(self, task: GenerationTask, run: QueuedRun) -> Finish:
         self.listener.begin(task.id, task.model)
         run.cancel.raise_if_cancelled()
-        self._orchestrator.check(task)
         switched, load_seconds = self.load(task.model, profile_of(task), run.report_load)
         run.cancel.raise_if_cancelled()
         task.output_dir.mkdir(parents=True, exist_ok=True)
         before = snapshot(task.output_dir)
         outcome, seconds = self._generate(task, run, load_seconds)
+        task = replace(task, prepared=None)
         still = task.options.video_length == 1 and not self._orchestrator.describe(task.model).image_output
 
         def finish() -> GenerationResult:

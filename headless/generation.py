@@ -13,6 +13,16 @@ from headless.options import GenerationOptions
 from Wan2GP.errors import GenerationCancelled
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What an orchestrator made of a task before its turn."""
+
+    #: for the orchestrator alone
+    content: Any = None
+    #: what it takes of memory until the run begins
+    num_bytes: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationTask:
     """One run of the engine. Media in `options` are local paths by now."""
@@ -31,6 +41,8 @@ class GenerationTask:
     checkpoint_interval_s: float = 2.0
     #: write a video as lossless FFV1 (mkv): for a caller that encodes the frames itself, once
     lossless: bool = False
+    #: what `Orchestrator.prepare` made of it; None: it is made when the run begins
+    prepared: Prepared | None = field(default=None, repr=False, compare=False)
 
     def made_with(self, outcome: GenerationOutcome) -> dict[str, Any]:
         """`seed`, `settings` and `beside` of its result."""
@@ -217,7 +229,8 @@ class QueueStatistics:
 class Orchestrator(Protocol):
     """The seam between the queue and an engine. `WanOrchestrator` is the real one, `headless.testing` has a fake.
 
-    Called by the queue's one thread, except `models`, `describe` and `weight_files`, which any thread may call.
+    Called by the queue's one thread, except `models`, `describe`, `weight_files` and `prepare`, which any thread may
+    call while a run is at work.
     """
 
     @property
@@ -230,8 +243,9 @@ class Orchestrator(Protocol):
     def describe(self, model: str) -> ModelInfo:
         """Raises UnknownModel, naming the nearest."""
 
-    def check(self, task: GenerationTask) -> None:
-        """Validate everything before the GPU is touched. Raises InvalidInput or ModelUnavailable."""
+    def prepare(self, task: GenerationTask) -> GenerationTask:
+        """Validate everything, and read what the run is given, without the accelerator: the same task with what was
+        `prepared`. Raises InvalidInput, ModelUnavailable or OutOfMemory (of the host)."""
 
     def weight_files(self, model: str) -> tuple[Path, ...]:
         """The local files that `model` is loaded from. Raises UnknownModel. Any thread may call it."""
@@ -247,7 +261,8 @@ class Orchestrator(Protocol):
         """Free the model's memory."""
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
-        """Run the loaded model. Raises GenerationCancelled, OutOfMemory, DeviceLost, EngineError, InvalidInput."""
+        """Run the loaded model; uses up what `prepare` made. Raises GenerationCancelled, OutOfMemory, DeviceLost,
+        EngineError, InvalidInput."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """`HeadlessTaskQueue`: one thread owns the accelerator, keeps the model warm and runs one generation at a time.
 
-    submit -> waiting (heap: priority, then age) -> running (the GPU thread) -> finishing (a thread of its own: files
-    are written and looked at, while the GPU works on) -> the future has its result or error
+    submit -> waiting (priority, then age), the first of them prepared (a thread of its own: checked, media read)
+           -> running (the GPU thread)
+           -> finishing (a thread of its own: files are written and looked at, while the GPU works on)
+           -> the future has its result or error
 
 A run ends exactly once. Whatever an engine raises ends that run and not the thread; only a lost device ends both.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 import time
@@ -32,6 +32,7 @@ from headless.generation import (
     QueueStatistics,
     QueueStatus,
 )
+from headless.line import Line
 from headless.queued_run import QueuedRun, without_locals
 from Wan2GP.errors import DeviceLost, GenerationCancelled, InvalidInput, WanError
 
@@ -60,8 +61,9 @@ class HeadlessTaskQueue:
         self._clock = clock
         self._on_device_lost = on_device_lost
         self._changed = threading.Condition()
-        self._sequence = itertools.count()
-        self._waiting: list[tuple[int, int, QueuedRun]] = []
+        self._waiting = Line()
+        #: whether runs are prepared yet: a model that is loaded in advance comes first
+        self._preparing = False
         self._live: dict[str, QueuedRun] = {}
         self._running: QueuedRun | None = None
         #: why nothing more is accepted; None while the queue is open
@@ -70,6 +72,7 @@ class HeadlessTaskQueue:
         self._account = self._books.account
         self._work = EngineWork(orchestrator, self._books, clock)
         self._thread: threading.Thread | None = None
+        self._preparer = threading.Thread(target=self._prepare_all, name="prepare", daemon=True)
         self._finisher = threading.Thread(target=self._finish_all, name="finish", daemon=True)
         #: runs that are done with the accelerator; None ends the thread. The engine bounds it: it goes on to the next
         #: frames only when all but one of the files before are written
@@ -83,8 +86,8 @@ class HeadlessTaskQueue:
             if self._thread is not None:
                 raise RuntimeError("a HeadlessTaskQueue is started once; make a new one")
             self._thread = threading.Thread(target=self._main, args=(preload_model,), name="gpu", daemon=True)
-        self._thread.start()
-        self._finisher.start()
+        for thread in self._threads():
+            thread.start()
 
     def stop(self, timeout_s: float = 30.0, *, reason: GenerationCancelled | None = None) -> None:
         """Cancel what runs or is finished, fail what waits, unload the model and join the threads.
@@ -100,10 +103,11 @@ class HeadlessTaskQueue:
         if self._thread is None or self._thread is threading.current_thread():
             return
         deadline = time.monotonic() + timeout_s
-        for thread in (self._thread, self._finisher):
+        for thread in self._threads():
             thread.join(max(deadline - time.monotonic(), 0))
         if self.alive:
-            logger.error("the GPU thread did not stop within %g s; it is left behind", timeout_s)
+            names = ", ".join(thread.name for thread in self._threads() if thread.is_alive())
+            logger.error("threads of the queue (%s) did not stop within %g s; they are left behind", names, timeout_s)
             for run in live:
                 self._settle(run, reason)
 
@@ -129,8 +133,9 @@ class HeadlessTaskQueue:
         Raises InvalidInput for the id of a task that waits or runs, DeviceLost after the accelerator was lost, and
         GenerationCancelled after `stop`.
         """
-        report, work = partial(self._work.hear, on_progress or ignore), partial(self._work.run, task, on_out_of_memory)
-        run = QueuedRun(task.id, work, report, cancel or CancelToken(), self._clock(), {} if spent is None else spent)
+        report, work = partial(self._work.hear, on_progress or ignore), partial(self._work.run, on_out_of_memory)
+        spent = {} if spent is None else spent
+        run = QueuedRun(task.id, work, report, cancel or CancelToken(), self._clock(), spent, task)
         self._enqueue(run, task.priority)
         return run.future
 
@@ -154,7 +159,7 @@ class HeadlessTaskQueue:
             self._work.free_since = self._clock()
 
         spent = {} if spent is None else spent
-        run = QueuedRun(borrower, stand_still, ignore, cancel or CancelToken(), self._clock(), spent)
+        run = QueuedRun(borrower, stand_still, ignore, cancel or CancelToken(), self._clock(), spent, ready=True)
         self._enqueue(run, priority)
         run.future.add_done_callback(lambda _: answered.set())
         try:
@@ -173,7 +178,7 @@ class HeadlessTaskQueue:
                 raise InvalidInput(f"a task with the id {run.id!r} waits or runs already", field="id")
             self._live[run.id] = run
             self._books.submitted()
-            heapq.heappush(self._waiting, (-priority, next(self._sequence), run))
+            self._waiting.add(run, priority)
             self._changed.notify_all()
         run.cancel.on_cancel(lambda: self._withdraw(run))
         run.future.add_done_callback(lambda future: run.cancel.cancel() if future.cancelled() else None)
@@ -193,7 +198,10 @@ class HeadlessTaskQueue:
     @property
     def alive(self) -> bool:
         """Whether a thread of the queue still runs. After `stop` one does only when the engine hangs or still loads."""
-        return self._thread is not None and (self._thread.is_alive() or self._finisher.is_alive())
+        return any(thread.is_alive() for thread in self._threads())
+
+    def _threads(self) -> list[threading.Thread]:
+        return [] if self._thread is None else [self._thread, self._preparer, self._finisher]
 
     @property
     def lost(self) -> bool:
@@ -240,6 +248,9 @@ class HeadlessTaskQueue:
         try:
             if preload_model is not None:
                 self._preload(preload_model)
+            with self._changed:
+                self._preparing = True
+                self._changed.notify_all()
             while (run := self._next()) is not None:
                 self._process(run)
             if not isinstance(self._closed, DeviceLost):
@@ -258,13 +269,17 @@ class HeadlessTaskQueue:
             self._lose(failure)
 
     def _next(self) -> QueuedRun | None:
-        """Wait for work. None once the queue is closed."""
+        """Wait for work that is ready. None once the queue is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            while self._closed is None and not self._waiting.ready:
+                self._work.stand_still(self._waiting.first)
+                self._changed.wait()
+            self._work.stand_still(None)
             if self._closed is not None:
                 return None
-            self._running = heapq.heappop(self._waiting)[2]
+            self._running = self._waiting.take()
             self._running.claim()
+            self._changed.notify_all()
             return self._running
 
     def _process(self, run: QueuedRun) -> None:
@@ -280,6 +295,37 @@ class HeadlessTaskQueue:
         with self._changed:
             self._running = None
         self._unfinished.put((run, outcome))
+
+    # ---- the threads beside it
+
+    def _prepare_all(self) -> None:
+        try:
+            while (run := self._next_to_prepare()) is not None:
+                self._prepared(run, run.context.run(self._attempt, partial(self._work.prepare, run)))
+        finally:
+            self._lose(DeviceLost("the thread that prepares runs ended unexpectedly"))
+
+    def _next_to_prepare(self) -> QueuedRun | None:
+        """Wait for a run to prepare. None once the queue is closed."""
+        with self._changed:
+            while self._closed is None:
+                if self._preparing and (run := self._waiting.to_prepare()):
+                    return run
+                self._changed.wait()
+            return None
+
+    def _prepared(self, run: QueuedRun, outcome: GenerationTask | Exception | None) -> None:
+        with self._changed:
+            failed = outcome if isinstance(outcome, Exception) else run.cancel.reason
+            if failed is None and not run.settled:
+                self._waiting.prepared(run, outcome if isinstance(outcome, GenerationTask) else None)
+            else:
+                self._waiting.remove(run)
+            self._changed.notify_all()
+        if isinstance(failed, DeviceLost):
+            self._lose(failed)
+        if failed is not None:
+            self._settle(run, failed)
 
     def _finish_all(self) -> None:
         while (left := self._unfinished.get()) is not None:
@@ -300,13 +346,13 @@ class HeadlessTaskQueue:
     # ---- how runs end
 
     def _withdraw(self, run: QueuedRun) -> None:
-        """End a cancelled run that still waits. A running one stops at its next step."""
+        """End a cancelled run that still waits. A running one stops at its next step; one for which the accelerator
+        stands still ends with its preparing, so that one that never ends is seen as the hang that it is."""
         with self._changed:
-            left = [entry for entry in self._waiting if entry[2] is not run]
-            if len(left) == len(self._waiting):
+            if run is self._work.awaited or not self._waiting.remove(run):
                 return
-            heapq.heapify(left)
-            self._waiting = left
+            run.task = None
+            self._changed.notify_all()
         self._settle(run, GenerationCancelled())
 
     def _close(self, reason: WanError) -> QueuedRun | None:
@@ -314,10 +360,9 @@ class HeadlessTaskQueue:
         with self._changed:
             if self._closed is None:
                 self._closed = reason
-            waiting, self._waiting = sorted(self._waiting), []
-            running = self._running
+            waiting, running = self._waiting.clear(), self._running
             self._changed.notify_all()
-        for _, _, run in waiting:
+        for run in waiting:
             self._settle(run, reason)
         return running
 

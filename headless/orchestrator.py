@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -24,6 +25,7 @@ from headless.generation import (
     GenerationTask,
     ModelInfo,
     OnProgress,
+    Prepared,
     Progress,
 )
 from headless.inputs import check_inputs, generation_size, profile_of
@@ -56,7 +58,8 @@ class Engine(Protocol):
     low_memory: bool
 
     def configure(self, **settings: Any) -> None: ...
-    def check_generation(self, **keywords: Any) -> tuple[str, ...]: ...
+    #: None: it prepares nothing, and reads in its run what it is given
+    def prepare_generation(self, **keywords: Any) -> Any: ...
     def generate_video(self, **keywords: Any) -> Any: ...
     def load_models(
         self, model_type: str, override_profile: int, *, report: Callable[[str, int, int], None]
@@ -155,12 +158,16 @@ class WanOrchestrator:
         rife = weights_path(self._checkpoints)
         return (*files, rife) if definition.architecture.engine in _BY_RIFE and rife.is_file() else files
 
-    def check(self, task: GenerationTask) -> None:
+    def prepare(self, task: GenerationTask) -> GenerationTask:
         model = self.describe(task.model)
         if model.unavailable is not None:
             raise ModelUnavailable(model.unavailable)
         check_inputs(task, model)
-        self._ready_engine().check_generation(model_type=model.name, **task.options.to_engine())
+        engine, keywords = self._ready_engine(), _typed(lambda: self._keywords(task, model))
+        request = _typed(lambda: engine.prepare_generation(model_type=model.name, **keywords))
+        if request is not None:
+            keywords["plugin_data"] = {**keywords["plugin_data"], "prepared": request}
+        return replace(task, prepared=Prepared(keywords, getattr(request, "num_bytes", 0)))
 
     # ---- the model
 
@@ -187,13 +194,14 @@ class WanOrchestrator:
 
     def _ready_engine(self) -> Engine:
         if self._engine is None:
-            self._engine = self._import_engine()
-            self._engine.configure(
+            engine = self._import_engine()
+            engine.configure(
                 checkpoints=self._checkpoints,
                 loras=self._loras,
                 definitions=self._definition_dirs,
                 device=self._device,
             )
+            self._engine = engine  # last: another thread may ask for it
         return self._engine
 
     # ---- the run
@@ -204,7 +212,7 @@ class WanOrchestrator:
         engine = self._ready_engine()
         engine.configure(save_path=task.output_dir)
         run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)
-        keywords = self._keywords(task, model)
+        keywords = self._keywords(task, model) if task.prepared is None else task.prepared.content
         run.notes.append(f"seed {keywords['seed']}")
         run.arm(lambda: _interrupt(engine))
         cancel.on_cancel(run.interrupt)
@@ -237,20 +245,28 @@ class WanOrchestrator:
         return keywords | {"plugin_data": ours}
 
     def _guarded(self, work: Callable[[], Value]) -> Value:
-        """Run the engine; running out of memory and losing the device become errors of ours, others stay as they are.
-
-        Raised outside the handler: nothing may hold the frames of the failure, for they hold the memory to be freed.
-        """
+        """Run the engine; running out of memory unloads the model."""
         try:
-            return work()
-        except (RuntimeError, MemoryError, OutOfMemory) as error:
-            failure = typed_error(error)
-            if failure is None:
-                raise
-            logger.warning("the engine failed", exc_info=error)
-        if isinstance(failure, OutOfMemory):
-            self.unload_model()
+            return _typed(work)
+        except OutOfMemory as error:
+            failure = error
+        self.unload_model()
         raise failure
+
+
+def _typed(work: Callable[[], Value]) -> Value:
+    """Running out of memory and losing the device become errors of ours, others stay as they are.
+
+    Raised outside the handler: nothing may hold the frames of the failure, for they hold the memory to be freed.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError, OutOfMemory) as error:
+        failure = typed_error(error)
+        if failure is None:
+            raise
+        logger.warning("the engine failed", exc_info=error)
+    raise failure
 
 
 def _drawn_seed(task: GenerationTask) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from headless.accounting import Seconds
-from headless.generation import CancelToken, GenerationResult, OnProgress, Progress
+from headless.generation import CancelToken, GenerationResult, GenerationTask, OnProgress, Progress
 
 Failure = TypeVar("Failure", bound=Exception)
 
@@ -28,6 +28,10 @@ class QueuedRun:
     submitted_at: float
     #: what it spends of the accelerator's time
     spent: Seconds
+    #: what is generated, as it is prepared by now; None for a loan, which needs no preparing
+    task: GenerationTask | None = None
+    #: whether it can have the accelerator: it was prepared, or needs no preparing
+    ready: bool = False
     future: Future[Any] = field(default_factory=Future)
     #: the submitter's context, where log filters find the id of the task
     context: contextvars.Context = field(default_factory=contextvars.copy_context)

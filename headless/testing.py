@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +201,13 @@ class FakeOrchestrator:
             )
         return self._models[model]
 
-    def check(self, task: GenerationTask) -> None:
+    def prepare(self, task: GenerationTask) -> GenerationTask:
         model = self.describe(task.model)
         if model.unavailable:
             raise ModelUnavailable(model.unavailable)
         check_inputs(task, model)
         _check_continued(task.options)
+        return task
 
     def weight_files(self, model: str) -> tuple[Path, ...]:
         return ()
@@ -230,7 +232,7 @@ class FakeOrchestrator:
         self._current = None
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
-        self.tasks.append(task)
+        self.tasks.append(replace(task, prepared=None))  # what was prepared is used up by its run
         self.calls.append(task.options.to_engine())
         try:
             self._denoise(task.options.num_inference_steps or self._steps, on_progress, cancel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,11 @@ class Model(Protocol):
 
 
 class Family(Protocol):
-    """How the models of a family are checked and loaded. Its class is the callable that loads."""
+    """How the models of a family are checked and loaded. Its class is the callable that loads.
+
+    It may have a static `read_ahead(request, ahead)` that puts into `ahead` what its models will read of the request's
+    media; called on another thread than the accelerator's.
+    """
 
     #: parameters that the family uses; others are refused (content) or noted as ignored (settings)
     reads: frozenset[str]
@@ -105,8 +110,16 @@ FAMILIES = {
 }
 
 
+#: held while a family is imported and while a model is loaded: the libraries behind them import parts of themselves as
+#: late as that, and of two threads that do so one may see half a module
+importing = threading.RLock()
+_imported: dict[str, Family] = {}
+
+
 def family(name: str) -> Family:
-    """The family of that name; its module is imported now and not before."""
-    module, attribute = FAMILIES[name]
-    found: Family = getattr(importlib.import_module(module), attribute)
-    return found
+    """The family of that name; its module is imported now and not before. Any thread may ask."""
+    if name not in _imported:
+        module, attribute = FAMILIES[name]
+        with importing:
+            _imported[name] = getattr(importlib.import_module(module), attribute)
+    return _imported[name]

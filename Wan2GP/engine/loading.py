@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 
 from Wan2GP.definitions import ModelDefinition
-from Wan2GP.engine.families import Model, Place, Report, family
+from Wan2GP.engine.families import Model, Place, Report, family, importing
 from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
 
 #: share of the free memory that weights may take; the rest is for activations
@@ -34,7 +34,8 @@ def load(definition: ModelDefinition, place: Place, report: Report) -> Model:
     """The model in memory. Raises ModelUnavailable or OutOfMemory; nothing of a half-loaded one is left."""
     assert definition.architecture.engine is not None, "an available model has an engine"
     try:
-        return family(definition.architecture.engine)(definition, place, report)
+        with importing:
+            return family(definition.architecture.engine)(definition, place, report)
     except (RuntimeError, MemoryError, OutOfMemory) as error:
         failure = typed_failure(error)
     # Outside the handler: the traceback holds the memory of the half-loaded model.

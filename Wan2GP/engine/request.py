@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP, with_svi
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine import given
+from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.honoured import ignored, refuse_unusable, without_effect
 from Wan2GP.engine.lora.request import LoraRequest, parse_loras
 from Wan2GP.engine.measures import length_of, rate_of, size_of
@@ -125,6 +126,8 @@ class GenerationRequest:
     settings: Mapping[str, Any]
     #: what the caller should know: values that were changed, options that are ignored
     notes: tuple[str, ...] = ()
+    #: what was read for it before its turn came; None: nothing
+    ahead: Ahead | None = field(default=None, repr=False, compare=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -137,6 +140,17 @@ class GenerationRequest:
         given_media = (self.video_guide, self.video_mask, self.image_guide, self.image_mask)
         names = ("video_guide", "video_mask", "image_guide", "image_mask")
         return self.drawn_from or ControlMedia(**dict(zip(names, given_media, strict=True)))
+
+    @property
+    def pictures(self) -> tuple[Frame, ...]:
+        """All pictures that it was given."""
+        found = (self.image_start, *self.image_ends, *self.references, self.image_guide, self.image_mask)
+        return tuple(each for each in found if each is not None)
+
+    @property
+    def num_bytes(self) -> int:
+        """What its pictures, and what was read ahead, take of memory; `settings` have the pictures once more."""
+        return 2 * sum(picture.nbytes for picture in self.pictures) + (self.ahead.num_bytes if self.ahead else 0)
 
     @property
     def image_end(self) -> Frame | None:

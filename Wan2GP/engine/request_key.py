@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.media.digest import content_digest
 
@@ -55,8 +56,19 @@ def request_key(request: GenerationRequest, form: int = 0) -> str:
         "begin": [request.initial_video, request.audio_guide],
         "loras": [_identity(file) for file in request.loras.files],
     }
-    text = json.dumps(told, sort_keys=True, default=_fingerprint)
+    text = json.dumps(told, sort_keys=True, default=lambda value: _known(request, value) or _fingerprint(value))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remember_digests(request: GenerationRequest, ahead: Ahead) -> None:
+    """Note what takes long in the key of a request, so that it is not hashed once more. Raises OSError."""
+    control = request.control_media
+    files = (request.video_source, control.video_guide, control.video_mask, request.initial_video, request.audio_guide)
+    ahead.remember((*request.pictures, *files), _fingerprint)
+
+
+def _known(request: GenerationRequest, value: Any) -> str | None:
+    return request.ahead.digest(value) if request.ahead is not None else None
 
 
 def _identity(file: Path) -> tuple[str, int, int]:

@@ -95,7 +95,7 @@ def test_both_make_the_same_frames_out_of_what_is_given(engine, media, tmp_path:
     given = media(values, count)
     options = GenerationOptions.parse(given)
     task = GenerationTask(id="t", model=model, options=options, output_dir=tmp_path / "out", lossless=True)
-    orchestrator.check(task)
+    orchestrator.prepare(task)
     orchestrator.load_model(model, lambda progress: None)
     (file,) = orchestrator.generate(task, lambda progress: None, CancelToken()).written()
     frames = list(read_frames(file))
@@ -141,5 +141,5 @@ def test_both_refuse_what_cannot_be_gone_on_from_by_the_same_name(engine, media,
     orchestrator, model = engine
     options = GenerationOptions.parse(media(values, count))
     with pytest.raises(InvalidInput) as caught:
-        orchestrator.check(GenerationTask(id="t", model=model, options=options, output_dir=tmp_path))
+        orchestrator.prepare(GenerationTask(id="t", model=model, options=options, output_dir=tmp_path))
     assert caught.value.field == field

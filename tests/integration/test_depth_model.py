@@ -131,7 +131,7 @@ def test_more_frames_than_the_video_has_and_other_requests_are_refused(engine, m
         (InvalidInput, {"image_mode": 1}),
     ):
         with pytest.raises(error):
-            engine.check(make_task("a", **knobs))
+            engine.prepare(make_task("a", **knobs))
 
 
 def test_a_cancelled_run_stops_at_the_next_frame(engine, make_task, tmp_path: Path) -> None:

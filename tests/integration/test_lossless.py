@@ -52,7 +52,7 @@ def kept(tmp_path: Path) -> dict[str, Any]:
 def made(engine: WanOrchestrator, folder: Path, model: str = "draft", lossless: bool = True, **knobs: Any) -> Path:
     options = GenerationOptions.parse(SIZE | knobs)
     task = GenerationTask(id="t", model=model, options=options, output_dir=folder, lossless=lossless)
-    engine.check(task)
+    engine.prepare(task)
     (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return file
 

@@ -66,7 +66,7 @@ def make_task(tmp_path: Path, pictures: list[str]) -> Callable[..., GenerationTa
 
 
 def answer(engine: WanOrchestrator, task: GenerationTask) -> str:
-    engine.check(task)
+    engine.prepare(task)
     (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return file.read_text(encoding="utf-8")
 
@@ -168,12 +168,12 @@ def test_a_cancelled_run_stops_within_a_token_and_harms_no_other(engine, make_ta
 )
 def test_a_request_that_cannot_be_met_is_refused(engine, make_task, model, error, knobs) -> None:
     with pytest.raises(error):
-        engine.check(make_task("a", model, **knobs))
+        engine.prepare(make_task("a", model, **knobs))
 
 
 def test_a_writer_without_eyes_refuses_pictures(engine, make_task, pictures) -> None:
     with pytest.raises(Unsupported, match="image_refs"):
-        engine.check(make_task("a", "tiny_llama", image_refs=pictures))
+        engine.prepare(make_task("a", "tiny_llama", image_refs=pictures))
 
 
 @pytest.mark.parametrize("model", MODELS)

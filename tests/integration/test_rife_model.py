@@ -157,7 +157,7 @@ def test_it_runs_through_the_queue_as_any_model_does(tmp_path: Path) -> None:
     )
     engine = WanOrchestrator(checkpoints=tmp_path / "ckpts", device="cpu")
     task = GenerationTask(id="t", model="rife", options=options, output_dir=tmp_path / "out")
-    engine.check(task)
+    engine.prepare(task)
     (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     made = probe_video(file)
     assert (made.num_frames, made.fps, made.width, made.height) == (6, 10, 64, 48)

@@ -91,14 +91,14 @@ def make_still(tmp_path: Path, make_task: Callable[..., GenerationTask]) -> Call
 
 
 def still(engine: WanOrchestrator, task: GenerationTask) -> Path:
-    engine.check(task)
+    engine.prepare(task)
     (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return file
 
 
 def masks(engine: WanOrchestrator, task: GenerationTask) -> np.ndarray:
     """The first channel of each frame, (F, H, W)."""
-    engine.check(task)
+    engine.prepare(task)
     (file,) = engine.generate(task, lambda progress: None, CancelToken()).written()
     return np.stack([frame[..., 0] for frame in read_frames(file)])
 
@@ -241,7 +241,7 @@ def test_size_rate_and_count_are_those_asked_for(engine, make_task, make_still) 
 )
 def test_a_request_that_cannot_be_meant_is_refused_with_its_reason(engine, make_task, error, reason, knobs) -> None:
     with pytest.raises(error, match=reason):
-        engine.check(make_task("a", **knobs))
+        engine.prepare(make_task("a", **knobs))
 
 
 @pytest.mark.parametrize("phase", ["encoding", "decoding"])

@@ -64,7 +64,7 @@ def make_task(tmp_path: Path) -> Callable[..., GenerationTask]:
 
 
 def answer(engine: WanOrchestrator, task: GenerationTask) -> str:
-    engine.check(task)
+    engine.prepare(task)
     outcome = engine.generate(task, lambda progress: None, CancelToken())
     (file,) = outcome.written()
     assert file.parent == task.output_dir and file.suffix == ".txt"
@@ -160,7 +160,7 @@ def test_wrong_pictures_and_no_question_are_refused(engine, make_task, pictures,
         (InvalidInput, {"prompt": "<|im_end|>"}),
     ):
         with pytest.raises(error):
-            engine.check(make_task("a", **knobs))
+            engine.prepare(make_task("a", **knobs))
     for refused in ([thin], pictures * MAX_PICTURES):
         with pytest.raises(InvalidInput, match="image_refs"):
             engine.generate(make_task("a", image_refs=refused), lambda progress: None, CancelToken())
@@ -169,7 +169,7 @@ def test_wrong_pictures_and_no_question_are_refused(engine, make_task, pictures,
 def test_missing_and_unfitting_weights_say_how_to_fetch_them(tmp_path: Path, folder: Path, make_task) -> None:
     engine = WanOrchestrator(checkpoints=tmp_path, device="cpu")
     with pytest.raises(ModelUnavailable, match=r"config\.json is missing.*models fetch qwen2_5_vl_7b"):
-        engine.check(make_task("a", "qwen2_5_vl_7b"))
+        engine.prepare(make_task("a", "qwen2_5_vl_7b"))
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     rows = write_definition(tmp_path / "rows", "tiny_vl", "qwen2_5_vl", damaged)
     engine = WanOrchestrator(checkpoints=tmp_path, definitions=[rows], device="cpu")

@@ -42,7 +42,7 @@ def draw(tmp_path: Path) -> Draw:
         )
         fake = FakeOrchestrator()
         task = GenerationTask(id="a", model=model, options=options, output_dir=tmp_path / "out")
-        fake.check(task)
+        fake.prepare(task)
         fake.load_model(model, lambda progress: None)
         outcome = fake.generate(task, lambda progress: None, CancelToken())
         return list(read_frames(outcome.files[0]))
@@ -165,11 +165,11 @@ def test_it_checks_as_the_real_one_does(tmp_path: Path) -> None:
     fake = FakeOrchestrator([absent])
     options = GenerationOptions(prompt="x")
     with pytest.raises(ModelUnavailable, match="fetch it with X"):
-        fake.check(GenerationTask(id="a", model="big", options=options, output_dir=tmp_path))
+        fake.prepare(GenerationTask(id="a", model="big", options=options, output_dir=tmp_path))
     with pytest.raises(InvalidInput, match="video_guide"):
-        fake.check(GenerationTask(id="a", model="fake_vace", options=options, output_dir=tmp_path))
+        fake.prepare(GenerationTask(id="a", model="fake_vace", options=options, output_dir=tmp_path))
     with pytest.raises(UnknownModel, match="Did you mean 'fake_vace'"):
-        fake.check(GenerationTask(id="a", model="fake_vase", options=options, output_dir=tmp_path))
+        fake.prepare(GenerationTask(id="a", model="fake_vase", options=options, output_dir=tmp_path))
 
 
 def test_given_models_stand_beside_the_shipped_ones() -> None:

@@ -49,9 +49,8 @@ class RecordingEngine:
     def configure(self, **settings: Any) -> None:
         self.settings |= settings
 
-    def check_generation(self, **keywords: Any) -> tuple[str, ...]:
+    def prepare_generation(self, **keywords: Any) -> None:
         self.checks.append(keywords)
-        return ()
 
     def load_models(self, model_type: str, override_profile: int, *, report: Callable[[str, int, int], None]) -> None:
         self.wan_model, self.transformer_type = None, ""
@@ -392,7 +391,7 @@ def test_a_model_whose_weights_are_missing_says_how_to_fetch_them(
     options = GenerationOptions(prompt="a kite")
     task = GenerationTask(id="t", model="t2v_1.3B", options=options, output_dir=tmp_path)
     with pytest.raises(ModelUnavailable, match=r"Wan2GP\.models fetch .*work here: .*draft"):
-        orchestrator.check(task)
+        orchestrator.prepare(task)
     with pytest.raises(ModelUnavailable):
         orchestrator.load_model("t2v_1.3B", ignore)
     assert engine.loads == []
@@ -401,9 +400,15 @@ def test_a_model_whose_weights_are_missing_says_how_to_fetch_them(
 def test_the_engine_has_its_say_before_a_model_is_loaded(
     orchestrator: WanOrchestrator, engine: RecordingEngine, make_task: Make, photo: str
 ) -> None:
-    orchestrator.check(make_task(image_start=photo, seed=3))
-    assert engine.checks == [{"model_type": "draft", "image_start": photo, "seed": 3}]
+    prepared = orchestrator.prepare(make_task(image_start=photo, seed=3))
+    (check,) = engine.checks
+    assert (check.pop("image_start").size, check) == (
+        (70, 50),
+        {"model_type": "draft", "seed": 3, "plugin_data": {"save_later": True}},
+    )
     assert engine.loads == []
+    orchestrator.generate(prepared, ignore, CancelToken())
+    assert (len(engine.checks), engine.runs[0]["image_start"].size) == (1, (70, 50))
 
 
 def test_describing_from_many_threads_is_safe(orchestrator: WanOrchestrator) -> None:

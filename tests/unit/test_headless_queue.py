@@ -561,26 +561,6 @@ def test_the_wait_for_work_is_idle_time(make_task: TaskFactory) -> None:
         assert queue.statistics().idle_seconds == 5.0
 
 
-def test_the_hand_off_gap_is_booked_when_the_next_task_was_waiting(make_task: TaskFactory, gate: Gate) -> None:
-    clock = Clock()
-
-    class SlowToCheck(FakeOrchestrator):
-        def check(self, task: GenerationTask) -> None:
-            super().check(task)
-            clock.pass_by(0.25)
-
-    with HeadlessTaskQueue(SlowToCheck(gate=gate), clock=clock) as queue:
-        first = queue.submit(make_task("a"))
-        gate.wait_until_held(WAIT_S)
-        second = queue.submit(make_task("b"))
-        gate.open()
-        wait([first, second], WAIT_S)
-        assert queue.statistics().hand_off_seconds == [0.25]
-        clock.pass_by(60)
-        result_of(queue.submit(make_task("c")))
-        assert len(queue.statistics().hand_off_seconds) == 1
-
-
 def test_statistics_are_a_copy(make_task: TaskFactory) -> None:
     with HeadlessTaskQueue(FakeOrchestrator()) as queue:
         result_of(queue.submit(make_task()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.control.media import GREY, drawn_mask, guide_frames, initial_frames, positioned, references
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.wan.window import SVI_CONTEXT, Frames, Span, Window, plan_svi_windows, plan_windows
@@ -15,6 +17,8 @@ from Wan2GP.media import read_frame, read_frames, resize
 
 #: a window that no video exceeds
 _ALL = 10**9
+#: what the frames of the video that is continued are kept under, when they are read ahead
+_SOURCE = "video_source"
 
 
 def spans_of(request: GenerationRequest) -> tuple[Span, ...]:
@@ -46,11 +50,38 @@ def prompt_of(request: GenerationRequest, window: int) -> str:
     return prompts[min(window, len(prompts) - 1)] if prompts else ""
 
 
+def of_a_still(request: GenerationRequest) -> GenerationRequest:
+    """The request as one run of a model that makes stills sees it."""
+    return replace(request, num_frames=request.frames_of_a_still) if request.image_output else request
+
+
+def read_ahead(request: GenerationRequest, ahead: Ahead) -> None:
+    """Put the frames of the video that is continued, and what the first window is given, into `ahead`."""
+    request = of_a_still(request)
+    spans, picture = spans_of(request), request.width * request.height
+    if request.video_source is not None:
+        frames = request.kept_source_frames
+        ahead.keep(_SOURCE, frames * picture * 3, lambda: list(source_frames(request)))
+    # A control picture has three bytes a pixel, and so has one that a run begins from; a mask has four.
+    videos = request.video_guide or request.video_mask or request.initial_video or request.positions
+    num_bytes = picture * (spans[0].frames * 10 if videos else 3 * (len(request.pictures) + 1))
+    nothing = np.zeros((0, request.height, request.width, 3), np.uint8)
+    ahead.keep(_key(0, spans[0]), num_bytes, lambda: window_of(request, 0, spans[0], len(spans), nothing))
+
+
+def _key(index: int, span: Span) -> Hashable:
+    return ("window", index, span)
+
+
 def source_frames(request: GenerationRequest) -> Iterator[Frame]:
     """The kept frames of the video to continue, at the request's size, one by one."""
-    if request.video_source is not None:
-        for frame in read_frames(request.video_source, 0, request.kept_source_frames):
-            yield resize(frame, request.size)
+    if request.video_source is None:
+        return
+    if request.ahead is not None and (frames := request.ahead.take(_SOURCE)) is not None:
+        yield from frames
+        return
+    for frame in read_frames(request.video_source, 0, request.kept_source_frames):
+        yield resize(frame, request.size)
 
 
 def last_frames(frames: Iterable[Frame], count: int, request: GenerationRequest) -> Frames:
@@ -64,6 +95,9 @@ def window_of(request: GenerationRequest, index: int, span: Span, windows: int, 
 
     Control videos and positions count from the first frame of the result; with letter T from the first new frame.
     """
+    ahead: Window | None = request.ahead.take(_key(index, span)) if request.ahead is not None else None
+    if ahead is not None:
+        return replace(ahead, prefix=prefix)
     start = span.start - request.guide_start
     redrawn = request.video_guide if "G" in request.video_prompt_type else None
     begun = request.initial_video or redrawn

@@ -20,7 +20,16 @@ from Wan2GP.engine.wan.continuity import colour_matched, with_noise
 from Wan2GP.engine.wan.latents import decode
 from Wan2GP.engine.wan.loading import load_parts
 from Wan2GP.engine.wan.loop import denoise
-from Wan2GP.engine.wan.media import context_of, last_frames, prompt_of, source_frames, spans_of, window_of
+from Wan2GP.engine.wan.media import (
+    context_of,
+    last_frames,
+    of_a_still,
+    prompt_of,
+    read_ahead,
+    source_frames,
+    spans_of,
+    window_of,
+)
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.engine.wan.resume import Resume
 from Wan2GP.engine.wan.steps import Step, plan_steps
@@ -115,6 +124,9 @@ class Wan:
         _schedules(request, steps)
         spans_of(request)
 
+    #: called for a request before its turn
+    read_ahead = staticmethod(read_ahead)
+
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
         """All frames (H, W, 3) uint8 in order, a window at a time, or `batch_size` stills, one run each with seeds
         counted up. A run whose request names a checkpoint goes on where it was interrupted; the folder stays, for a
@@ -134,7 +146,7 @@ class Wan:
         free_memory()
 
     def _stills(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
-        single = replace(request, num_frames=request.frames_of_a_still)
+        single = of_a_still(request)
         for number in range(request.batch_size):
             folder = request.checkpoint / f"still{number}" if request.checkpoint else None
             numbered = replace(single, seed=request.seed + number, checkpoint=folder)
