@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from worker_floor import Floor, draw
 
+from headless.generation import OnProgress
+from headless.testing import FakeOrchestrator
 from source.params.base import TaskParams
 from source.task_registry import Done, TaskContext
 
@@ -45,6 +47,36 @@ def test_affinity_can_be_turned_off(tmp_path: Path) -> None:
         floor.add("still", prompt="a ball")
     assert floor.work() == 0
     assert floor.engine.loads == ["fake_t2v", "fake_image"] * 2
+    floor.close()
+
+
+class Loading(FakeOrchestrator):
+    """Each load takes so long by the queue's clock."""
+
+    def __init__(self, load_s: float) -> None:
+        super().__init__()
+        self._load_s, self.now = load_s, 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
+        switched = super().load_model(model, on_progress, profile)
+        self.now += self._load_s * switched
+        return switched
+
+
+@pytest.mark.parametrize(("load_s", "most"), [(0.0, 8), (60.0, 2)])
+def test_models_that_take_long_to_load_are_switched_later(tmp_path: Path, load_s: float, most: int) -> None:
+    """The bound in seconds is over with the first row that is passed over, unless loads were measured to take long."""
+    engine = Loading(load_s)
+    floor = Floor(tmp_path, engine, clock=engine.clock, affinity_wait_s=0)
+    floor.register("still", still, uses_gpu=True)
+    for _ in range(4):
+        floor.add(video_length=5)
+        floor.add("still", prompt="a ball")
+    assert floor.work() == 0
+    assert min(most, 3) <= len(engine.loads) <= most
     floor.close()
 
 

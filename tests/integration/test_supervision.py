@@ -113,6 +113,14 @@ def test_a_worker_that_dies_is_replaced_after_a_probe_and_one_that_is_idle_is_no
     assert "3 workers in a row died" in err
 
 
+@pytest.mark.slow
+def test_the_death_of_a_worker_that_lived_for_long_is_the_first_one_again(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "3 3 3 0", code=SUPERVISOR.replace("Pace(0.01, 30,", "Pace(0.01, 0,")) as process:
+        code, out, err = ended(process)
+    assert (code, out.count("worker 3")) == (0, 3)
+    assert err.count("another one starts in 0.0 s") == 3 and "in a row" not in err
+
+
 def test_a_wrong_configuration_is_not_tried_again(tmp_path: Path) -> None:
     with supervisor(tmp_path, "1 0") as process:
         code, out, _ = ended(process)
