@@ -12,6 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # SQLite has each commit written to the disk, which is what tests waited for most: they lie in memory if 4 GB are free.
 IN_MEMORY := $(shell df -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
+# the files with tests of a mark: importing all others takes longer than most of these tests
+MARKED = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests | sort)
 PYTEST := TMPDIR=$(or $(TMPDIR),$(IN_MEMORY),/tmp) $(BIN)/python -m pytest -q
 
 DENO := $(BIN)/deno
@@ -49,7 +51,8 @@ test: setup  ## unit, contract, integration and acceptance tests
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: setup  ## tests that take minutes
-	$(PYTEST) -m "slow and not gpu"
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not alone and not gpu" $(call MARKED,slow)
+	$(PYTEST) -m "alone and not gpu" $(call MARKED,alone)
 
 check: setup  ## lint, format, types, layers, SQL, Edge Functions, generated documentation
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""The commands of debug.py: what each answers, as JSON values and for people."""
+"""The commands of debug.py: what each answers, as JSON values and for people.
+
+What needs media or task types is imported by its own command: half of the start of the others would be that.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from rich.console import RenderableType
 
 from source.chaos.flags import add_chaos
 from source.command_line import CommandParser
-from source.diagnostics.disk_use import disk_view, rendered_disk
 from source.diagnostics.interventions import INTERVENTIONS, Confirm, add_interventions, intervene
 from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
-from source.diagnostics.travels import visualize_travel
 from source.diagnostics.views import outputs_of, task_view, tasks_view
 from source.diagnostics.why import rendered_why, why_view
 from source.diagnostics.workers import rendered_workers, workers_view
@@ -128,9 +129,13 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
             workers = workers_view(store.workers(), store.now())
             return workers, rendered_workers(workers)
         case "disk":
+            from source.diagnostics.disk_use import disk_view, rendered_disk
+
             used = disk_view(store, _with_scratch(settings, given.main_output_dir), clean=given.clean)
             return used, rendered_disk(used)
         case "visualize":
+            from source.diagnostics.travels import visualize_travel
+
             made = visualize_travel(store, settings, given.id, given.output, given.layout)
             return made, f"{made['output']}  {made['num_frames']} frames"
         case _:

@@ -1,16 +1,18 @@
-"""The store that the settings name."""
+"""The store that the settings name. HTTP is imported for a project alone: commands on a file start quicker without."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from source.edge_functions import EdgeFunctions, watched_patience
 from source.errors import StoreError
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
-from source.store.supabase import SupabaseStore
-from source.worker_logs import WorkerLogs
+
+if TYPE_CHECKING:
+    from source.store.supabase import SupabaseStore
+    from source.worker_logs import WorkerLogs
 
 
 def open_store(settings: Settings, logs: WorkerLogs | None = None) -> TaskStore:
@@ -24,6 +26,9 @@ def open_store(settings: Settings, logs: WorkerLogs | None = None) -> TaskStore:
 def open_watched(settings: Settings) -> TaskStore:
     """As open_store, for somebody who waits before a screen: it is not patient. Raises StoreError."""
     if settings.db_type == "supabase":
+        from source.edge_functions import EdgeFunctions, watched_patience
+        from source.store.supabase import SupabaseStore
+
         return SupabaseStore(EdgeFunctions.of(settings, watched_patience), max_attempts=settings.max_attempts)
     return open_store(settings)
 
@@ -41,6 +46,9 @@ def open_existing(settings: Settings) -> TaskStore:
 
 def open_supabase(settings: Settings, logs: WorkerLogs | None = None) -> SupabaseStore:
     """The project's store, whatever `db_type` says. Raises ConfigurationError."""
+    from source.edge_functions import EdgeFunctions
+    from source.store.supabase import SupabaseStore
+
     return SupabaseStore(
         EdgeFunctions.of(settings), max_attempts=settings.max_attempts, look_s=settings.supabase_look_s, logs=logs
     )

@@ -97,8 +97,12 @@ def samples(root: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def floor(root: Path, tmp_path_factory: pytest.TempPathFactory) -> SampleRuns:
-    """All samples, finished by one worker; the tests below look at them from many sides."""
-    return SampleRuns(root, tmp_path_factory.mktemp("samples"), SAMPLES, after=AFTER, timeout_s=800)
+    """All samples, finished by one worker; the tests below look at them from many sides.
+
+    Without RIFE's weights, which took most of the time; test_travel.py and test_two_workers.py run with them.
+    """
+    folder = tmp_path_factory.mktemp("samples")
+    return SampleRuns(root, folder, SAMPLES, after=AFTER, timeout_s=800, WAN2GP_CACHE=str(folder / "no_weights"))
 
 
 def test_every_sample_runs_to_its_end(floor: SampleRuns) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +82,12 @@ def test_two_workers_share_a_job(box: Box, job: str, killed: bool) -> None:
     view = box.view(task)
     assert view["status"] == "Complete", view["error_message"]
     assert probe_video(box.video(view)).num_frames == total
-    parts = [box.view(child["id"]) for child in view["children"] if child["task_type"] == shared]
-    assert {each["status"] for each in parts} == {"Complete"}
+    with closing(SqliteStore(box.database)) as store:
+        parts = [row for row in store.children(task) if row.task_type == shared]
+    assert {part.status for part in parts} == {Status.COMPLETE}
     assert {count for _, count in box.completions().items()} == {1}
     if not killed:
-        assert {str(each["worker_id"])[0] for each in parts} == {"a", "b"}
+        assert {str(part.worker_id)[0] for part in parts} == {"a", "b"}
 
 
 def wait_until_two_hold(box: Box, task: str, task_type: str, workers: list[subprocess.Popen[str]]) -> None:

@@ -81,6 +81,7 @@ def sample() -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("phase", ["loading", "encoding", "denoising", "decoding", "saving", "uploading"])
 def test_a_cancel_frees_the_gpu_within_a_step_and_two_seconds(tmp_path: Path, phase: str) -> None:
     with busy(tmp_path, phase) as (floor, task, neighbour):

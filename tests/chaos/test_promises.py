@@ -44,6 +44,7 @@ def rescued_within(at: Place, victim: Mapping[str, str], sibling: Mapping[str, s
     return (at.second_claim_at(task) - died).total_seconds()
 
 
+@pytest.mark.alone
 @ON_BOTH
 def test_the_task_of_a_dead_worker_goes_on_soon(kind: Callable[[Path, int], Ground], folder: Path) -> None:
     with place(kind, folder) as at:
@@ -52,6 +53,7 @@ def test_the_task_of_a_dead_worker_goes_on_soon(kind: Callable[[Path, int], Grou
     assert took_s < LEASE_S + RESCUE_S + ALLOWED_S
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("clocks", [(TEN_MINUTES_S, -TEN_MINUTES_S), (-TEN_MINUTES_S, TEN_MINUTES_S)])
 def test_wrong_clocks_of_workers_do_not_count(clocks: tuple[int, int], folder: Path) -> None:
     """Neither taken early, from a worker that lives, nor late."""
@@ -82,6 +84,7 @@ def test_a_sigterm_costs_no_attempt(kind: Callable[[Path, int], Ground], folder:
     assert any(record.name == "release" for record in history)
 
 
+@pytest.mark.alone
 def test_a_gateway_that_answers_nothing_is_noticed_and_costs_no_generation(folder: Path) -> None:
     """Connections stay open and nothing comes back, as when a cable is pulled, for several leases."""
     with place(StackGround, folder) as at:
@@ -103,6 +106,7 @@ def test_a_gateway_that_answers_nothing_is_noticed_and_costs_no_generation(folde
     assert names.count("complete") == names.count("started") == 1
 
 
+@pytest.mark.alone
 @ON_BOTH
 def test_random_kills_leave_the_rate_as_it_was(kind: Callable[[Path, int], Ground], folder: Path) -> None:
     """What two workers do in a quiet minute, and what they do after many deaths; steps take most of the time."""

@@ -101,6 +101,7 @@ def test_while_the_database_is_away_functions_say_so_and_then_go_on(stack: Local
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_database_that_says_nothing_any_more_is_left_alone(stack: LocalStack) -> None:
     assert statuses_of_many(stack) == {200}
     stack.postgres.pause()
@@ -112,6 +113,7 @@ def test_a_database_that_says_nothing_any_more_is_left_alone(stack: LocalStack) 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_who_waits_too_long_for_a_lock_is_told_to_try_again(stack: LocalStack) -> None:
     person = stack.person()
     task = {"task_type": "t2v", "params": {}, "project_id": person.project_id}
@@ -126,6 +128,7 @@ def test_who_waits_too_long_for_a_lock_is_told_to_try_again(stack: LocalStack) -
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_what_was_given_up_behind_a_lock_is_not_done_later_and_costs_others_no_connection(stack: LocalStack) -> None:
     # the service's: looking up a person's token would wait for a connection too, with a deadline of its own
     token, functions = bearer(stack.service_key), f"{stack.url}/functions/v1"

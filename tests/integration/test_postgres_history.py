@@ -251,6 +251,7 @@ def test_a_claim_walks_the_index_of_queued_rows(database: Database) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_nothing_takes_long_on_a_million_rows(database: Database) -> None:
     load(database, history=1_000_000, queued=50_000)
