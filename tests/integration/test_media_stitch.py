@@ -368,10 +368,12 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, root: Path, method: st
     assert float(grown_mb) < 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("way", ["smart", pytest.param("stream", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["smart", "stream"])
 def test_a_720p_stitch_takes_as_much_memory_for_a_minute_as_for_ten_seconds(root: Path, way: str) -> None:
-    """By the benchmark: at most 300 MB above the imports, both lengths within 10 %."""
+    """By the benchmark: at most 300 MB above the imports, both lengths within 10 %. The stream of a minute took 178 s
+    on two busy cores, so these have more room than others."""
     command = [sys.executable, "benchmarks/stitch_memory.py", "--json", "--ways", way]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=1100, check=True)
     short, long = (run["grown_mb"] for run in json.loads(done.stdout)["runs"])
