@@ -63,8 +63,8 @@ JOBS = {
 
 @pytest.mark.parametrize(("job", "killed"), [("an unchained travel", True), ("a join of six clips", False)])
 def test_two_workers_share_a_job(box: Box, job: str, killed: bool) -> None:
-    """Each job and each fate once. Of the other pairs: test_join_workers.py kills a worker in the middle of such a join,
-    and that two workers share a travel is seen here before one is killed."""
+    """Each job and each fate once. Of the other pairs: test_join_workers.py kills a worker in such a join, and that
+    two share a travel is seen here before one of them is killed."""
     queue, shared, total = JOBS[job]
     task = queue(box)
     workers = [box.start("worker.py", *box.worker_arguments, "--worker", name, **SHORT_LEASE) for name in ("a", "b")]
