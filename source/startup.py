@@ -34,14 +34,12 @@ from source.store.opening import open_store
 from source.store.supabase import SupabaseStore
 from source.store.supabase_schema import newest_migration
 from source.supabase_storage import storage_for
-from source.supervision import report_life
+from source.supervision import EXIT_FAILED, report_life
 from source.task_registry import TaskRegistry, registry
 from source.worker_logs import WorkerLogs
 
 log = logging.getLogger(__name__)
 
-#: exit code of a worker that failed for a reason that nobody foresaw
-EXIT_FAILED = 4
 #: how long a worker that nobody told to stop waits for its engine
 UNHURRIED_S = 60.0
 

@@ -34,6 +34,8 @@ SUPERVISED = "--supervised"
 SUPERVISE = "--supervise"
 #: exit codes after which another start would end no better, or was not wanted
 FINAL = frozenset({0, 1})
+#: exit code of a worker that failed for a reason that nobody foresaw
+EXIT_FAILED = 4
 #: longest wait before a start, and before another look at a device that does not compute
 MAX_DELAY_S = 300.0
 #: early deaths in a row from which the log raises its voice
@@ -145,7 +147,7 @@ class Supervisor:
         deaths = 0
         while self._wait_for_the_device():
             started_at = time.monotonic()
-            code = self._worker()
+            code = self._started()
             lived_s = time.monotonic() - started_at
             if code in FINAL or self._told:
                 return max(code, 0)
@@ -154,6 +156,14 @@ class Supervisor:
             if not self._pause(self._pace.delay_s(deaths)):
                 break
         return 0
+
+    def _started(self) -> int:
+        """One worker's exit code. A machine that cannot start a process now (no memory, say) may be able to later."""
+        try:
+            return self._worker()
+        except OSError as error:
+            log.error("no worker could be started: %s", error)
+            return EXIT_FAILED
 
     def _worker(self) -> int:
         """One worker from its start to its end. Returns its exit code; that of a signal is negative."""

@@ -113,6 +113,18 @@ def test_a_worker_that_dies_is_replaced_after_a_probe_and_one_that_is_idle_is_no
     assert "3 workers in a row died" in err
 
 
+def test_a_worker_that_cannot_be_started_is_started_later(tmp_path: Path) -> None:
+    """The program is there from the second probe on."""
+    program = tmp_path / "program"
+    code = SUPERVISOR.replace("[sys.executable, ", f"[{str(program)!r}, ").replace(
+        "return lines[0] or None", f"lines[0] and Path({str(program)!r}).symlink_to(sys.executable)"
+    )
+    with supervisor(tmp_path, "0", probes="|there", code=code) as process:
+        status, out, err = ended(process)
+    assert (status, out) == (0, ["probed", "probed", "worker 0"])
+    assert "no worker could be started" in err
+
+
 @pytest.mark.slow
 def test_the_death_of_a_worker_that_lived_for_long_is_the_first_one_again(tmp_path: Path) -> None:
     with supervisor(tmp_path, "3 3 3 0", code=SUPERVISOR.replace("Pace(0.01, 30,", "Pace(0.01, 0,")) as process:
