@@ -30,7 +30,9 @@ WITH RECURSIVE run (id) AS (
 _CONDITIONS = {
     "statuses": "status IN (SELECT value FROM json_each(:statuses))",
     "task_type": "task_type = :task_type",
-    "worker_id": "(worker_id = :worker_id OR substr(worker_id, 1, length(:worker_id) + 1) = :worker_id || '-')",
+    # a name with what `new_worker_id` puts behind it: gpu is not gpu-1
+    "worker_id": f"""(worker_id = :worker_id OR (substr(worker_id, 1, length(:worker_id) + 1) = :worker_id || '-'
+        AND substr(worker_id, length(:worker_id) + 2) GLOB '{8 * "[0-9a-f]"}'))""",
     "error_class": "error_class = :error_class",
     "older_than_s": "created_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:older_than_s || ' seconds')",
     "run": "id IN run",

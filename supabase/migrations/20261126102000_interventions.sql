@@ -117,7 +117,7 @@ end
 $$;
 
 -- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
--- given; p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
+-- given (a worker's id is that and 8 digits: gpu is not gpu-1); p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
 -- all that came of it. (A plan for what is given: what is not asked costs nothing.)
 create function public.select_tasks(
     p_statuses text[] default null, p_task_type text default null, p_worker_id text default null,
@@ -144,7 +144,8 @@ begin
             select * from public.tasks
             where (p_statuses is null or status = any (p_statuses::public.task_status[]))
                 and (p_task_type is null or task_type = p_task_type)
-                and (p_worker_id is null or worker_id = p_worker_id or starts_with(worker_id, p_worker_id || '-'))
+                and (p_worker_id is null or worker_id = p_worker_id or (starts_with(worker_id, p_worker_id || '-')
+                    and substr(worker_id, length(p_worker_id) + 2) ~ '^[0-9a-f]{8}$'))
                 and (p_error_class is null or error_class = p_error_class)
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
                 and (p_run is null or id in (select id from run))

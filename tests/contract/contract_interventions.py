@@ -119,7 +119,9 @@ class InterventionContract:
 
     def test_a_choice_means_the_rows_for_which_everything_holds(self, store: TaskStore) -> None:
         first, second, third = store.add_many([a_task(task_type="a"), a_task(task_type="b"), a_task(task_type="b")])
-        store.fail(claim_that(store, second), "boom", error_class="transient")
+        store.pause(first)
+        store.fail(claim(store, "gpu-1-0badf00d").claim, "boom", error_class="transient")
+        store.resume(first)
         store.pause(third)
         choices: dict[str, tuple[TaskFilter, list[str]]] = {
             "all": (TaskFilter(), [first, second, third]),
@@ -127,9 +129,9 @@ class InterventionContract:
             "status": (TaskFilter(statuses=(QUEUED,)), [first, third]),
             "statuses": (TaskFilter(statuses=(QUEUED, FAILED)), [first, second, third]),
             "class": (TaskFilter(error_class="transient"), [second]),
-            "worker": (TaskFilter(worker_id="worker-1"), [second]),
-            "name": (TaskFilter(worker_id="worker"), [second]),
-            "no name": (TaskFilter(worker_id="work"), []),
+            "worker": (TaskFilter(worker_id="gpu-1-0badf00d"), [second]),
+            "name": (TaskFilter(worker_id="gpu-1"), [second]),
+            "another's name": (TaskFilter(worker_id="gpu"), []),
             "age": (TaskFilter(older_than_s=0), [first, second, third]),
             "old": (TaskFilter(older_than_s=60), []),
             "paused": (TaskFilter(paused=True), [third]),
