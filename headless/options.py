@@ -212,7 +212,7 @@ class GenerationOptions(BaseModel):
     vid2vid_init_strength: Fraction01 | None = knob("share of noise in the starting latents")
     latent_noise_mask_strength: Fraction01 | None = knob("re-noise masked latents only")
 
-    skip_steps_cache_type: str | None = knob('step cache: "", tea, mag, first_block')
+    skip_steps_cache_type: str | None = knob('step cache: "" none, tea or mag; some steps hold the one before')
     skip_steps_multiplier: float | None = knob("speed-up asked of the step cache", ge=1, le=5)
     skip_steps_start_step_perc: float | None = knob("percent of steps before the cache may act", ge=0, le=100)
     NAG_scale: float | None = knob("normalised attention guidance; 1 is off", ge=1, le=20)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from Wan2GP.architecture import Architecture
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.sampling import LEAST_CACHED_STEPS
 from Wan2GP.errors import Unsupported
 from Wan2GP.parameters import CONTENT, PARAMETERS, asked
 from Wan2GP.post_processing import SETTINGS, PostProcessing
@@ -88,6 +89,8 @@ def without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterato
     scales = (sampling.guidance_scale, sampling.guidance2_scale, sampling.guidance3_scale)[: sampling.guidance_phases]
     if "NAG_scale" in reads and sampling.nag_scale > 1 and min(scales) > 1:
         yield "NAG_scale has no effect beside guidance: it acts in phases whose guidance_scale is 1 or less"
+    if "skip_steps_cache_type" in reads and sampling.step_cache is not None:
+        yield from _idle_step_cache(request)
     masked = "video_mask" in reads and request.video_mask is not None and request.initial_video is not None
     if masked and not request.masking_strength and not request.definition.architecture.vace:
         yield "video_mask has no effect at latent_noise_mask_strength 0; set it to the share of steps that keep to it"
@@ -97,6 +100,13 @@ def without_effect(request: GenerationRequest, reads: frozenset[str]) -> Iterato
         yield from _idle_svi(request)
     elif pictures and request.settings["remove_background_images_ref"]:
         yield "reference images keep their background: this version removes none"
+
+
+def _idle_step_cache(request: GenerationRequest) -> Iterator[str]:
+    if request.sampling.num_inference_steps < LEAST_CACHED_STEPS:
+        yield f"skip_steps_cache_type has no effect on fewer than {LEAST_CACHED_STEPS} steps: each of them counts"
+    if request.model_mode and request.definition.architecture_name.startswith("sky_df"):
+        yield "skip_steps_cache_type has no effect in model_mode 5, where frames are at different steps"
 
 
 def _idle_finishing(wanted: PostProcessing, request: GenerationRequest) -> Iterator[str]:

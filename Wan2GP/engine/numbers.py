@@ -34,6 +34,10 @@ class Numbers:
         """0 or 1."""
         return self.whole(name, 0, 1) == 1
 
+    def text(self, name: str) -> str:
+        """A word beside the numbers, which may be empty."""
+        return str(self._settings[name] or "").strip()
+
     def reals(self, name: str) -> tuple[float, ...]:
         """Any number of finite numbers."""
         return tuple(_real(value, name) for value in self._items(name))

@@ -10,6 +10,21 @@ from Wan2GP.engine.numbers import Numbers
 from Wan2GP.errors import InvalidInput
 from Wan2GP.schedules import SOLVERS
 
+#: steps of a schedule of which some can be left out
+LEAST_CACHED_STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCache:
+    """Steps that hold the prediction of the one before."""
+
+    #: how they are chosen
+    kind: str
+    #: how many times fewer steps shall be predicted, from 1
+    speed_up: float
+    #: 0-1: share of the steps before which none holds
+    start: float
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -46,6 +61,7 @@ class Sampling:
     nag_scale: float = 1.0
     nag_tau: float = 3.5
     nag_alpha: float = 0.5
+    step_cache: StepCache | None = None
 
 
 def parse_sampling(numbers: Numbers, solver: str, wan_schedule: bool, architecture: Architecture) -> Sampling:
@@ -83,10 +99,18 @@ def parse_sampling(numbers: Numbers, solver: str, wan_schedule: bool, architectu
         nag_scale=numbers.real("NAG_scale", 0, 100),
         nag_tau=numbers.real("NAG_tau", 0.1, 100),
         nag_alpha=numbers.real("NAG_alpha", 0, 10),
+        step_cache=_step_cache(numbers),
     )
 
 
 _SCALES = ("guidance_scale", "guidance2_scale", "guidance3_scale", "alt_guidance_scale", "audio_guidance_scale")
+
+
+def _step_cache(numbers: Numbers) -> StepCache | None:
+    kind = numbers.text("skip_steps_cache_type")
+    speed_up = numbers.real("skip_steps_multiplier", 1, 5)
+    start = numbers.real("skip_steps_start_step_perc", 0, 100) / 100
+    return StepCache(kind=kind, speed_up=speed_up, start=start) if kind else None
 
 
 def _sigmas(numbers: Numbers) -> tuple[float, ...]:

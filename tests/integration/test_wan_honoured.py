@@ -90,7 +90,7 @@ def test_the_last_video_of_an_earlier_call_is_not_guessed(tiny, clip):
         ("vace_1.3B", {"control_net_weight2": 0.5}, "control_net_weight2"),
         ("vace_1.3B", {"alt_guidance_scale": 3.0}, "alt_guidance_scale"),
         ("t2v", {"RIFLEx_setting": 1}, "RIFLEx_setting"),
-        ("t2v", {"skip_steps_cache_type": "tea"}, "skip_steps_cache_type"),
+        ("t2v", {"self_refiner_setting": 1}, "self_refiner_setting"),
         ("t2v", {"input_video_strength": 0.5}, "input_video_strength"),
         ("phantom_1.3B", {"image_refs": [START], "sliding_window_overlap": 9}, "sliding_window_overlap"),
     ],

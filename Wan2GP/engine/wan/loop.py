@@ -42,8 +42,11 @@ def denoise(
     memory: Memory,
     report: Report,
     cancel: Cancel,
+    held: frozenset[int] = frozenset(),
 ) -> torch.Tensor:
     """The video's clean latents (1, C, F', H', W'), float32. Raises GenerationCancelled before any step.
+
+    The steps `held` go on with the velocity of the step before; nothing is held where a step is not one round.
 
     All noise comes from one CPU generator, so a seed gives the same latents on every device of one kind, and a run that
     goes on from `memory` gives what an uninterrupted one would have given.
@@ -51,21 +54,26 @@ def denoise(
     generator = torch.Generator("cpu").manual_seed(seed)
     noise = noise_like(torch.empty(conditions.latent_shape, device=conditions.parts.device), generator)
     solver, rounds = conditions.solver(levels), conditions.rounds(steps)
-    first, latents = _taken_up(memory, solver, conditions, generator)
+    held = held if len(rounds) == len(steps) else frozenset()
+    first, latents, velocity = _taken_up(memory, solver, conditions, generator)
     if latents is None:
         latents = conditions.start(noise, steps[0].sigma)
         latents = conditions.after_step(latents, noise, steps[0], steps[0].sigma)
     report("denoising", first, len(rounds))
     for number, step in enumerate(rounds[first:], start=first):
-        _stop_if_asked(cancel, memory, lambda: _state(number, latents, solver, conditions, generator))  # noqa: B023
-        adapters.at_step(step.index)
-        velocity = conditions.predict(step, latents)
+        kept = velocity if number in held else None
+        _stop_if_asked(cancel, memory, lambda: _state(number, latents, kept, solver, conditions, generator))  # noqa: B023
+        if kept is None:
+            adapters.at_step(step.index)
+            velocity = conditions.predict(step, latents)
+        assert velocity is not None
         latents = solver.step(velocity, number, latents, generator)
         following = rounds[number + 1].sigma if number + 1 < len(rounds) else 0.0
         latents = conditions.after_step(latents, noise, step, following)
         done = number + 1
+        kept = velocity if done in held else None
         memory.keep(
-            lambda: _state(done, latents, solver, conditions, generator),  # noqa: B023 - called at once
+            lambda: _state(done, latents, kept, solver, conditions, generator),  # noqa: B023 - called at once
             at_once=done == len(rounds),
         )
         report("denoising", done, len(rounds))
@@ -83,11 +91,17 @@ def _stop_if_asked(cancel: Cancel, memory: Memory, state: Callable[[], dict[str,
 
 
 def _state(
-    following: int, latents: torch.Tensor, solver: Solver, conditions: Conditions, generator: torch.Generator
+    following: int,
+    latents: torch.Tensor,
+    velocity: torch.Tensor | None,
+    solver: Solver,
+    conditions: Conditions,
+    generator: torch.Generator,
 ) -> dict[str, Any]:
     return {
         "step": following,
         "latents": latents,
+        "velocity": velocity,
         "generator": generator.get_state(),
         "solver": solver.state(),
         "guidance": conditions.guidance.state(),
@@ -96,16 +110,16 @@ def _state(
 
 def _taken_up(
     memory: Memory, solver: Solver, conditions: Conditions, generator: torch.Generator
-) -> tuple[int, torch.Tensor | None]:
-    """The step to go on with, and its latents; (0, None) for a run from the beginning."""
+) -> tuple[int, torch.Tensor | None, torch.Tensor | None]:
+    """The step to go on with, its latents, and the velocity that it holds; 0 and nothing else for a new run."""
     kept = memory.load()
     if kept is None:
-        return 0, None
+        return 0, None, None
     device = conditions.parts.device
     solver.restore(_moved(kept["solver"], device))
     conditions.guidance.restore(_moved(kept["guidance"], device))
     generator.set_state(kept["generator"])
-    return kept["step"], kept["latents"].to(device)
+    return kept["step"], kept["latents"].to(device), _moved(kept["velocity"], device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

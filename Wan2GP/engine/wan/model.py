@@ -32,6 +32,7 @@ from Wan2GP.engine.wan.media import (
 )
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.engine.wan.resume import Resume
+from Wan2GP.engine.wan.step_cache import check_step_cache, held_steps
 from Wan2GP.engine.wan.steps import Step, plan_steps
 from Wan2GP.engine.wan.text import encode_prompts
 from Wan2GP.engine.wan.window import Frames, Span
@@ -78,6 +79,7 @@ class Wan:
             "activated_loras",
             "loras_multipliers",
             "skip_model_loras",
+            *(f"skip_steps_{part}" for part in ("cache_type", "multiplier", "start_step_perc")),
             "image_start",
             "image_end",
             "image_refs",
@@ -120,6 +122,7 @@ class Wan:
         check_architecture(request)
         positioned(request)
         experts = ("transformer", "transformer_2")[: request.definition.architecture.experts]
+        check_step_cache(request)
         steps, _ = plan_steps(request.sampling, experts)
         _schedules(request, steps)
         spans_of(request)
@@ -163,12 +166,15 @@ class _Run:
         self.resume = Resume.of(request)
         self._notes: tuple[str, ...] = ()
         self._steps, self._levels = plan_steps(request.sampling, tuple(parts.experts), parts.boundary_ratio)
+        self._held = held_steps(parts, request, self._steps, _schedules(request, self._steps))
         self._embeddings: dict[str, Prompts] = {}
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the user should know about the run so far."""
-        return (*self._notes, *self.resume.notes)
+        held, total = len(self._held), len(self._steps)
+        cached = (f"the step cache held {held} of {total} steps",) if held else ()
+        return (*self._notes, *cached, *self.resume.notes)
 
     def video(self) -> Iterator[Frame]:
         """The kept frames of the source, then the new ones; the video so far is what the next window goes on from."""
@@ -206,8 +212,9 @@ class _Run:
         conditions = kind(parts, request, window, prompts)
         self._notes = tuple(dict.fromkeys((*self._notes, *conditions.remarks)))
         self._report("encoding", index + 1, windows)
+        memory = self.resume.window(index)
         latents = denoise(
-            conditions, self._steps, self._levels, seed, loras, self.resume.window(index), self._report, self._cancel
+            conditions, self._steps, self._levels, seed, loras, memory, self._report, self._cancel, self._held
         )
         self._report("decoding", index, windows)
         frames = decode(parts, latents)[conditions.lead :]

@@ -30,7 +30,7 @@ from Wan2GP.media import publishing
 logger = logging.getLogger(__name__)
 
 #: the form of what is kept: a change of it starts interrupted runs anew
-FORM = 1
+FORM = 2
 #: keeping states takes at most this share of the time
 _SHARE = 0.04
 _STATE = "state.pt"
