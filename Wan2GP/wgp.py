@@ -17,7 +17,7 @@ from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
 from Wan2GP.engine.finishing import Finishing, check_finishing, finishing
-from Wan2GP.engine.later import begin_saving
+from Wan2GP.engine.later import begin_saving, slots
 from Wan2GP.engine.preparing import check_preparing, prepared, read_ahead
 from Wan2GP.engine.request import GenerationRequest, parse_request
 from Wan2GP.engine.saving import save_frames, save_text
@@ -258,6 +258,7 @@ def abort_generation(state: dict[str, Any], client_id: str = "", notify: Callabl
     state.setdefault("gen", {}).update(abort=True, resume=True)
     if wan_model is not None:
         wan_model._interrupt = True
+    slots.look_again()
     if notify is not None:
         notify("Aborting the generation")
 

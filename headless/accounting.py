@@ -124,6 +124,8 @@ class Listener:
         self._clock = clock
         self._lock = threading.Lock()
         self._longest: dict[str, float] = {}
+        #: called when a run begins
+        self.on_begin: Callable[[], None] = lambda: None
         self._run: tuple[str, str] | None = None
         self._phase = ""
         self._heard_at = 0.0
@@ -132,6 +134,7 @@ class Listener:
         """A run begins, or the accelerator stands still for its preparing."""
         with self._lock:
             self._run, self._phase, self._heard_at = (task_id, model), phase, self._clock()
+        self.on_begin()
 
     def hear(self, phase: str) -> None:
         """The run goes on."""

@@ -134,16 +134,34 @@ class EngineRun:
             raise self._error
 
     def saved(self) -> tuple[Path, ...]:
-        """What the engine wrote, in the order of its reports; waits for what it still writes."""
+        """What the engine wrote, in the order of its reports; waits for all that it still writes, and raises the first
+        of what kept a file from being written."""
         gen = self.state["gen"]
-        for wait in gen["unsaved"]:
-            wait()
+        failures = [failure for wait in gen["unsaved"] if (failure := _failure(wait)) is not None]
+        if failures:
+            raise failures[0]
         return tuple(Path(file) for file in (*gen["file_list"], *gen["audio_file_list"]))
+
+    def abandon(self) -> None:
+        """Nobody wants what the engine still writes of a run that did not end well: have it stop, and see it go. The
+        folder that it is written to may be removed then."""
+        self.interrupt()
+        for wait in self.state["gen"]["unsaved"]:
+            _failure(wait)
 
     @property
     def beside(self) -> tuple[str, ...]:
         """The models that helped the run's own, each once."""
         return tuple(dict.fromkeys(self.state["gen"].get("models_beside", ())))
+
+
+def _failure(work: Callable[[], object]) -> Exception | None:
+    """What `work` raised."""
+    try:
+        work()
+    except (WanError, OSError) as error:
+        return error
+    return None
 
 
 def _fresh_gen() -> dict[str, Any]:

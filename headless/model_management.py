@@ -62,8 +62,6 @@ class HeadlessTaskQueue:
         self._on_device_lost = on_device_lost
         self._changed = threading.Condition()
         self._waiting = Line()
-        #: whether runs are prepared yet: a model that is loaded in advance comes first
-        self._preparing = False
         self._live: dict[str, QueuedRun] = {}
         self._running: QueuedRun | None = None
         #: why nothing more is accepted; None while the queue is open
@@ -86,8 +84,8 @@ class HeadlessTaskQueue:
             if self._thread is not None:
                 raise RuntimeError("a HeadlessTaskQueue is started once; make a new one")
             self._thread = threading.Thread(target=self._main, args=(preload_model,), name="gpu", daemon=True)
-        for thread in self._threads():
-            thread.start()
+        self._thread.start()
+        self._finisher.start()
 
     def stop(self, timeout_s: float = 30.0, *, reason: GenerationCancelled | None = None) -> None:
         """Cancel what runs or is finished, fail what waits, unload the model and join the threads.
@@ -104,7 +102,8 @@ class HeadlessTaskQueue:
             return
         deadline = time.monotonic() + timeout_s
         for thread in self._threads():
-            thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                thread.join(max(deadline - time.monotonic(), 0))
         if self.alive:
             names = ", ".join(thread.name for thread in self._threads() if thread.is_alive())
             logger.error("threads of the queue (%s) did not stop within %g s; they are left behind", names, timeout_s)
@@ -158,8 +157,8 @@ class HeadlessTaskQueue:
             returned.wait()
             self._work.free_since = self._clock()
 
-        spent = {} if spent is None else spent
-        run = QueuedRun(borrower, stand_still, ignore, cancel or CancelToken(), self._clock(), spent, ready=True)
+        token, spent = cancel or CancelToken(), {} if spent is None else spent
+        run = QueuedRun(borrower, stand_still, ignore, token, self._clock(), spent, ready=True)
         self._enqueue(run, priority)
         run.future.add_done_callback(lambda _: answered.set())
         try:
@@ -221,6 +220,10 @@ class HeadlessTaskQueue:
         """How long the run at work has not reported progress; None while nothing runs, or another program does."""
         return self._work.listener.silence()
 
+    def on_work(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called when a run, and so a silence, begins. It is to return at once."""
+        self._work.listener.on_begin = tell
+
     def outcome(self, task_id: str) -> str | None:
         """How a recent task ended: "completed", "cancelled" or "failed: why". None when it is not remembered."""
         return self._books.outcome(task_id)
@@ -248,9 +251,7 @@ class HeadlessTaskQueue:
         try:
             if preload_model is not None:
                 self._preload(preload_model)
-            with self._changed:
-                self._preparing = True
-                self._changed.notify_all()
+            self._preparer.start()  # now: two threads must not import a model's libraries at once
             while (run := self._next()) is not None:
                 self._process(run)
             if not isinstance(self._closed, DeviceLost):
@@ -309,7 +310,7 @@ class HeadlessTaskQueue:
         """Wait for a run to prepare. None once the queue is closed."""
         with self._changed:
             while self._closed is None:
-                if self._preparing and (run := self._waiting.to_prepare()):
+                if run := self._waiting.to_prepare():
                     return run
                 self._changed.wait()
             return None
@@ -372,8 +373,7 @@ class HeadlessTaskQueue:
             if self._closed is not None:
                 return
             self._closed = error
-        running = self._close(error)
-        if running is not None:
+        if (running := self._close(error)) is not None:
             self._settle(running, error)
         logger.error("%s", error)
         if self._on_device_lost is not None:

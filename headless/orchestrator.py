@@ -65,6 +65,7 @@ class Engine(Protocol):
         self, model_type: str, override_profile: int, *, report: Callable[[str, int, int], None]
     ) -> Any: ...
     def release_model(self) -> Any: ...
+    def abort_generation(self, state: dict[str, Any]) -> None: ...
 
 
 def built_in_engine() -> Engine:
@@ -214,11 +215,15 @@ class WanOrchestrator:
         run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)
         keywords = self._keywords(task, model) if task.prepared is None else task.prepared.content
         run.notes.append(f"seed {keywords['seed']}")
-        run.arm(lambda: _interrupt(engine))
+        run.arm(lambda: engine.abort_generation(run.state))
         cancel.on_cancel(run.interrupt)
         accelerator = _Accelerator(self._device)
-        self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
-        cancel.raise_if_cancelled()
+        try:
+            self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
+            cancel.raise_if_cancelled()
+        except BaseException:
+            run.abandon()
+            raise
         memory = accelerator.peak_memory_bytes()
         return GenerationOutcome((), tuple(run.notes), memory, keywords["seed"], run.beside, run.saved)
 
@@ -274,12 +279,6 @@ def _drawn_seed(task: GenerationTask) -> int:
     if task.checkpoint_dir is None:
         return random.SystemRandom().randrange(MAX_SEED + 1)
     return random.Random(str(task.checkpoint_dir)).randrange(MAX_SEED + 1)
-
-
-def _interrupt(engine: Engine) -> None:
-    """Stop the model at work at its next step."""
-    if engine.wan_model is not None:
-        engine.wan_model._interrupt = True
 
 
 class _Accelerator:

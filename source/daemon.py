@@ -107,6 +107,7 @@ class Worker:
         self._last_key: str | None = None
         self._stops = 0
         self._hangs = False
+        self.watchdog = Hangs(queue, settings, self.runs, self._lose_device)
         self._rescued_at = self._swept_at = time.monotonic()
 
     # ---- what others call
@@ -118,8 +119,8 @@ class Worker:
             self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts,
             lambda: LOW_DISK if self._pauses else ACTIVE,
         )  # fmt: skip
-        hangs = Hangs(self._queue, self._settings, self.runs, self._lose_device)
-        with leases, Changes(self._store, self.runs, self._wake, leases.beat), hangs:
+        self._changes = Changes(self._store, self.runs, self._wake, leases.beat)
+        with leases, self._changes, self.watchdog:
             for carrier in self._carriers:
                 carrier.start()
             try:
@@ -251,6 +252,7 @@ class Worker:
             self._last_key = affinity_key(task.model, task.task_type)
         with self._lock:
             self._runs[run.claim] = run
+        self._changes.wake()
         self._held.append(run)
         self._moved()
         self._hand_out()

@@ -18,8 +18,6 @@ from source.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
-
 
 class Hangs(Watchful):
     """Looks at the queue's run. `lost` is called when the engine does not come back: no other run can ever start."""
@@ -34,23 +32,31 @@ class Hangs(Watchful):
         self._lost = lost
 
     def _main(self) -> None:
-        while not self._leaving.wait(LOOK_S):
-            self.look()
+        self._queue.on_work(self.wake)
+        while not self._leaving.is_set():
+            self._pause(self.look())
 
-    def look(self) -> None:
-        """Do what the silence of the run at work asks for."""
+    def look(self) -> float | None:
+        """Do what the silence of the run at work asks for. Returns in how many seconds it may ask for more, unless the
+        run goes on meanwhile; None: not before a run begins."""
         silence = self._queue.silence()
-        if silence is None or silence.seconds <= (allowed_s := self.allowed_s(silence)):
-            return
+        if silence is None:
+            return None
+        left_s = self.allowed_s(silence) - silence.seconds
+        if left_s >= 0:
+            return left_s
         run = next((run for run in self._runs() if run.task.id == silence.task_id), None)
-        if run is None:
-            return
+        if run is None or run.outcome is not None:
+            return None
         if not run.token.cancelled:
-            run.hang(Hang(_told(silence, allowed_s)))
-        elif silence.seconds > allowed_s + self._settings.hang_grace_s and run.outcome is None:
+            run.hang(Hang(_told(silence, self.allowed_s(silence))))
+        left_s += self._settings.hang_grace_s
+        if left_s < 0:
             log.error("the engine does not come back; task %s is given up, and this process with it", run.task.id)
             run.give_up()
             self._lost()
+            return None
+        return left_s
 
     def allowed_s(self, silence: Silence) -> float:
         """Seconds of silence after which a run of that model hangs."""

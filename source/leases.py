@@ -25,7 +25,8 @@ ACTIVE = "active"
 
 #: the wait before a failed heartbeat is repeated, and the longest that it grows to while rows are held
 RETRY_S, LONGEST_RETRY_S = 1.0, 5.0
-#: how long one look for changes lasts, and so how long leaving takes at most
+#: how long one look for changes lasts, and so how long leaving takes at most. (What the store does meanwhile is its
+#: own: a database file gives no sign of a change, so it is looked at; a project is asked now and then.)
 LOOK_S = 0.5
 
 
@@ -36,6 +37,7 @@ class Watchful(ABC):
 
     def __init__(self) -> None:
         self._leaving = threading.Event()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
 
     def __enter__(self) -> Self:
@@ -44,7 +46,17 @@ class Watchful(ABC):
 
     def __exit__(self, *_: object) -> None:
         self._leaving.set()
+        self.wake()
         self._thread.join()
+
+    def wake(self) -> None:
+        """End the pause that the thread makes."""
+        self._woken.set()
+
+    def _pause(self, timeout_s: float | None) -> None:
+        """Until somebody wakes the thread, or it is left, or so long."""
+        self._woken.wait(timeout_s)
+        self._woken.clear()
 
     @abstractmethod
     def _main(self) -> None:
@@ -137,7 +149,7 @@ def _device_facts() -> dict[str, Any]:
 class Changes(Watchful):
     """Wakes the worker when others wrote to the table, and notices cancellations: within a second where that costs
     nothing, else with one heartbeat (`beat`) a change, and only while something runs (an idle worker's claims look
-    for themselves, and cost no more).
+    for themselves, and cost no more): it is to be woken when something begins.
 
     Only a hint: without it, polling and heartbeats find out the same later.
     """
@@ -154,7 +166,7 @@ class Changes(Watchful):
     def _main(self) -> None:
         while not self._leaving.is_set():
             if not self._store.local and not self._runs():
-                self._leaving.wait(LOOK_S)
+                self._pause(None)
                 continue
             try:
                 if self._store.wait_for_change(LOOK_S):

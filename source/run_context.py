@@ -258,6 +258,10 @@ class RunContext:
         """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
         self._token.wait(seconds)
 
+    def on_stop(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called once when this task should stop."""
+        self._token.on_cancel(tell)
+
     def entries(self, name: str) -> list[Event]:
         """The timeline's entries of that name since the row was queued from outside: first, or for another try."""
         events = persist(lambda: self._workplace.store.events(self.task.id), self._workplace.closing)

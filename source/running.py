@@ -230,7 +230,7 @@ class Run:
     def _stage(self, path: Path, *, staging: ExitStack) -> Staged:
         """Where it will be published; what is not published when `staging` ends is dropped."""
         sent = self._context.sending(path.name)
-        stage = partial(self._workplace.storage.stage, self.task, path, on_sent=sent)
+        stage = partial(self._workplace.storage.stage, self.task, path, on_sent=sent, on_stop=self.token.on_cancel)
         staged = persist(self._unless_stopped(stage), self._workplace.closing)
         staging.callback(staged.discard)
         return staged

@@ -69,8 +69,16 @@ def _shortened(name: str) -> str:
 OnSent = Callable[[int, int], None]
 
 
+#: has a function called when `OnSent` would raise: what waits for a slow line must hear of it
+OnStop = Callable[[Callable[[], None]], None]
+
+
 def unwatched(sent: int, total: int) -> None:
     """Nobody watches."""
+
+
+def never(tell: Callable[[], None]) -> None:
+    """Nobody stops it."""
 
 
 class Staged(Protocol):
@@ -100,7 +108,7 @@ class Storage(Protocol):
     def prepare(self) -> None:
         """Create the folders. Raises OSError; better now than after an hour of generating."""
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> Staged:
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, on_stop: OnStop = never) -> Staged:
         """Bring a finished file to where it will be published; `path` stays where it is.
 
         Raises InvalidMedia when there is no such result, OSError when a disk refuses, and where it is sent elsewhere
@@ -218,7 +226,7 @@ class LocalStorage:
         for folder in (self._files, self._staging, self._scratch):
             prepare_folder(folder)
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> StagedOutput:
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, on_stop: OnStop = never) -> StagedOutput:
         """Bring `path` next to its final place. Raises InvalidMedia when there is no such result, OSError when the disk
         refuses."""
         refuse_missing(task, path)

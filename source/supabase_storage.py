@@ -20,7 +20,17 @@ from pydantic import BaseModel, ValidationError
 from source.errors import InvalidMedia, RefusedUpload, RefusedWrite, StorageUnavailable, TaskNotFound
 from source.kept_outputs import KeptOutputs
 from source.settings import Settings
-from source.storage import LocalStorage, OnSent, Storage, prepare_folder, refuse_missing, sanitise_filename, unwatched
+from source.storage import (
+    LocalStorage,
+    OnSent,
+    OnStop,
+    Storage,
+    never,
+    prepare_folder,
+    refuse_missing,
+    sanitise_filename,
+    unwatched,
+)
 from source.store.base import TaskStore
 from source.store.supabase import Functions, SupabaseStore
 from source.store.types import Task
@@ -81,7 +91,7 @@ class SupabaseStorage:
         """Create the scratch folder. Raises OSError."""
         prepare_folder(self._scratch)
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> Uploaded:
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, on_stop: OnStop = never) -> Uploaded:
         """Upload a file under a key of the claim, which is refused when it is stale.
 
         Raises InvalidMedia, OSError, StaleClaim, StorageUnavailable, RefusedUpload, StoreError.
@@ -91,7 +101,9 @@ class SupabaseStorage:
         for attempt in range(1, SIGNINGS + 1):
             target = self._target(task, path, measure)
             try:
-                upload(path, target.upload_url, target.upload_headers, measure.size_bytes, on_sent)
+                upload(
+                    path, target.upload_url, target.upload_headers, measure.size_bytes, on_sent, on_stop=on_stop
+                )  # fmt: skip
             except RefusedUpload as error:
                 if attempt == SIGNINGS:
                     raise

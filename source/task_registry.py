@@ -127,6 +127,9 @@ class TaskContext(Protocol):
     def wait(self, seconds: float) -> None:
         """Wait. Raises GenerationCancelled as soon as this task should stop; 0 only looks."""
 
+    def on_stop(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called once when this task should stop: for what waits elsewhere than in `wait`."""
+
     def keep(self, name: str, detail: str) -> None:
         """Make an entry of the task's timeline, which a later claim of it may read (`kept`)."""
 

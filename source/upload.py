@@ -6,16 +6,17 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import BinaryIO
 
 import requests
 from requests.auth import AuthBase
 
 from source.errors import RefusedUpload, StorageUnavailable
-from source.storage import OnSent
+from source.storage import OnSent, OnStop, never
 
 #: longest silence while bytes are sent
 SILENCE_S = 20.0
@@ -23,8 +24,6 @@ SILENCE_S = 20.0
 LEAST_S, SLOWEST_BYTES_PER_S = 120.0, 100_000
 #: after the last byte the server may still have to bring the file to its place
 SETTLING_S, SETTLING_BYTES_PER_S = 60.0, 20_000_000
-#: how often an upload is looked at
-LOOK_S = 0.1
 _READ_BYTES = 1024 * 1024
 #: statuses that a later try may not meet beside those from 500 on: time-out, too early, too many requests; and those
 #: from 500 on that say that the storage cannot do it at all
@@ -70,15 +69,16 @@ def measured(path: Path, check: Callable[[], None]) -> Measure:
 
 def upload(
     path: Path, url: str, headers: Mapping[str, str], size_bytes: int, on_sent: OnSent,
-    *, settling_s: float = SETTLING_S,
+    *, on_stop: OnStop = never, settling_s: float = SETTLING_S,
 ) -> None:  # fmt: skip
     """PUT a file to a presigned address, whose query is a secret: no message holds it.
 
-    `on_sent` is called every LOOK_S and may raise to stop: a thread of its own sends, and is left to itself then. After
-    the last byte the storage gets `settling_s`, and more for a large file.
+    `on_sent` is called for each MiB, and when `on_stop` tells that it may raise to stop: a thread of its own sends, and
+    is left to itself then. After the last byte the storage gets `settling_s`, and more for a large file.
     Raises StorageUnavailable, RefusedUpload, OSError.
     """
-    body = _Body(path.open("rb"), size_bytes)
+    news: SimpleQueue[None] = SimpleQueue()
+    body = _Body(path.open("rb"), size_bytes, lambda: news.put(None))
     timeouts = (SILENCE_S, settling_s + size_bytes / SETTLING_BYTES_PER_S)
     answer: Future[None] = Future()
 
@@ -91,11 +91,13 @@ def upload(
         else:
             answer.set_result(None)
 
+    answer.add_done_callback(lambda _: news.put(None))
+    on_stop(lambda: news.put(None))
     threading.Thread(target=send, name="upload", daemon=True).start()
     try:
         while not answer.done():
             on_sent(body.sent, size_bytes)
-            wait([answer], timeout=LOOK_S)
+            news.get()
     except BaseException:
         body.stop()
         raise
@@ -169,9 +171,10 @@ class _Body:
     """A file that says how far it was read, and raises when that takes too long. Its length makes it no chunked body,
     which S3 does not take."""
 
-    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, size_bytes: int, on_mebibyte: Callable[[], None]) -> None:
         self._file = file
         self._size = size_bytes
+        self._on_mebibyte = on_mebibyte
         self._deadline = time.monotonic() + LEAST_S + size_bytes / SLOWEST_BYTES_PER_S
         #: bytes that were read
         self.sent = 0
@@ -189,7 +192,9 @@ class _Body:
         if time.monotonic() > self._deadline:
             raise requests.Timeout()
         block = self._file.read(count)
-        self.sent += len(block)
+        before, self.sent = self.sent, self.sent + len(block)
+        if before // _READ_BYTES < self.sent // _READ_BYTES:
+            self._on_mebibyte()
         return block
 
     def stop(self) -> None:

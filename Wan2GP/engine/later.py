@@ -24,11 +24,38 @@ from Wan2GP.errors import WanError
 MOST_BYTES = 512 * 1024**2
 #: runs whose files are not written yet: one beside the one that runs
 MOST_UNSAVED = 2
-#: time between two looks for a stop, which is a flag that nobody announces, while others are unsaved
-LOOK_S = 0.5
 
 _savers = ThreadPoolExecutor(MOST_UNSAVED, "save")
-_slots = threading.BoundedSemaphore(MOST_UNSAVED)
+
+
+class Slots:
+    """So many runs may be unsaved."""
+
+    def __init__(self, free: int) -> None:
+        self._changed = threading.Condition()
+        self._free = free
+
+    def take(self, aborted: Cancel) -> None:
+        """Wait for a free one. Raises GenerationCancelled when `aborted` says so; `look_again` has it asked."""
+        with self._changed:
+            while not self._free:
+                aborted.raise_if_requested()
+                self._changed.wait()
+            self._free -= 1
+
+    def give_back(self) -> None:
+        """One is free again."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Somebody asked a run to stop."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+slots = Slots(MOST_UNSAVED)
 
 
 class Spool:
@@ -94,11 +121,10 @@ def save_later(
 
     `aborted` is asked before each frame is saved.
     """
-    while not _slots.acquire(timeout=LOOK_S):  # rare: the encoder is two clips behind
-        aborted.raise_if_requested()
+    slots.take(aborted)
     spool = Spool(most_bytes)
     saved = _savers.submit(lambda: save(_until(spool, aborted)))
-    saved.add_done_callback(lambda _: (spool.leave(), _slots.release()))
+    saved.add_done_callback(lambda _: (spool.leave(), slots.give_back()))
     try:
         for frame in made:
             if not spool.put(frame):

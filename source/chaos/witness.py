@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from source.chaos.history import History, Outcome
 from source.chaos.points import Trap
 from source.errors import StaleClaim
-from source.storage import OnSent, Staged, Storage, unwatched
+from source.storage import OnSent, OnStop, Staged, Storage, never, unwatched
 from source.store.base import TaskStore
 from source.store.types import Claim, HeartbeatReply, Task
 
@@ -127,7 +127,7 @@ class WitnessedStorage:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> Staged:
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, on_stop: OnStop = never) -> Staged:
         """As the storage does."""
         self._trap.passing("before-upload")
         began = time.monotonic()
@@ -138,7 +138,7 @@ class WitnessedStorage:
 
         outcome = Outcome.UNKNOWN
         try:
-            staged = self._storage.stage(task, path, on_sent=sent)
+            staged = self._storage.stage(task, path, on_sent=sent, on_stop=on_stop)
             self._trap.passing("after-upload")
             outcome = Outcome.OK
             return staged

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -24,10 +27,8 @@ class Events:
         self._url = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/ws?clientId={quote(client_id, safe='')}"
         self._proxy: Literal[True] | None = None if is_loopback(url) else True
         self._socket: Any = None
-
-    @property
-    def lost(self) -> bool:
-        return self._socket is None
+        self._news: SimpleQueue[tuple[str, Mapping[str, Any]] | None] = SimpleQueue()
+        self.lost = True
 
     def __enter__(self) -> Self:
         from websockets.exceptions import WebSocketException
@@ -43,25 +44,36 @@ class Events:
                 ping_interval=None,
             )
         except (OSError, WebSocketException):
-            self._socket = None
+            return self
+        self.lost = False
+        threading.Thread(target=self._listen, name="comfy-events", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._socket is not None:
             self._socket.close()
 
-    def next(self, timeout_s: float) -> tuple[str, Mapping[str, Any]] | None:
-        """(type, data) of the next message; None when there was none in time, or when the connection is lost."""
-        from websockets.exceptions import ConnectionClosed
+    def _listen(self) -> None:
+        from websockets.exceptions import WebSocketException
 
+        with suppress(OSError, WebSocketException):
+            for message in self._socket:
+                if isinstance(message, str):  # else a preview
+                    self._news.put(_parsed(message))
+        self.lost = True
+        self.wake()
+
+    def next(self, timeout_s: float) -> tuple[str, Mapping[str, Any]] | None:
+        """(type, data) of the next message; None when there was none in time, when somebody woke who waits for it, or
+        when the connection was just lost. Without a connection it waits all the same."""
         try:
-            message = self._socket.recv(timeout_s)
-        except TimeoutError:
+            return self._news.get(timeout=max(timeout_s, 0))
+        except Empty:
             return None
-        except ConnectionClosed:
-            self._socket = None
-            return None
-        return _parsed(message) if isinstance(message, str) else ("preview", {})
+
+    def wake(self) -> None:
+        """End the waiting in `next`."""
+        self._news.put(None)
 
 
 def _parsed(text: str) -> tuple[str, Mapping[str, Any]]:

@@ -36,8 +36,11 @@ from source.task_registry import TaskContext
 
 log = logging.getLogger(__name__)
 
-#: how soon a cancellation is seen, and how often the history is asked: without the websocket, and beside it
-LISTEN_S, POLL_S, SECOND_LOOK_S = 0.2, 0.5, 5.0
+#: how often the history is asked: without the websocket, and beside it. Both are there because ComfyUI promises no
+#: event: it drops those that it cannot deliver
+POLL_S, SECOND_LOOK_S = 0.5, 5.0
+#: how often it is asked what it has let go of (a prompt that was taken back, memory), which it does not tell
+LOOK_S = 0.1
 #: an outage of the server that is sat out: loading a large model may keep it from answering
 OUTAGE_S = 60.0
 #: what freed memory gets to be there
@@ -109,11 +112,12 @@ class _Run:
             workflow = with_input(workflow, each.node_id, each.input_field, name)
         client_id = f"{self._context.task.id}:{self._context.task.claim_number}"
         with Events(self._api.url, client_id) as events:
+            self._context.on_stop(events.wake)
             prompt_id, left_out = self._submitted(workflow, client_id)
             try:
                 entry = self._outcome(workflow, prompt_id, events)
             except BaseException:
-                if not _ends_at_once(self._context) and not self._stopped(prompt_id):
+                if not _ends_at_once(self._context) and not self._stopped(prompt_id, events):
                     self._context.comfy.end_for_now()
                 raise
         files = self._downloaded(self._saved(workflow, entry))
@@ -148,9 +152,9 @@ class _Run:
         deadline = time.monotonic() + self._context.settings.comfy_timeout_s
         progress = _Progress(workflow, prompt_id, self._context)
         look_at = 0.0
-        while time.monotonic() < deadline:
-            self._context.wait(0 if not events.lost else LISTEN_S)
-            ending = False if events.lost else progress.listen(events)
+        while (now := time.monotonic()) < deadline:
+            self._context.wait(0)
+            ending = progress.listen(events, min(look_at, deadline) - now)
             if ending or time.monotonic() >= look_at:
                 if entry := self._look(prompt_id):
                     return entry
@@ -206,7 +210,7 @@ class _Run:
 
     # ---- a bad end
 
-    def _stopped(self, prompt_id: str) -> bool:
+    def _stopped(self, prompt_id: str, events: Events) -> bool:
         """Take the prompt out of the queue, and see it go."""
         try:
             self._api.cancel(prompt_id)
@@ -214,7 +218,7 @@ class _Run:
             while any(each.prompt_id == prompt_id for each in self._api.queue()):
                 if time.monotonic() > deadline:
                     return False
-                time.sleep(LISTEN_S / 4)
+                events.next(LOOK_S)
         except WanError as error:
             log.debug("the workflow was not taken back: %s", error)
             return False
@@ -232,9 +236,9 @@ class _Progress:
         self._done: set[str] = set()
         self.ended = False
 
-    def listen(self, events: Events) -> bool:
-        """Wait a moment for news. Returns whether they say that the prompt has just ended."""
-        news = events.next(LISTEN_S)
+    def listen(self, events: Events, timeout_s: float) -> bool:
+        """Wait so long for news. Returns whether they say that the prompt has just ended."""
+        news = events.next(timeout_s)
         if news is None or news[1].get("prompt_id") != self._prompt_id:
             return False
         kind, data = news
@@ -286,7 +290,7 @@ def _give_back_memory(api: ComfyApi) -> None:
         api.free()
         deadline = time.monotonic() + FREEING_S
         while _held_bytes(api.stats()) > FREED_BYTES and time.monotonic() < deadline:
-            time.sleep(LISTEN_S)
+            time.sleep(LOOK_S)
     except WanError as error:
         log.debug("ComfyUI was not asked to free its memory: %s", error)
 

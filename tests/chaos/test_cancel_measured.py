@@ -14,7 +14,7 @@ from worker_floor import DEADLINE_S, Floor
 
 from headless.generation import CancelToken, GenerationOutcome, GenerationTask, OnProgress, Progress
 from headless.testing import FakeOrchestrator
-from source.storage import LocalStorage, OnSent, StagedOutput, unwatched
+from source.storage import LocalStorage, OnSent, OnStop, StagedOutput, unwatched
 from source.store.types import Status, Task
 
 STEP_S, ALLOWED_S = 0.3, 2.0
@@ -55,9 +55,9 @@ class SlowStorage(LocalStorage):
 
     engine: Endless
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> StagedOutput:
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, **stop: OnStop) -> StagedOutput:
         self.engine.stay("uploading", lambda step: on_sent(step << 20, LAST << 20))
-        return super().stage(task, path, on_sent=on_sent)
+        return super().stage(task, path, on_sent=on_sent, **stop)
 
 
 @contextmanager

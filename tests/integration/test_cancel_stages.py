@@ -24,7 +24,7 @@ from source.daemon import Worker
 from source.diagnostics.views import seconds_between
 from source.params.base import TaskParams
 from source.running import Run
-from source.storage import LocalStorage, OnSent, StagedOutput, unwatched
+from source.storage import LocalStorage, OnSent, OnStop, StagedOutput, unwatched
 from source.store.types import NewTask, Status, Task, child_id
 from source.task_registry import Done, Spawned, TaskContext
 
@@ -180,8 +180,8 @@ class Meeting(LocalStorage):
         super().__init__(floor.settings)
         self._told = staged
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> StagedOutput:
-        staged = super().stage(task, path, on_sent=on_sent)
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, **stop: OnStop) -> StagedOutput:
+        staged = super().stage(task, path, on_sent=on_sent, **stop)
         self._told(task)
         return staged
 

@@ -16,7 +16,7 @@ from headless.generation import CancelToken, GenerationOutcome, GenerationTask, 
 from headless.testing import FakeOrchestrator
 from source.params.base import TaskParams
 from source.settings import Settings
-from source.storage import LocalStorage, OnSent, StagedOutput, unwatched
+from source.storage import LocalStorage, OnSent, OnStop, StagedOutput, unwatched
 from source.store.types import Status, Task
 from source.task_registry import Done, TaskContext
 
@@ -31,10 +31,10 @@ class StandingStorage(LocalStorage):
         self.arrived: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.let_go = threading.Semaphore(0)
 
-    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched) -> StagedOutput:
+    def stage(self, task: Task, path: Path, *, on_sent: OnSent = unwatched, **stop: OnStop) -> StagedOutput:
         self.arrived.put(task.id)
         assert self.let_go.acquire(timeout=DEADLINE_S)
-        return super().stage(task, path, on_sent=on_sent)
+        return super().stage(task, path, on_sent=on_sent, **stop)
 
 
 @pytest.fixture

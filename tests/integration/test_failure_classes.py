@@ -130,9 +130,10 @@ def test_a_hang_that_heeds_the_token_costs_an_attempt_and_not_the_worker(tmp_pat
     gate, clock = Gate(), Clock()
     floor = Floor(tmp_path, FakeOrchestrator(gate=gate), clock=clock)
     task = floor.add()
-    with floor.working():
+    with floor.working() as worker:
         gate.wait_until_held()
         clock.pass_by(floor.settings.hang_s + 1)
+        worker.watchdog.wake()
         floor.wait_until(lambda: floor.store.get(task).claim_number == 2)
         gate.open()
         row = floor.wait_for(task, Status.COMPLETE)
@@ -152,9 +153,11 @@ def test_an_engine_that_does_not_come_back_is_left_with_code_3(tmp_path: Path) -
     thread.start()
     assert engine.standing.wait(DEADLINE_S)
     clock.pass_by(floor.settings.hang_s + 1)
+    worker.watchdog.wake()
     floor.wait_until(lambda: "hang" in floor.event_names(task))
     assert floor.store.get(task).status is Status.IN_PROGRESS
     clock.pass_by(floor.settings.hang_grace_s)
+    worker.watchdog.wake()
     thread.join(DEADLINE_S)
     row = floor.store.get(task)
     assert (codes, row.status, row.attempts, ends(floor, task)) == ([3], Status.QUEUED, 1, ["retry: hang"])

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from engine_runs import picture, run_engine
 
+from headless.generation import CancelToken, GenerationTask, Progress
+from headless.options import GenerationOptions
+from headless.orchestrator import WanOrchestrator
 from Wan2GP import wgp
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.later import MOST_UNSAVED, save_later
 from Wan2GP.errors import EngineError, GenerationCancelled
-from Wan2GP.media import Frame, read_frames
+from Wan2GP.media import Frame, read_frames, write_image
 
 DRAFT = {
     "model_type": "draft", "image_start": picture(1), "image_end": picture(2), "resolution": "64x48",
@@ -78,6 +81,62 @@ def test_a_folder_that_cannot_be_written_to_is_told_when_the_files_are_asked_for
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(OSError):
         files_later()
+
+
+@pytest.mark.parametrize("ending", ["failed", "cancelled"])
+def test_what_an_earlier_repeat_still_writes_is_let_go_before_the_run_ends_badly(tmp_path: Path, ending: str) -> None:
+    """Whoever hears of the end removes the folder."""
+    orchestrator = WanOrchestrator(checkpoints=tmp_path / "ckpts", device="cpu")
+    photo = str(write_image(tmp_path / "photo.png", picture(1)))
+    knobs = {"image_start": photo, "resolution": "640x480", "video_length": 81, "repeat_generation": 2, "seed": 1}
+    task = GenerationTask(
+        id="a", model="draft", options=GenerationOptions.parse(knobs), output_dir=tmp_path / "out"
+    )  # fmt: skip
+    token, phases = CancelToken(), list[str]()
+
+    def end_the_second(progress: Progress) -> None:
+        phases.append(progress.phase)
+        if phases[-2:] == ["saving", "decoding"]:
+            if ending == "failed":
+                raise EngineError("stumbled")
+            token.cancel()
+
+    orchestrator.load_model("draft", lambda _: None)
+    with pytest.raises(EngineError if ending == "failed" else GenerationCancelled):
+        orchestrator.generate(task, end_the_second, token)
+    assert [file.name for file in task.output_dir.iterdir() if file.name.startswith(".")] == []
+
+
+def test_a_run_that_waits_for_earlier_ones_to_be_saved_stops_as_soon_as_it_is_asked(tmp_path: Path) -> None:
+    written, waiting, told = threading.Event(), threading.Event(), threading.Event()
+
+    def save(frames: Iterable[Frame]) -> list[Path]:
+        written.wait(WAIT_S)
+        return []
+
+    class Asked(Cancel):
+        def raise_if_requested(self) -> None:
+            waiting.set()
+            super().raise_if_requested()
+
+    earlier = [save_later([frame(0)], save, NEVER) for _ in range(MOST_UNSAVED)]
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            save_later([frame(0)], save, Asked(told.is_set))
+        except GenerationCancelled as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waiting.wait(WAIT_S)
+    told.set()
+    wgp.abort_generation({})
+    thread.join(WAIT_S)
+    assert (len(ended), [saved.done() for saved in earlier]) == (1, [False] * MOST_UNSAVED)
+    written.set()
+    wait(earlier, WAIT_S)
 
 
 # ---- the spool

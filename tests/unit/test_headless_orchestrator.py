@@ -66,6 +66,10 @@ class RecordingEngine:
         self.released += 1
         self.wan_model, self.transformer_type = None, ""
 
+    def abort_generation(self, state: dict[str, Any]) -> None:
+        if self.wan_model is not None:
+            self.wan_model._interrupt = True
+
     def generate_video(self, **keywords: Any) -> None:
         self.wan_model._interrupt = False
         self.runs.append(keywords)
