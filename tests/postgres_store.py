@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
+import pytest
 from postgres_server import Connection, Database, call
 from psycopg.types.json import Jsonb
 
@@ -74,3 +75,16 @@ class PostgresStore(SupabaseStore):
 def held(claim: Claim) -> dict[str, Any]:
     """A claim as parameters of SQL functions."""
     return {"p_task_id": claim.task_id, "p_worker_id": claim.worker_id, "p_claim_number": claim.claim_number}
+
+
+@pytest.fixture
+def store(database: Database) -> PostgresStore:
+    """The store as the service has it."""
+    return PostgresStore(database)
+
+
+@pytest.fixture
+def service(database: Database) -> Iterator[Connection]:
+    """A connection of the service's."""
+    with database.acting("service_role") as connection:
+        yield connection

@@ -77,6 +77,31 @@ def m002_order(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+_CHECK_BOUNDS = """SELECT CASE
+    WHEN NEW.priority NOT BETWEEN -9007199254740991 AND 9007199254740991
+        THEN RAISE(ABORT, 'priority: must be between -9007199254740991 and 9007199254740991')
+    WHEN CASE WHEN json_valid(NEW.dependant_on) THEN json_array_length(NEW.dependant_on) END > 1000
+        THEN RAISE(ABORT, 'dependant_on: a task may depend on 1000 others at most') END;"""
+_BOUNDS = f"""
+CREATE TRIGGER tasks_bounds_added BEFORE INSERT ON tasks BEGIN {_CHECK_BOUNDS} END;
+CREATE TRIGGER tasks_bounds_changed BEFORE UPDATE OF priority, dependant_on ON tasks BEGIN {_CHECK_BOUNDS} END;
+DROP TRIGGER tasks_priority;
+CREATE TRIGGER tasks_priority AFTER INSERT ON tasks
+WHEN NEW.priority = 0 AND json_valid(NEW.params) AND json_type(NEW.params, '$.priority') = 'integer'
+    AND json_extract(NEW.params, '$.priority') BETWEEN -999999999 AND 999999999
+BEGIN
+    UPDATE tasks SET priority = json_extract(NEW.params, '$.priority') WHERE id = NEW.id;
+END;
+"""
+
+
+@step
+def m003_bounds(db: sqlite3.Connection) -> None:
+    """What a row may ask for at most, whoever writes it. A larger priority in the params is none."""
+    for statement in _statements(_BOUNDS):
+        db.execute(statement)
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 

@@ -10,7 +10,7 @@ from typing import Any
 from source.errors import InvalidInput
 from source.store.encoding import encoded
 from source.store.sqlite_rows import IN_IDS, ids
-from source.store.types import UNSUCCESSFUL, NewTask, model_of
+from source.store.types import MAX_DEPENDENCIES, MAX_PRIORITY, UNSUCCESSFUL, NewTask, model_of
 
 _INSERT = """
 INSERT INTO tasks (id, task_type, params, dependant_on, project_id, priority, parent_id, child_key, model)
@@ -47,6 +47,7 @@ def insert(db: sqlite3.Connection, tasks: Sequence[NewTask]) -> list[str]:
 
     Raises InvalidInput, as `TaskStore.add_many` says.
     """
+    _check_bounds(tasks)
     stored = _status_by_id(db, (task.id for task in tasks))
     fresh = list({task.id: task for task in reversed(tasks) if task.id not in stored}.values())[::-1]
     _check_dependencies(db, fresh)
@@ -81,6 +82,16 @@ def _columns(task: NewTask) -> dict[str, Any]:
 def _status_by_id(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, str]:
     rows = db.execute(f"SELECT id, status FROM tasks WHERE id {IN_IDS}", {"ids": ids(task_ids)})
     return {row["id"]: row["status"] for row in rows}
+
+
+def _check_bounds(tasks: Sequence[NewTask]) -> None:
+    for task in tasks:
+        if abs(task.priority) > MAX_PRIORITY:
+            raise InvalidInput(
+                f"must be between {-MAX_PRIORITY} and {MAX_PRIORITY}, not {task.priority}", field="priority"
+            )
+        if len(task.dependant_on) > MAX_DEPENDENCIES:
+            raise InvalidInput(f"a task may depend on {MAX_DEPENDENCIES} others at most", field="dependant_on")
 
 
 def _check_dependencies(db: sqlite3.Connection, tasks: Sequence[NewTask]) -> None:

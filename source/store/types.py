@@ -25,6 +25,10 @@ TERMINAL: frozenset[Status] = frozenset({Status.COMPLETE, Status.FAILED, Status.
 UNSUCCESSFUL: frozenset[Status] = frozenset({Status.FAILED, Status.CANCELLED})
 
 
+#: what a row may ask for at most, whoever writes it (larger numbers are not exact in every JSON)
+MAX_PRIORITY, MAX_DEPENDENCIES = 2**53 - 1, 1000
+
+
 def new_id() -> str:
     return str(uuid.uuid4())
 

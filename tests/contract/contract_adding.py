@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 import pytest
@@ -161,3 +162,25 @@ class AddingContract:
         assert store.open_tasks() == 1
         front_end.update(paused, paused=False)
         assert store.open_tasks() == 4
+
+    @pytest.mark.parametrize("priority", [2**53, -(2**53)])
+    def test_a_priority_beyond_what_json_counts_exactly_is_refused(
+        self, store: TaskStore, front_end: FrontEnd, priority: int
+    ) -> None:
+        for whole in (2**53 - 1, 1 - 2**53):
+            assert store.get(store.add(a_task(priority=whole))).priority == whole
+        with pytest.raises(InvalidInput, match=r"priority: must be .* -9007199254740991"):
+            store.add(a_task(priority=priority))
+        with pytest.raises(Exception, match=r"must be between -9007199254740991 and"):
+            front_end.insert(id="too-much", task_type="t2v", params={}, priority=priority)
+        front_end.insert(id="params", task_type="t2v", params={"priority": priority})
+        assert store.get("params").priority == 0
+
+    def test_a_task_depends_on_1000_others_at_most(self, store: TaskStore, front_end: FrontEnd) -> None:
+        others = store.add_many([a_task() for _ in range(1001)])
+        assert len(store.get(store.add(a_task(dependant_on=tuple(others[1:])))).dependant_on) == 1000
+        with pytest.raises(InvalidInput, match="dependant_on: a task may depend on 1000 others at most"):
+            store.add(a_task(dependant_on=tuple(others)))
+        front_end.insert(id="one", task_type="t2v", params={}, dependant_on=others[0])
+        with pytest.raises(Exception, match="a task may depend on 1000 others at most"):
+            front_end.update("one", dependant_on=json.dumps(others))

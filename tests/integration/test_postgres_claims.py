@@ -15,16 +15,12 @@ from postgres_server import Database, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
+from postgres_store import store as store
 
 from source.store.types import NewTask
 
 ANNA, HERS = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-00000000000a"
 BEN, HIS = "bbbbbbbb-0000-4000-8000-000000000002", "bbbbbbbb-0000-4000-8000-00000000000b"
-
-
-@pytest.fixture
-def store(database: Database) -> PostgresStore:
-    return PostgresStore(database)
 
 
 # -- answers that got lost -------------------------------------------------------------------------------------------

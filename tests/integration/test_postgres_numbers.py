@@ -9,21 +9,12 @@ from postgres_server import MIGRATIONS, Connection, Database, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
+from postgres_store import service as service
+from postgres_store import store as store
 
 from source.store.types import NewTask
 
 ANNA, HERS = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-00000000000a"
-
-
-@pytest.fixture
-def store(database: Database) -> PostgresStore:
-    return PostgresStore(database)
-
-
-@pytest.fixture
-def service(database: Database) -> Iterator[Connection]:
-    with database.acting("service_role") as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,22 +11,13 @@ from postgres_server import Connection, Database, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
+from postgres_store import service as service
+from postgres_store import store as store
 from psycopg.types.json import Jsonb
 
 from source.store.types import NewTask, Status, Task
 
 ANNA, HERS = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-00000000000a"
-
-
-@pytest.fixture
-def store(database: Database) -> PostgresStore:
-    return PostgresStore(database)
-
-
-@pytest.fixture
-def service(database: Database) -> Iterator[Connection]:
-    with database.acting("service_role") as connection:
-        yield connection
 
 
 def older_claim(service: Connection, worker_id: str = "old") -> str:

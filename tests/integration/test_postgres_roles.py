@@ -328,3 +328,14 @@ def test_a_busy_token_is_noted_once_a_minute(people: Database) -> None:
             assert used()[0][0] == first[0][0]
         service.execute("update public.user_api_tokens set last_used_at = now() - interval '2 minutes'")
         assert used()[0][1]
+
+
+def test_a_person_who_inserts_rows_is_held_to_the_same_bounds_as_create_task(people: Database) -> None:
+    insert = "insert into public.tasks (task_type, params, project_id, priority, dependant_on)"
+    some = "array(select gen_random_uuid() from generate_series(1, %s))"
+    with people.acting("authenticated", BEN) as ben:
+        for priority, count, field in ((2**53, 0, "priority"), (-(2**53), 0, "priority"), (0, 1001, "dependant_on")):
+            with pytest.raises(psycopg.Error) as failure:
+                ben.execute(f"{insert} values ('t2v', '{{}}', %s, %s, {some})".encode(), (HIS, priority, count))
+            assert (failure.value.sqlstate, failure.value.diag.column_name) == ("PT400", field)
+        ben.execute(f"{insert} values ('t2v', '{{}}', %s, %s, {some})".encode(), (HIS, 2**53 - 1, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,17 +13,13 @@ from postgres_server import MIGRATIONS, Connection, Database, call, server
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore, held
+from postgres_store import store as store
 
 from source.errors import StaleClaim
-from source.store.types import NewTask
+from source.store.types import NewTask, Status, new_id
 
 SOMEBODY = "aaaaaaaa-0000-4000-8000-000000000001"
 HELD = {"worker_id": "'w'", "claimed_at": "now()", "lease_expires_at": "now()"}
-
-
-@pytest.fixture
-def store(database: Database) -> PostgresStore:
-    return PostgresStore(database)
 
 
 def state_of(error: pytest.ExceptionInfo[psycopg.Error]) -> str | None:
@@ -270,3 +267,51 @@ def test_on_hosted_storage_the_bucket_is_made_once_and_nobody_writes_past_it(cho
         with bare.acting(role, SOMEBODY) as caller, pytest.raises(psycopg.errors.InsufficientPrivilege):
             caller.execute("insert into storage.objects (bucket_id, name) values ('image_uploads', 'x')")
     server().drop(bare)
+
+
+def chained(store: PostgresStore, length: int) -> list[str]:
+    ids = [new_id() for _ in range(length)]
+    rows = [
+        NewTask(id=task_id, task_type="t2v", params={}, dependant_on=tuple(ids[:place][-1:]))
+        for place, task_id in enumerate(ids)
+    ]
+    return store.add_many(rows)
+
+
+def test_a_long_chain_ends_and_starts_again_in_less_time_than_it_took_to_add(store: PostgresStore) -> None:
+    """By one statement for all of it; one for each row took longer than a hosted project lets a statement run."""
+    began = time.perf_counter()
+    ids = chained(store, 600)
+    added = time.perf_counter()
+    [task] = store.claim("w", lease_s=60)
+    store.fail(task.claim, "boom", error_class="engine")
+    failed = time.perf_counter()
+    last, why = store.get(ids[-1]), f"Not run, because t2v {ids[0]}, on which it depends, failed: boom"
+    assert (last.status, last.error_class, last.error_message) == (Status.FAILED, "dependency", why)
+    assert store.counts()[Status.FAILED] == 600
+    again = time.perf_counter()
+    store.retry(ids[0])
+    retried = time.perf_counter()
+    assert store.counts()[Status.QUEUED] == 600
+    assert max(failed - added, retried - again) < added - began
+
+
+def test_what_follows_several_causes_names_the_first_and_children_follow_too(store: PostgresStore) -> None:
+    first, second = a_row(store), a_row(store)
+    both = a_row(store, dependant_on=(second, first))
+    parent = a_row(store, dependant_on=(first,))
+    child = a_row(store, parent_id=parent, child_key="a:0", dependant_on=(second,))
+    grandchild = a_row(store, dependant_on=(child,))
+    claims = {task.id: task.claim for task in store.claim("w", lease_s=60, limit=9)}
+    store.fail(claims[first], "boom", error_class="engine")
+    why = f"Not run, because t2v {first}, on which it depends, failed: boom"
+    found = {task_id: store.get(task_id) for task_id in (both, parent, child, grandchild)}
+    assert {row.error_message for row in found.values()} == {why}
+    classes = {task_id: row.error_class for task_id, row in found.items()}
+    assert classes == {both: "dependency", parent: "dependency", child: "parent", grandchild: "dependency"}
+    store.cancelled(claims[second])
+    assert store.get(both).status is Status.FAILED
+    store.retry(first)
+    again = {task_id: store.get(task_id).status for task_id in found}
+    assert again.pop(parent) is Status.QUEUED
+    assert set(again.values()) == {Status.CANCELLED}, "they wait for the other one too"

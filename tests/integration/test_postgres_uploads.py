@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from postgres_server import DEFAULT_PROJECT, Connection, Database, call
+from postgres_server import DEFAULT_PROJECT, Connection, call
 from postgres_server import database as database
 from postgres_server import shared_database as shared_database
 from postgres_store import PostgresStore
+from postgres_store import service as service
+from postgres_store import store as store
 
 from source.store.types import NewTask, Task
 
 ANNA, HERS = "aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-00000000000a"
 SHA, MD5 = "Ab" * 32, "0f" * 16
-
-
-@pytest.fixture
-def store(database: Database) -> PostgresStore:
-    return PostgresStore(database)
-
-
-@pytest.fixture
-def service(database: Database) -> Iterator[Connection]:
-    with database.acting("service_role") as connection:
-        yield connection
 
 
 @pytest.fixture

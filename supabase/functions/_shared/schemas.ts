@@ -27,16 +27,20 @@ export const seconds = z.number().positive().max(86_400);
 export const claim = z.object({ task_id: id, worker_id: name, claim_number: count });
 
 /** One id, or a list of them. */
-const ids = z.union([id, z.array(z.union([id, z.null()])).max(1000)], {
-  error: "must be an array of ids, or one id",
-});
+const ids = z.union([id, z.array(z.union([id, z.null()]))], { error: "must be an array of ids, or one id" })
+  .refine((given) => typeof given === "string" || given.length <= 1000, {
+    error: "a task may depend on 1000 others at most",
+  });
+
+/** Larger numbers are not exact in every JSON. */
+const priority = z.int({ error: "must be a whole number from -9007199254740991 to 9007199254740991" });
 
 /** A row to add, without its id. */
 export const newTask = z.object({
   task_type: name,
   params: json,
   dependant_on: optional(ids),
-  priority: optional(z.int()),
+  priority: optional(priority),
   run_after: optional(z.iso.datetime({ offset: true })),
   paused: optional(z.boolean()),
   parent_id: optional(id),
