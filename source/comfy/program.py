@@ -2,30 +2,23 @@
 
     serving -> (not there: wait out the back-off, start it, wait until it answers) -> the workflow -> memory given back
 
-What it writes goes to the log (DEBUG) as it comes, so it never waits for a reader; the last lines stand in the message
-of a start that failed. A failed start or a crash makes the next start wait, longer each time, up to a minute; nothing
-else is remembered of it. It listens on 127.0.0.1 alone, and ends with the worker however that ends (`keeper.py`).
+A failed start or a crash makes the next start wait, longer each time, up to a minute; nothing else is remembered of
+it. It listens on 127.0.0.1 alone. What it writes, and how it ends with the worker: `headless/program.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import re
 import shlex
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
+from headless.program import Program
 from source.addresses import is_loopback
 from source.comfy.api import ComfyApi
 from source.errors import EngineError, ProgramUnavailable, Transient, WanError
@@ -34,18 +27,11 @@ from source.settings import Settings, child_environment
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-KEEPER = Path(__file__).with_name("keeper.py")
-LINE_BYTES = 4096
-#: lines that a message about its end repeats
-TAIL_LINES = 12
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
 LOOK_S = 0.2
-#: what it gets to end on SIGTERM, and what the port of one that just ended gets to be free
-STOPPING_S = 3.0
+#: what the port of one that just ended gets to be free
 FREE_PORT_S = 3.0
 LAST_BREATH_S = 2.0
-
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 Wait = Callable[[float], None]
 
@@ -89,6 +75,8 @@ class ComfyProgram:
         """
         self.check()
         api = ComfyApi(self._settings.comfy_url or self._started(wait))
+        if self._child is not None:
+            self._child.works_for_caller()
         try:
             yield api
             self._failures = 0
@@ -189,61 +177,12 @@ class ComfyProgram:
         self._next_start_at = time.monotonic() + delay_s
 
 
-class _Child:
+class _Child(Program):
     """A started ComfyUI."""
 
     def __init__(self, command: list[str], folder: Path, port: int) -> None:
         self.url = f"http://{HOST}:{port}"
-        self.ended = threading.Event()
-        self._code: int | None = None
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(KEEPER), *command],
-            cwd=folder, env=child_environment() | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert self._keeper.stdout is not None
-        reader = threading.Thread(target=self._drain, args=(self._keeper.stdout,), name="comfy-output", daemon=True)
-        reader.start()
-        threading.Thread(target=self._watch, args=(reader,), name="comfy", daemon=True).start()
-
-    @property
-    def farewell(self) -> str:
-        """How it ended, and what it said last."""
-        ended = "it does not answer" if self._code is None else f"exit code {self._code}"
-        last = " | ".join(self._tail)
-        return f"{ended}; its last words: {last}" if last else f"{ended}; it said nothing"
-
-    def end(self) -> None:
-        """SIGTERM, then SIGKILL, for it and all that it started."""
-        if not self.ended.is_set():
-            self._signal(signal.SIGTERM)
-            if not self.ended.wait(STOPPING_S):
-                self._signal(signal.SIGKILL)
-                self.ended.wait(STOPPING_S)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._keeper.pid, number)
-
-    def _drain(self, output: IO[bytes]) -> None:
-        """Read whatever it says, at once. A line without an end is taken in pieces."""
-        with output:
-            while line := output.readline(LINE_BYTES):
-                text = _CONTROL.sub("", line.decode(errors="replace")).rstrip()
-                if text:
-                    self._tail.append(text)
-                    log.debug("ComfyUI: %s", text)
-
-    def _watch(self, reader: threading.Thread) -> None:
-        """Wait for its end. What it started and left behind goes with it."""
-        self._code = self._keeper.wait()
-        self._signal(signal.SIGKILL)
-        reader.join(STOPPING_S)
-        assert self._keeper.stdin is not None
-        self._keeper.stdin.close()
-        log.info("ComfyUI ended, exit code %d", self._code)
-        self.ended.set()
+        super().__init__("ComfyUI", command, folder=folder, environment=child_environment())
 
 
 def _free_port() -> int:

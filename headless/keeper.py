@@ -3,7 +3,7 @@
     python keeper.py PROGRAM ARGUMENT …
 
 Its standard input is a pipe whose other end that process alone holds: however it ends, the pipe closes. It leads a
-process group of its own, and needs nothing but the standard library.
+process group of its own, hands on the descriptors that it was given, and needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(command: list[str]) -> int:
         raise SystemExit("the keeper must lead a process group of its own")
     # asked to stop, the group is: the program ends by that, and its keeper after it
     signal.signal(signal.SIGTERM, lambda *_: None)
-    program = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    program = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = program.wait()
     return 128 - code if code < 0 else code
