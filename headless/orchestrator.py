@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar, cast
 
 from PIL import Image
 
-from headless.checkout import inspect_wan_dir
 from headless.engine_run import EngineRun, typed_error
 from headless.generation import (
     CancelToken,
@@ -32,7 +31,7 @@ from headless.inputs import check_inputs, generation_size, profile_of
 from Wan2GP.architecture import with_svi
 from Wan2GP.definitions import DEFAULTS_DIR, Definitions, load_definitions
 from Wan2GP.engine.interpolation.rife_weights import weights_path
-from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, Unsupported
+from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from Wan2GP.layout import lora_file_name, weight_files
 from Wan2GP.media import read_image, resize
 from Wan2GP.parameters import LOW_MEMORY_PROFILES
@@ -81,7 +80,6 @@ class WanOrchestrator:
     checkpoints   folder of model weights
     loras         folder of LoRA files, one folder a family inside: where the models' own LoRAs are
     definitions   further folders of model definitions, read after the shipped ones
-    wan_dir       an upstream checkout: named and refused by this version
     device        "cuda" or "cpu"; None takes the accelerator when there is one
     engine        gives the engine's module at first use, so that a worker starts fast
     clock         answers seconds and never goes back; steps are timed with it
@@ -93,17 +91,10 @@ class WanOrchestrator:
         checkpoints: Path,
         loras: Path = Path("loras"),
         definitions: Sequence[Path] = (),
-        wan_dir: Path | None = None,
         device: str | None = None,
         engine: Callable[[], Engine] = built_in_engine,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if wan_dir is not None:
-            raise Unsupported(
-                f"found {inspect_wan_dir(wan_dir)}, but this version runs its built-in engine only; "
-                "start the worker without --wan-dir",
-                field="wan_dir",
-            )
         self._checkpoints = checkpoints
         self._loras = loras
         self._definition_dirs = tuple(definitions)

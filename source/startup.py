@@ -21,6 +21,7 @@ from source.chaos.witness import witnessed
 from source.checkpoints import Checkpoints
 from source.daemon import MIN_STOPPING_S, Worker
 from source.display import ProgressDisplay
+from source.doctor.checkout import upstream_engine
 from source.doctor.fitness import check_fitness
 from source.edge_functions import FunctionFailed
 from source.errors import RefusedWrite, ShuttingDown, StoreError
@@ -118,14 +119,21 @@ def _logs_for_the_database(settings: Settings) -> WorkerLogs | None:
 
 
 def _usual(settings: Settings) -> Equipment:
-    engine = WanOrchestrator(
+    return Equipment(_engine(settings), registry(), _watching(settings))
+
+
+def _engine(settings: Settings) -> Orchestrator:
+    """The checkout that the settings name, imported already, or our own engine. Raises WanError."""
+    if settings.wan_dir is not None:
+        upstream = upstream_engine(settings)
+        upstream.start()
+        return upstream
+    return WanOrchestrator(
         checkpoints=settings.ckpts,
         loras=settings.loras_dir,
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
-        wan_dir=settings.wan_dir,
         device=settings.device,
     )
-    return Equipment(engine, registry(), _watching(settings))
 
 
 def _watching(settings: Settings) -> Watching:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from source.doctor.checkout import checkout_checks
 from source.doctor.checks import Check, examine
 from source.doctor.clocks import Clock, machine_clock
 from source.doctor.machine import machine_checks
@@ -38,7 +39,8 @@ def checks_of(
     backend = (
         supabase_checks(settings, clock, opened) if settings.db_type == "supabase" else sqlite_checks(settings, clock)
     )
-    return [*backend, *machine_checks(settings), *weight_checks(settings, lambda: open_existing(settings), models)]
+    weights = weight_checks(settings, lambda: open_existing(settings), models)
+    return [*backend, *machine_checks(settings), *checkout_checks(settings), *weights]
 
 
 def subject_of(settings: Settings) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from headless.orchestrator import machine_device
+from source.doctor.checkout import ADVICE, shape_at_once
 from source.doctor.checks import Check, Examined, Finding, State, doubtful, examine, well
 from source.doctor.machine import FFMPEG_S, LEAST_BYTES, disk, ffmpeg_at_once
 from source.errors import ConfigurationError, disk_full
@@ -28,13 +29,16 @@ def check_fitness(settings: Settings) -> None:
 
 def fitness_checks(settings: Settings) -> list[Check]:
     """The database is opened before, and the device that is set is checked by the engine."""
+    if settings.wan_dir is None:
+        engine = [Check("gpu", lambda: device(settings)), Check("weights", lambda: weights(settings))]
+    else:
+        engine = [Check("checkout", lambda: shape_at_once(settings), ADVICE)]
     return [
         Check("ffmpeg", ffmpeg_at_once, "install the requirements again: `pip install --force-reinstall "
               "imageio-ffmpeg`", FFMPEG_S),
         Check("disk", lambda: room(settings),
               "make the folder writable, or name another by its setting (docs/settings.md)"),
-        Check("gpu", lambda: device(settings)),
-        Check("weights", lambda: weights(settings)),
+        *engine,
     ]  # fmt: skip
 
 

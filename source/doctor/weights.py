@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from headless.bridge.models import CheckoutModels
+from headless.checkout import inspect_wan_dir
 from headless.orchestrator import machine_device
 from source.doctor.checks import Check, Finding, failed, well
 from source.doctor.machine import module_run
@@ -26,7 +28,12 @@ Opened = Callable[[], TaskStore]
 
 
 def weight_checks(settings: Settings, opened: Opened, models: Sequence[str]) -> list[Check]:
-    """One for each of `models`, down to the content of its files; without any, one for what queued rows ask for."""
+    """One for each of `models`, down to the content of its files; without any, one for what queued rows ask for.
+
+    A checkout fetches its weights itself: then it is only looked whether it has models of those names.
+    """
+    if settings.wan_dir is not None:
+        return [Check(f"model {name}", partial(known, settings, name), needs="checkout") for name in models]
     if models:
         return [
             Check(f"weights of {name}", partial(verified, settings, name), timeout_s=VERIFY_S + 10) for name in models
@@ -51,6 +58,12 @@ def verified(settings: Settings, model: str) -> Finding:
         said = done.stderr.strip().splitlines()[-1:] or [f"the process ended with code {done.returncode}"]
         return failed(said[0], "delete it, and fetch it again")
     return well(f"whole: {len(done.stdout.strip().splitlines())} parts fit")
+
+
+def known(settings: Settings, model: str) -> Finding:
+    """Whether the checkout has the model. Raises UnknownModel."""
+    assert settings.wan_dir is not None
+    return well(f"its architecture is {CheckoutModels(inspect_wan_dir(settings.wan_dir))[model].info.architecture}")
 
 
 def of_queued_rows(settings: Settings, opened: Opened) -> Finding:

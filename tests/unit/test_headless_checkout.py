@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from headless.checkout import inspect_wan_dir
-from headless.orchestrator import WanOrchestrator
-from Wan2GP.errors import InvalidInput, Unsupported
+from Wan2GP.errors import InvalidInput
 
 Checkout = Callable[..., Path]
 
@@ -59,6 +59,16 @@ def test_what_is_missing_is_named(checkout: Checkout, tmp_path: Path) -> None:
         inspect_wan_dir(tmp_path)
 
 
-def test_the_orchestrator_names_the_checkout_and_refuses_it(checkout: Checkout, tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"^wan_dir: found Wan2GP 8\.55 .*built-in engine only"):
-        WanOrchestrator(checkpoints=tmp_path, wan_dir=checkout())
+def test_a_damaged_configuration_is_said_before_the_checkout_stops_at_it(checkout: Checkout) -> None:
+    path = checkout()
+    (path / "wgp_config.json").write_text("")
+    with pytest.raises(InvalidInput, match=r"^wan_dir: .*wgp_config\.json cannot be read .*remove it"):
+        inspect_wan_dir(path)
+
+
+def test_the_interpreter_is_that_of_its_own_environment(checkout: Checkout) -> None:
+    path = checkout()
+    assert inspect_wan_dir(path).python == Path(sys.executable)
+    (path / ".venv" / "bin").mkdir(parents=True)
+    (path / ".venv" / "bin" / "python").write_text("")
+    assert inspect_wan_dir(path).python == path / ".venv" / "bin" / "python"
