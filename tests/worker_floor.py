@@ -43,7 +43,7 @@ class Floor:
     """What a test's worker stands on."""
 
     def __init__(
-        self, folder: Path, engine: FakeOrchestrator | None = None, *,
+        self, folder: Path, engine: Any = None, *,
         open_it: Callable[[Settings], TaskStore] = open_store, clock: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> None:  # fmt: skip

@@ -114,11 +114,12 @@ class UpstreamOrchestrator:
     def weight_files(self, model: str) -> tuple[Path, ...]:
         return self._models.weight_files(model)
 
-    def check(self, task: GenerationTask) -> None:
+    def prepare(self, task: GenerationTask) -> GenerationTask:
+        """What can be told without the interpreter, which may be at work for another task."""
         check_inputs(task, self.describe(task.model))
-        if self._parameters is None:
-            self.start()
-        check_options(task.options, self._parameters or ())
+        if self._parameters is not None:
+            check_options(task.options, self._parameters)
+        return task
 
     # ---- the model
 

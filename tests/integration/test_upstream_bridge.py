@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from upstream_checkouts import API, OLD, RENAMED, SHAPES, calls, checkout
+from worker_floor import Floor
 
 from headless.bridge.orchestrator import Patience, UpstreamOrchestrator
 from headless.generation import CancelToken, GenerationTask, Progress
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
+from source.store.types import Status
 from Wan2GP.errors import (
     DeviceLost,
     EngineError,
@@ -71,12 +73,38 @@ class Bridge:
         ).exception(60)
 
     def noted(self, name: str) -> list[dict[str, Any]]:
-        noted = self.folder / name
-        return [json.loads(line) for line in noted.read_text().splitlines()] if noted.exists() else []
+        return noted(self.folder.parent, name)
 
     @property
     def loads(self) -> list[str]:
         return [each["model"] for each in self.noted("loads.jsonl") if "model" in each]
+
+
+Floors = Callable[[str], Floor]
+ROW = {"prompt": "a cat", "model": "t2v", "resolution": "64x48", "seed": 7, "video_length": 17}
+
+
+def noted(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What a stand-in in `folder` noted in one of its files."""
+    file = folder / "checkout" / name
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def floors(tmp_path: Path) -> Iterator[Floors]:
+    """A worker on a real SQLite file whose engine is a checkout."""
+    made: list[tuple[Floor, UpstreamOrchestrator]] = []
+
+    def make(shape: str) -> Floor:
+        path = checkout(tmp_path / "checkout", shape)
+        engine = UpstreamOrchestrator(path, environment=os.environ, patience=QUICK)
+        made.append((Floor(tmp_path, engine), engine))
+        return made[-1][0]
+
+    yield make
+    for floor, engine in made:
+        floor.close()
+        engine.close()
 
 
 @pytest.fixture
@@ -84,7 +112,7 @@ def bridges(tmp_path: Path) -> Iterator[Bridges]:
     made: list[Bridge] = []
 
     def make(shape: str = OLD, **given: Any) -> Bridge:
-        made.append(Bridge(tmp_path, shape, **given))
+        made.append(Bridge(tmp_path / str(len(made)), shape, **given))
         made[-1].queue.start()
         return made[-1]
 
@@ -99,36 +127,60 @@ def ours() -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ten_tasks_are_drawn_by_one_model_in_one_interpreter_and_leave_ours_alone(
-    bridges: Bridges, shape: str, tmp_path: Path
+def test_ten_rows_are_done_by_one_model_in_one_interpreter_that_leaves_ours_alone(
+    floors: Floors, shape: str, tmp_path: Path
 ) -> None:
-    before, bridge = ours(), bridges(shape)
-    results = [bridge.run("a cat", video_length=17 + 4 * (number % 3)) for number in range(10)]
-    videos = [probe_video(each.output) for each in results]
+    before, floor = ours(), floors(shape)
+    rows = [floor.add(**ROW | {"video_length": 17 + 4 * (number % 3)}) for number in range(10)]
+    assert floor.work() == 0
+    videos = [probe_video(floor.output(row)) for row in rows]
     assert [each.num_frames for each in videos] == [17, 21, 25] * 3 + [17]
     assert {(each.width, each.height) for each in videos} == {(64, 48)}
-    assert bridge.loads == ["t2v"] and bridge.engine.current_model == "t2v"
     assert ours() == before
-    denoised = [(each.step, each.total) for each in bridge.progress if each.phase == "denoising"]
-    assert denoised == [(1, 3), (2, 3), (3, 3)] * 10
-    assert {"loading", "encoding", "denoising", "decoding"} <= {each.phase for each in bridge.progress}
-    seen = calls(bridge.folder)
-    assert {each["process"]["cwd"] for each in seen} == {str(bridge.folder)}
-    assert {tuple(each["process"]["argv"]) for each in seen} == {("wgp.py",)}
-    assert {each["process"]["descriptors"] for each in seen} == {0}
-    assert all(each["save_path"] == str(result.output.parent) for each, result in zip(seen, results, strict=True))
-    assert results[0].seed == 7 and "seed 7" in results[0].notes
+    assert noted(tmp_path, "loads.jsonl")[:1] == [{"model": "t2v", "profile": -1}]
+    assert len(noted(tmp_path, "loads.jsonl")) == 1 and floor.engine.current_model == "t2v"
+    seen = [each["process"] for each in calls(tmp_path / "checkout")]
+    assert {each["cwd"] for each in seen} == {str(tmp_path / "checkout")}
+    assert {tuple(each["argv"]) for each in seen} == {("wgp.py",)}
+    assert {each["descriptors"] for each in seen} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_run_is_cancelled_in_the_middle_and_the_next_one_is_not(bridges: Bridges, shape: str) -> None:
-    bridge = bridges(shape)
-    assert isinstance(bridge.cancelled("slow"), GenerationCancelled)
-    assert probe_video(bridge.run("a dog").output).num_frames == 17
-    assert bridge.loads == ["t2v"], "the interpreter that was cancelled is the one that went on"
-    assert bridge.noted("calls.jsonl")[0]["settings"]["num_inference_steps"] == 200
+def test_a_row_is_cancelled_in_mid_run_and_a_crash_costs_another_one_attempt(
+    floors: Floors, shape: str, tmp_path: Path
+) -> None:
+    floor = floors(shape)
+    cancelled = floor.add(**ROW | {"prompt": "slow", "num_inference_steps": 200})
+    crashed, last = (
+        floor.add(**ROW | {"prompt": "it dies once"}),
+        floor.add(**ROW | {"prompt": "a dog", "video_length": 21}),
+    )
+    with floor.working():
+        floor.wait_until(lambda: (floor.store.get(cancelled).progress or {}).get("step", 0) >= 2)
+        assert (floor.store.get(cancelled).progress or {})["total"] == 200
+        floor.store.cancel(cancelled)
+        ends = [floor.wait_for(row, Status.COMPLETE) for row in (crashed, last)]
+    assert floor.store.get(cancelled).status is Status.CANCELLED
+    assert [each.attempts for each in ends] == [1, 0]
+    assert [probe_video(floor.output(each.id)).num_frames for each in ends] == [17, 21]
+    prompts = [each["settings"]["prompt"] for each in calls(tmp_path / "checkout")]
+    assert sorted(prompts) == ["a dog", "it dies once", "it dies once", "slow"]
+    assert len(noted(tmp_path, "loads.jsonl")) == 2, "the interpreter that was cancelled is the one that went on"
 
 
+@pytest.mark.slow
+def test_progress_is_heard_as_the_checkout_reports_it(bridges: Bridges) -> None:
+    for shape in SHAPES:
+        bridge = bridges(shape)
+        bridge.run("windows", video_length=33)
+        phases = dict.fromkeys(each.phase for each in bridge.progress)
+        assert list(phases)[:2] == ["loading", "encoding"] and list(phases)[-1] == "decoding"
+        denoised = [(each.step, each.total, each.windows) for each in bridge.progress if each.phase == "denoising"]
+        assert denoised == [(number, 3, 2 if shape != API else 0) for number in (1, 2, 3)]
+
+
+@pytest.mark.slow
 def test_a_run_that_does_not_stop_is_stopped_with_its_interpreter(bridges: Bridges) -> None:
     bridge = bridges()
     assert isinstance(bridge.cancelled("deaf"), GenerationCancelled)
@@ -137,6 +189,7 @@ def test_a_run_that_does_not_stop_is_stopped_with_its_interpreter(bridges: Bridg
     assert bridge.loads == ["t2v", "t2v"]
 
 
+@pytest.mark.slow
 def test_who_listens_may_end_a_run(bridges: Bridges) -> None:
     bridge = bridges()
 
@@ -151,49 +204,38 @@ def test_who_listens_may_end_a_run(bridges: Bridges) -> None:
     assert bridge.loads == ["t2v"]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "error", "told", "loads"),
-    [
-        ("it dies", EngineError, "killed by signal 9.*about to die", 2),
-        ("garbage", EngineError, "no message", 2),
-        ("memory raised", OutOfMemory, "Tried to allocate 2 GiB", 2),
-        ("memory", OutOfMemory, "insufficient VRAM", 2),
-        ("sticky", EngineError, "illegal memory access.*the next run gets a new one", 2),
+@pytest.mark.slow
+def test_a_failure_is_what_it_is_and_costs_an_interpreter_only_where_it_must(bridges: Bridges) -> None:
+    bridge = bridges()
+    for prompt, error, told, loads in (
         ("swallowed", EngineError, "it went wrong inside", 1),
         ("silently", NoOutput, "without a file", 1),
         ("raises", EngineError, "KeyError: 'a part of it'", 1),
         ("a lora", InvalidInput, r"missing\.safetensors was not found", 1),
-    ],
-)
-def test_a_failure_is_what_it_is_and_the_next_task_is_done(
-    bridges: Bridges, prompt: str, error: type[Exception], told: str, loads: int
-) -> None:
-    bridge = bridges()
-    with pytest.raises(error, match=rf"(?s){told}") as raised:
-        bridge.run(prompt)
-    assert type(raised.value) is not DeviceLost
-    assert probe_video(bridge.run("a dog").output).num_frames == 17
-    assert len(bridge.loads) == loads
+        ("it dies", EngineError, "killed by signal 9.*about to die", 1),
+        ("garbage", EngineError, "no message", 2),
+        ("memory raised", OutOfMemory, "Tried to allocate 2 GiB", 3),
+        ("memory", OutOfMemory, "insufficient VRAM", 4),
+        ("sticky", EngineError, "illegal memory access.*the next run gets a new one", 5),
+    ):
+        with pytest.raises(error, match=rf"(?s){told}"):
+            bridge.run(prompt)
+        assert len(bridge.loads) == loads, prompt
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        bridge.run("sticky")
+    assert bridge.queue.lost, "two interpreters one after the other have lost the device"
 
 
-@pytest.mark.parametrize("shape", [RENAMED, API])
-def test_failures_of_newer_shapes(bridges: Bridges, shape: str) -> None:
-    bridge = bridges(shape)
+@pytest.mark.slow
+def test_failures_that_a_session_reports_are_the_same(bridges: Bridges) -> None:
+    bridge = bridges(API)
     for prompt, error in (("swallowed", EngineError), ("silently", EngineError), ("memory", OutOfMemory)):
         with pytest.raises(error):
             bridge.run(prompt)
     assert bridge.run("a dog").files
 
 
-def test_a_device_that_two_interpreters_lose_is_lost(bridges: Bridges) -> None:
-    bridge = bridges()
-    with pytest.raises(EngineError):
-        bridge.run("sticky")
-    with pytest.raises(DeviceLost, match="illegal memory access"):
-        bridge.run("sticky")
-    assert bridge.queue.lost
-
-
+@pytest.mark.slow
 def test_memory_that_runs_out_is_tried_once_more_at_another_profile(bridges: Bridges) -> None:
     bridge = bridges()
     task = bridge.task("memory")
@@ -209,67 +251,88 @@ def test_memory_that_runs_out_is_tried_once_more_at_another_profile(bridges: Bri
 # ---- the pitfalls
 
 
-def test_settings_that_a_user_saved_change_nothing_and_none_are_saved(bridges: Bridges) -> None:
-    bridge = bridges(OLD)
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    """One checkout for the tests that harm none: with settings and a configuration that somebody saved."""
+    bridge = Bridge(tmp_path_factory.mktemp("old"), OLD)
     (bridge.folder / "settings").mkdir()
-    saved = bridge.folder / "settings" / "t2v_settings.json"
-    saved.write_text(json.dumps({"flow_shift": 99, "multi_prompts_gen_type": 1, "num_inference_steps": 77}))
-    bridge.run("a cat")
-    bridge.run("a cat", model="i2v", image_start=str(_picture(bridge.folder)))
-    settings = calls(bridge.folder)[0]["settings"]
+    (bridge.folder / "settings" / "t2v_settings.json").write_text(json.dumps({"flow_shift": 99, "seed": 3}))
+    (bridge.folder / "wgp_config.json").write_text(json.dumps(CONFIG))
+    bridge.queue.start()
+    yield bridge
+    bridge.queue.stop()
+    bridge.engine.close()
+
+
+CONFIG = {"save_path": "elsewhere", "image_save_path": "elsewhere", "kept": True}
+
+
+@pytest.mark.slow
+def test_settings_that_a_user_saved_change_nothing_and_none_are_saved(old: Bridge) -> None:
+    old.run("a cat")
+    old.run("a cat", model="i2v", image_start=str(_picture(old.folder)))
+    settings = calls(old.folder)[-2]["settings"]
     assert (settings["flow_shift"], settings["num_inference_steps"]) == (7, 3)
-    assert sorted(path.name for path in saved.parent.iterdir()) == ["t2v_settings.json"]
+    assert [path.name for path in (old.folder / "settings").iterdir()] == ["t2v_settings.json"]
 
 
-def test_the_configuration_of_a_checkout_is_not_rewritten(bridges: Bridges) -> None:
-    bridge = bridges(OLD)
-    kept = json.dumps({"save_path": "elsewhere", "image_save_path": "elsewhere", "kept": True})
-    (bridge.folder / "wgp_config.json").write_text(kept)
-    bridge.run("a cat")
-    assert bridge.run("a cat", lossless=True).files
-    assert (bridge.folder / "wgp_config.json").read_text() == kept
-    assert not (bridge.folder / "elsewhere").exists()
+@pytest.mark.slow
+def test_the_configuration_of_a_checkout_is_not_rewritten_by_a_lossless_video(old: Bridge) -> None:
+    assert [old.run("a cat", lossless=wanted).output.suffix for wanted in (True, False)] == [".mkv", ".mp4"]
+    assert json.loads((old.folder / "wgp_config.json").read_text()) == CONFIG
+    assert not (old.folder / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_lossless_video_is_written_where_one_is_wanted(bridges: Bridges, shape: str) -> None:
-    bridge = bridges(shape)
-    assert [bridge.run("a cat", lossless=wanted).output.suffix for wanted in (True, False)] == [".mkv", ".mp4"]
-
-
-@pytest.mark.parametrize("shape", [OLD, RENAMED])
-def test_loras_act_although_old_versions_look_for_them_in_the_state(bridges: Bridges, shape: str) -> None:
-    bridge = bridges(shape)
-    lora = bridge.folder.parent / "one.safetensors"
+@pytest.mark.slow
+def test_loras_act_although_old_versions_look_for_them_in_the_state(old: Bridge) -> None:
+    lora = old.folder.parent / "one.safetensors"
     lora.write_bytes(b"")
-    bridge.run("a cat", activated_loras=[str(lora), "named_by_the_checkout"])
-    bridge.run("a cat")
-    assert [each["applied"] for each in bridge.noted("loras.jsonl")] == [[str(lora), "named_by_the_checkout"], []]
+    old.run("a cat", activated_loras=[str(lora), "named_by_the_checkout"])
+    old.run("a cat")
+    assert [each["applied"] for each in old.noted("loras.jsonl")[-2:]] == [[str(lora), "named_by_the_checkout"], []]
 
 
-def test_the_last_of_several_windows_is_the_result(bridges: Bridges) -> None:
-    bridge = bridges()
-    result = bridge.run("windows", video_length=33)
+@pytest.mark.slow
+def test_the_last_of_several_windows_is_the_result(old: Bridge) -> None:
+    result = old.run("windows", video_length=33)
     assert [probe_video(file).num_frames for file in result.files] == [13, 33]
     assert probe_video(result.output).num_frames == 33
-    assert {each.windows for each in bridge.progress if each.phase == "denoising"} == {2}
 
 
-def test_images_are_given_as_images_of_the_size_that_is_made(bridges: Bridges) -> None:
-    bridge = bridges(OLD)
-    bridge.run("a cat", model="i2v", image_start=str(_picture(bridge.folder)), resolution="70x50")
-    settings = calls(bridge.folder)[0]["settings"]
+@pytest.mark.slow
+def test_images_are_given_as_images_of_the_size_that_is_made(old: Bridge) -> None:
+    old.run("a cat", model="i2v", image_start=str(_picture(old.folder)), resolution="70x50")
+    settings = calls(old.folder)[-1]["settings"]
     assert settings["image_start"] == {"image": [64, 48], "mode": "RGB"}
     assert settings["image_prompt_type"] == "S"
 
 
-def test_a_still_is_an_image(bridges: Bridges) -> None:
-    bridge = bridges(RENAMED)
-    assert bridge.run("a cat", video_length=1).output.suffix == ".png"
-    assert bridge.run("a cat", model="z_image").output.suffix == ".jpg"
-    assert [each["settings"]["video_length"] for each in calls(bridge.folder)] == [5, 1]
+@pytest.mark.slow
+def test_media_that_a_version_does_not_take_are_refused_and_knobs_are_noted(old: Bridge, samples: Path) -> None:
+    before, video = len(calls(old.folder)), str(samples / "bbb_320x180_keyframes.mp4")
+    with pytest.raises(Unsupported, match=r"^vid2vid_init_video: the checkout's version does not take it"):
+        old.run("a cat", vid2vid_init_video=video)
+    assert len(calls(old.folder)) == before
+    result = old.run("a cat", motion_amplitude=1.2)
+    assert "motion_amplitude is ignored: the checkout's version does not have it" in result.notes
 
 
+@pytest.mark.slow
+def test_a_still_is_an_image(old: Bridge) -> None:
+    assert old.run("a cat", video_length=1).output.suffix == ".png"
+    assert old.run("a cat", model="z_image").output.suffix == ".jpg"
+    assert [each["settings"]["video_length"] for each in calls(old.folder)[-2:]] == [5, 1]
+
+
+@pytest.mark.slow
+def test_what_a_checkout_writes_is_logged_for_its_task(old: Bridge, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    old.run("a cat", model="newcomer")
+    said = [each.getMessage() for each in caplog.records if each.name == "headless.program"]
+    assert "Wan2GP: loading newcomer" in said
+
+
+@pytest.mark.slow
 def test_models_are_swapped_and_memory_is_given_back(bridges: Bridges) -> None:
     bridge = bridges(RENAMED)
     for model in ("t2v", "newcomer", "t2v"):
@@ -282,6 +345,7 @@ def test_models_are_swapped_and_memory_is_given_back(bridges: Bridges) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_load_that_says_nothing_is_given_up(bridges: Bridges) -> None:
     bridge = bridges(OLD, patience=Patience(silence_s=2, stopping_s=1, release_s=1), load="hang")
     with pytest.raises(EngineError, match="said nothing for 2 s"):
@@ -289,6 +353,7 @@ def test_a_load_that_says_nothing_is_given_up(bridges: Bridges) -> None:
     assert bridge.engine.current_model is None
 
 
+@pytest.mark.slow
 def test_a_load_is_cancelled_at_the_next_line_that_it_says(bridges: Bridges) -> None:
     bridge = bridges(OLD, load="chatter")
     token = CancelToken()
@@ -304,6 +369,7 @@ def test_a_load_is_cancelled_at_the_next_line_that_it_says(bridges: Bridges) -> 
 # ---- the start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "told"),
     [
@@ -318,14 +384,7 @@ def test_a_checkout_that_cannot_be_imported_says_why(tmp_path: Path, behaviour: 
         engine.start()
 
 
-def test_a_checkout_whose_import_hangs_is_given_up(tmp_path: Path) -> None:
-    path = checkout(tmp_path / "checkout", OLD, **{"import": "hang"})
-    patience = Patience(silence_s=2)
-    engine = UpstreamOrchestrator(path, environment=os.environ, patience=patience)
-    with engine, pytest.raises(EngineError, match="said nothing for 2 s"):
-        engine.start()
-
-
+@pytest.mark.slow
 def test_what_a_checkout_is_started_with(bridges: Bridges, tmp_path: Path) -> None:
     path = checkout(tmp_path / "checkout", OLD)
     environment = {"PATH": "/nowhere", "PYTHONPATH": "/ours", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "4,6"}
@@ -338,25 +397,6 @@ def test_what_a_checkout_is_started_with(bridges: Bridges, tmp_path: Path) -> No
     assert "PYTHONPATH" not in variables
     assert (variables["CUDA_VISIBLE_DEVICES"], variables["MPLBACKEND"]) == ("6", "Agg")
     assert variables["PATH"].startswith("/nowhere:"), "ffmpeg is where the checkout looks for it"
-
-
-def test_media_that_a_version_does_not_take_are_refused_and_knobs_are_noted(bridges: Bridges, samples: Path) -> None:
-    bridge = bridges(OLD)
-    video = str(samples / "bbb_320x180_keyframes.mp4")
-    with pytest.raises(Unsupported, match=r"^vid2vid_init_video: the checkout's version does not take it"):
-        bridge.run("a cat", vid2vid_init_video=video)
-    result = bridge.run("a cat", motion_amplitude=1.2)
-    assert "motion_amplitude is ignored: the checkout's version does not have it" in result.notes
-    assert len(calls(bridge.folder)) == 1
-
-
-def test_what_a_checkout_writes_is_logged_for_its_task(bridges: Bridges, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    bridge = bridges(OLD)
-    bridge.run("a cat")
-    said = [each.getMessage() for each in caplog.records if each.name == "headless.program"]
-    assert "Wan2GP: a stand-in says hello on standard output: {not json" in said
-    assert "Wan2GP: and this on standard error" in said
 
 
 def _picture(folder: Path) -> Path:
