@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,13 @@ SAMPLES = ROOT / "samples"
 # Shared machines stall: time is no property of ours here.
 hypothesis_settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("ours")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports brought stays, so no collection of garbage looks at it again. With all of torch and diffusers
+    one takes a third of a second, and whoever lets a model go asks for one: it was most of the time of such tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
