@@ -103,8 +103,9 @@ class Worker:
         self._inbox: stdlib_queue.SimpleQueue[None] = stdlib_queue.SimpleQueue()
         #: for the carrying threads; None sends one home
         self._assigned: stdlib_queue.SimpleQueue[Run | None] = stdlib_queue.SimpleQueue()
-        #: of the generation claimed last
+        #: of the generation claimed last; and which that is, with the key before it
         self._last_key: str | None = None
+        self._latest: tuple[Claim, str | None] | None = None
         self._stops = 0
         self._hangs = False
         self.watchdog = Hangs(queue, settings, self.runs, self._lose_device)
@@ -248,7 +249,8 @@ class Worker:
         if earlier is not None:
             earlier.lose()
         run = Run(self._workplace, task, after=earlier)
-        if task.task_type not in self._without_gpu:
+        if run.stage is Stage.BEFORE:
+            self._latest = (run.claim, self._last_key)
             self._last_key = affinity_key(task.model, task.task_type)
         with self._lock:
             self._runs[run.claim] = run
@@ -278,6 +280,8 @@ class Worker:
             finally:
                 with self._lock:
                     del self._runs[run.claim]
+                if run.stage is Stage.BEFORE and self._latest is not None and self._latest[0] == run.claim:
+                    self._last_key = self._latest[1]  # it never came to the GPU, and nothing was loaded for it
                 self._moved()
 
     def _rescue_when_due(self) -> None:

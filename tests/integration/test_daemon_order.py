@@ -10,8 +10,9 @@ import pytest
 from worker_floor import Floor, draw
 
 from headless.generation import OnProgress
-from headless.testing import FakeOrchestrator
+from headless.testing import FakeOrchestrator, Gate
 from source.params.base import TaskParams
+from source.store.types import NewTask, Status
 from source.task_registry import Done, TaskContext
 
 
@@ -37,6 +38,27 @@ def test_rows_of_several_models_in_turns_load_each_model_once(floor: Floor) -> N
         floor.add("still", **small)
     assert floor.work() == 0
     assert floor.engine.loads == ["fake_t2v", "fake_image"]
+
+
+def test_a_row_that_fails_before_it_generates_takes_no_model_away(tmp_path: Path) -> None:
+    """What the last one had loaded goes on being taken first, and not what the failed one would have loaded."""
+    gate = Gate()
+    floor = Floor(tmp_path, FakeOrchestrator(gate=gate))
+    floor.register("still", still, uses_gpu=True)
+    first, ball = floor.add("still", prompt="a ball"), {"prompt": "a ball"}
+    with floor.working():
+        gate.wait_until_held()
+        bad, other, same = floor.store.add_many([
+            NewTask(task_type="draw", params=ball | {"video_length": -3}, priority=1),
+            NewTask(task_type="draw", params=ball), NewTask(task_type="still", params=ball),
+        ])  # fmt: skip
+        assert floor.wait_for(bad, Status.FAILED).error_class == "bad_input"
+        floor.wait_until(lambda: len(floor.claimed()) == 2)
+        gate.open()
+        for task in (first, other, same):
+            floor.wait_for(task, Status.COMPLETE)
+    assert [task.id for task in floor.engine.tasks] == [first, same, other]
+    floor.close()
 
 
 def test_affinity_can_be_turned_off(tmp_path: Path) -> None:
