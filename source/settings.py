@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(20, gt=0, description="seconds between heartbeats")
     rescue_interval_s: float = Field(15, gt=0, description="seconds between looks for expired leases")
     poll_interval_s: float = Field(10, gt=0, description="longest wait before the table is looked at again")
-    max_attempts: int = Field(3, ge=1, description="failures and deaths before a task is given up")
+    max_attempts: int = Field(3, ge=1, le=1000, description="failures and deaths before a task is given up")
     retry_delay_s: float = Field(10, ge=0, description="wait before the first retry; it doubles each time")
     max_in_flight: int = Field(
         3, ge=1, le=16, description="tasks claimed at once: one on the GPU, others being prepared or finished"
