@@ -76,8 +76,10 @@ docs: setup  ## write the generated parts of the documentation
 bench: setup  ## run the benchmarks that need no GPU, and write benchmarks/README.md
 	$(BIN)/python benchmarks/collect.py
 
-chaos: setup  ## kill, stop and cut off workers 400 times on SQLite and Postgres, and check what they did
+chaos: setup  ## kill, stop and cut off workers on SQLite and Postgres for a while, and check what they did
 	$(BIN)/python debug.py chaos --faults 200 --on sqlite --on stack --report docs/chaos-report.md
+	CHAOS_MINUTES=3 CHAOS_SEEDS=3 $(BIN)/python -m pytest -q -s -m slow tests/chaos/test_random_kills.py \
+		tests/chaos/test_kill_points.py
 
 clean:  ## remove what the demo made
 	rm -rf demo

@@ -272,10 +272,14 @@ class FakeOrchestrator:
         stem = task.output_dir / f"{model.name}_{next(self._names):05d}"
         if model.image_output:
             return tuple(_write_stills(options, size, stem))
-        frames, fps = draw(options, size, options.video_length or DEFAULT_FRAMES), _fps(options, model)
+        frames, fps = self._drawn(options, size, options.video_length or DEFAULT_FRAMES), _fps(options, model)
         if task.lossless:
             return (write_video(stem.with_suffix(".mkv"), frames, fps=fps, codec="ffv1").path,)
         return (write_video(stem.with_suffix(".mp4"), frames, fps=fps, preset="veryfast").path,)
+
+    def _drawn(self, options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:
+        """The frames of a video, each when it is written."""
+        return draw(options, size, num_frames)
 
     def _write_text(self, task: GenerationTask, model: ModelInfo) -> Path:
         """How many pictures it was shown, and the last line that it was told."""

@@ -19,10 +19,13 @@ from source.settings import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "source.chaos.worker")
-#: how long a process gets until it has done something, and how long an older one goes on beside its twin
-READY_S, TWIN_S = 30.0, 2.0
+#: how long a process gets until it has done something (a busy machine takes long), and how long an older one goes on
+#: beside its twin
+READY_S, TWIN_S = 180.0, 2.0
+#: starts of each worker after which it is clear that none comes up
+VAIN_STARTS = 5
 #: how long all of them get to leave at the end
-LEAVE_S = 60.0
+LEAVE_S = 120.0
 LOOK_S = 0.1
 
 
@@ -100,9 +103,11 @@ class Crew:
         history = self._current[worker].history
         return self._current[worker].alive and history.is_file() and history.stat().st_size > 0
 
-    def ever_ready(self) -> bool:
-        """Whether any process ever did something."""
-        return any(path.stat().st_size for path in self.histories.glob("*.jsonl"))
+    def hopeless(self) -> bool:
+        """Whether none of many processes ever did something."""
+        return self.starts > VAIN_STARTS * self.size and not any(
+            path.stat().st_size for path in self.histories.glob("*.jsonl")
+        )
 
     def log(self, worker: int) -> Path:
         """What its processes say."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from headless.generation import CancelToken, GenerationOutcome, GenerationTask, OnProgress, Progress
+from headless.options import GenerationOptions
 from headless.testing import FakeOrchestrator
 from source.chaos.points import Trap
 from source.chaos.tasks import MISFORTUNE
 from source.errors import DeviceLost, EngineError, InvalidInput, OutOfMemory, Transient
+from Wan2GP.media import Frame
 
 #: misfortune -> the error that the run ends with
 MISFORTUNES: dict[str, Callable[[], BaseException]] = {
@@ -61,6 +63,11 @@ class UnluckyEngine(FakeOrchestrator):
             self._failures["generate"].clear()  # a run that was cancelled first leaves none to the next
         self._trap.passing("written")
         return outcome
+
+    def _drawn(self, options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:
+        for frame in super()._drawn(options, size, num_frames):
+            self._trap.passing("write")
+            yield frame
 
     def _prepare(self, task_id: str, misfortune: str) -> None:
         self._met(task_id, misfortune)

@@ -1,6 +1,7 @@
 """Named places on a task's way at which a worker process can be told to do something fatal to itself.
 
 step:2:kill         SIGKILL at the second denoising step that this process reports
+write:3:kill        SIGKILL while a video is being written, before its third frame
 after-complete:1:lose   the database did it, and the answer gets lost
 before-upload:1:stop    the process stands still (SIGSTOP) until somebody lets it go on
 """
@@ -22,7 +23,7 @@ from source.edge_functions import NoAnswer
 #: in the order in which a task passes them. The last line is passed by tasks that end otherwise, and by the threads
 #: beside them.
 POINTS = (
-    "before-claim", "after-claim", "load", "before-start", "after-start", "step", "decode", "written",
+    "before-claim", "after-claim", "load", "before-start", "after-start", "step", "decode", "write", "written",
     "before-upload", "during-upload", "after-upload", "before-complete", "before-publish", "after-publish",
     "after-complete",
     "before-fan_out", "after-fan_out",

@@ -174,9 +174,9 @@ class _Run:
             order = [(wanted + further) % self._crew.size for further in range(self._crew.size)]
             if ready := [worker for worker in order if self._crew.ready(worker)]:
                 return ready[0]
+            if self._crew.hopeless():
+                raise StoreError(f"no worker comes up; {self._crew.log(wanted)} says why")
             self._never.wait(LOOK_S)
-        if not self._crew.ever_ready():
-            raise StoreError(f"no worker came up within {READY_S:g} s; {self._crew.log(wanted)} says why")
         return wanted
 
     def _await_the_end(self) -> None:

@@ -6,11 +6,13 @@ goes to HISTORY_FILE.
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -72,8 +74,22 @@ def _settings() -> ChaosSettings:
 
 
 def _shift_the_clock(seconds: float) -> None:
-    right = time.time
+    """Of this process, and of SQLite in it, which has no clock of its own."""
+    right, connect = time.time, sqlite3.connect
     time.time = lambda: right() + seconds
+
+    def shifted(*given: Any, **named: Any) -> Any:
+        opened, true = connect(*given, **named), connect(":memory:", check_same_thread=False)
+
+        def strftime(form: str, moment: str, *changes: str) -> Any:
+            later = (*changes, f"{seconds} seconds") if moment == "now" else changes
+            places = ", ?" * (len(later) + 2)
+            return true.execute(f"SELECT strftime({places[2:]})", (form, moment, *later)).fetchone()[0]
+
+        opened.create_function("strftime", -1, strftime)
+        return opened
+
+    sqlite3.connect = shifted
 
 
 if __name__ == "__main__":

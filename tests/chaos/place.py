@@ -16,7 +16,7 @@ from source.chaos.run import LEASE_S, MAX_ATTEMPTS, QUICK
 from source.chaos.tasks import CLIP
 from source.store.types import NewTask, Status, Task
 
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 class Place:
@@ -41,6 +41,10 @@ class Place:
 
     def add_one(self, kind: str = CLIP, priority: int = 0, **params: Any) -> str:
         return self.store.add(NewTask(task_type=kind, params=params, priority=priority))
+
+    def fill(self, tasks: list[str], ahead: int) -> None:
+        """Add to `tasks` until so many are queued."""
+        tasks.extend(self.add(ahead - min(ahead, self.store.counts()[Status.QUEUED])))
 
     def until(self, holds: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> None:
         deadline = time.monotonic() + seconds
