@@ -59,15 +59,15 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def checkout(folder: Path, shape: str, **behaviour: Any) -> Path:
-    """A stand-in in `folder`."""
+def checkout(folder: Path, shape: str, more: tuple[str, ...] = (), **behaviour: Any) -> Path:
+    """A stand-in in `folder`; `more` are parameters that no version of today has."""
     (folder / "defaults").mkdir(parents=True)
     (folder / "finetunes").mkdir()
     for name, document in MODELS.items():
         (folder / "defaults" / f"{name}.json").write_text(json.dumps(document))
     entry = "generate_video" if shape == OLD else "generate_media"
     head = f"WanGP_version = {VERSIONS[shape]!r}\nOLD = {shape == OLD}\n"
-    names = ", ".join(PARAMETERS[shape])
+    names = ", ".join([*PARAMETERS[shape], *more])
     last = "" if shape == OLD else ", plugin_data=None"
     function = f"\n\ndef {entry}({names}{last}):\n    return _generate(dict(locals()))\n"
     (folder / "wgp.py").write_text(head + _WGP + function)
@@ -138,6 +138,7 @@ transformer_type = "t2v"  # nothing is loaded
 reload_needed = True
 loaded_profile, default_profile = -1, 4
 preload_model_policy = []
+attention_mode, transformer_quantization = "sdpa", "int8"
 
 
 class OutOfMemoryError(RuntimeError):
@@ -166,6 +167,7 @@ def load_models(model_type, override_profile=-1, **more):
     """The caller keeps the pair: nothing is stored here."""
     global transformer_type
     print("loading", model_type)
+    _note("engine.jsonl", attention=attention_mode, profile=default_profile, container=server_config["video_container"])
     _note("loads.jsonl", model=model_type, profile=override_profile)
     if behaviour.get("load") == "hang":
         threading.Event().wait()
@@ -200,6 +202,7 @@ def get_settings_file_name(model_type):
 def _shipped(model_type):
     kind = 0 if OLD else "PG"
     base = {"video_length": 81, "multi_prompts_gen_type": kind, "flow_shift": 7, "settings_version": 2.34, "type": "x"}
+    base |= behaviour.get("defaults", {})
     return base | {key: value for key, value in models_def[model_type].items() if key != "model"}
 
 
@@ -264,6 +267,10 @@ def _generate(values):
     gen["prompt_no"], gen["prompts_max"]
     loras = values["activated_loras"] if values["state"]["loras"] or not OLD else []
     _note("loras.jsonl", applied=loras)
+    if "attention" in prompt:
+        send_cmd("info", "this attention is not there")
+        send_cmd("exit")
+        return None if OLD else True
     gen["window_no"], gen["total_windows"] = 1, 2 if "windows" in prompt else 1
     try:
         done = _sampled(values, gen, send_cmd, prompt)
@@ -279,6 +286,8 @@ def _generate(values):
 def _sampled(values, gen, send_cmd, prompt):
     steps = values["num_inference_steps"]
     send_cmd("progress", [0, "Encoding prompt"])
+    if not OLD:
+        send_cmd("refresh_models")
     for step in range(steps):
         if gen["process_status"].startswith("request:"):
             raise RuntimeError("somebody else wants the GPU")
@@ -317,7 +326,12 @@ def _misbehave(prompt):
 
 def _saved(values, gen, send_cmd, prompt):
     send_cmd("info", "nothing special")
-    if values["image_mode"]:
+    if "sound" in prompt:
+        path = _path(audio_save_path, "sound.wav")
+        with open(path, "wb") as opened:
+            opened.write(b"RIFF")
+        gen["audio_file_list"].append(path)
+    elif values["image_mode"]:
         _still(values, gen)
     else:
         for window in range(1, gen["total_windows"] + 1):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from headless.bridge.environment import child_variables
@@ -22,7 +23,7 @@ from headless.checkout import inspect_wan_dir
 from headless.engine_run import EngineRun
 from headless.generation import CancelToken, GenerationOutcome, GenerationTask, ModelInfo, OnProgress, Progress
 from headless.inputs import check_inputs, generation_size, profile_of
-from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
+from Wan2GP.errors import DeviceLost, EngineError, NoOutput, OutOfMemory, WanError
 from Wan2GP.media import read_image, resize, write_image
 from Wan2GP.media.ffmpeg import ffmpeg_path
 
@@ -53,12 +54,14 @@ class UpstreamOrchestrator:
     python       its interpreter; None takes that of its own environment, or ours when it has none
     environment  the variables that the interpreter starts with
     device       "cuda", "cuda:1" …; None leaves it to the checkout
+    settings     how the checkout uses the machine, by the names of its own globals (attention_mode, compile, profile …)
     clock        answers seconds and never goes back; steps are timed with it
     """
 
     def __init__(
         self, wan_dir: Path, *, environment: Mapping[str, str], python: Path | None = None, device: str | None = None,
-        patience: Patience | None = None, clock: Callable[[], float] = time.monotonic,
+        settings: Mapping[str, Any] = MappingProxyType({}), patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.checkout = inspect_wan_dir(wan_dir)
         self._models = CheckoutModels(self.checkout)
@@ -70,6 +73,7 @@ class UpstreamOrchestrator:
             self._tools = tempfile.TemporaryDirectory(prefix="wan2gp-tools-")
             (Path(self._tools.name) / "ffmpeg").symlink_to(ffmpeg_path())
             self._variables["PATH"] = f"{self._variables.get('PATH', '')}:{self._tools.name}".removeprefix(":")
+        self._configuration = settings
         self._patience = patience or Patience()
         self._clock = clock
         self._process: CheckoutProcess | None = None
@@ -151,6 +155,10 @@ class UpstreamOrchestrator:
             logger.warning("the checkout gave its memory not back (%s); its process is ended", error)
             self._end()
 
+    def memory_report(self) -> Mapping[str, Any]:
+        """The model at work; what else a checkout keeps is its own business."""
+        return {"model": self._model} if self.current_model else {}
+
     # ---- the run
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
@@ -163,6 +171,9 @@ class UpstreamOrchestrator:
         seed = int(settings.values["seed"])
         notes = (*settings.notes, *_no_lossless(task, answer), *run.notes, f"seed {seed}")
         files = tuple(Path(file) for file in answer["files"])
+        if not files:
+            said = "; ".join(run.notes) or "nothing"
+            raise NoOutput(f"the checkout ended without an error and without a file; what it said: {said}")
         return GenerationOutcome(files, notes, int(answer["peak_memory_bytes"]), seed)
 
     def _run(
@@ -224,7 +235,7 @@ class UpstreamOrchestrator:
             return self._process
         self._end()
         logger.info("starting %s with %s", self.checkout, self._python)
-        self._process = process = CheckoutProcess(self.checkout, self._python, self._variables)
+        self._process = process = CheckoutProcess(self.checkout, self._python, self._variables, self._configuration)
         try:
             told = process.started(on_line, self._patience.silence_s)
         except WanError as error:
@@ -233,6 +244,7 @@ class UpstreamOrchestrator:
                 raise
             raise DeviceLost(f"the checkout does not start any more: {error}") from error
         self._parameters = tuple(told["parameters"])
+        self._defaults.clear()  # it may have been updated meanwhile
         logger.info("the checkout runs on Python %s", told["python"])
         return process
 

@@ -44,7 +44,9 @@ def ignore_line(line: str) -> None:
 class CheckoutProcess:
     """One started interpreter. `ask` is for one thread at a time; `interrupt` and `end` may be called by any."""
 
-    def __init__(self, checkout: WanCheckout, python: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, checkout: WanCheckout, python: Path, environment: Mapping[str, str], configuration: Mapping[str, Any]
+    ) -> None:
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SENDING_S, 0))
         self._connection = ours
@@ -55,10 +57,10 @@ class CheckoutProcess:
         self._interrupted_at: float | None = None
         self._changing, self._sending = threading.Lock(), threading.Lock()
         with theirs:
-            command = [str(python), "-u", str(CHILD), str(theirs.fileno()), str(checkout.path), checkout.entry]
+            arguments = [str(theirs.fileno()), str(checkout.path), checkout.entry, json.dumps(dict(configuration))]
             self._program = Program(
-                "Wan2GP", command, folder=checkout.path, environment=environment, pass_fds=[theirs.fileno()],
-                on_line=self._hear_line,
+                "Wan2GP", [str(python), "-u", str(CHILD), *arguments], folder=checkout.path, environment=environment,
+                pass_fds=[theirs.fileno()], on_line=self._hear_line,
             )  # fmt: skip
         threading.Thread(target=self._receive, name="wan2gp-messages", daemon=True).start()
 

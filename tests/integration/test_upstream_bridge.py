@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,15 @@ QUICK = Patience(silence_s=20, stopping_s=1, release_s=5)
 class Bridge:
     """A stand-in, its bridge, and a queue on it."""
 
-    def __init__(self, folder: Path, shape: str, patience: Patience = QUICK, **behaviour: Any) -> None:
+    def __init__(
+        self, folder: Path, shape: str, patience: Patience = QUICK, settings: Mapping[str, Any] | None = None,
+        **behaviour: Any,
+    ) -> None:  # fmt: skip
         self.folder = folder / "checkout"
         self.path = checkout(self.folder, shape, **behaviour)
-        self.engine = UpstreamOrchestrator(self.path, environment=os.environ, patience=patience)
+        self.engine = UpstreamOrchestrator(
+            self.path, environment=os.environ, patience=patience, settings=settings or {}
+        )
         self.outputs = folder / "outputs"
         self.queue = HeadlessTaskQueue(self.engine)
         self.progress: list[Progress] = []
@@ -330,6 +335,34 @@ def test_what_a_checkout_writes_is_logged_for_its_task(old: Bridge, caplog: pyte
     old.run("a cat", model="newcomer")
     said = [each.getMessage() for each in caplog.records if each.name == "headless.program"]
     assert "Wan2GP: loading newcomer" in said
+
+
+@pytest.mark.slow
+def test_parameters_of_tomorrow_get_the_checkouts_defaults_or_are_named(bridges: Bridges) -> None:
+    bridge = bridges(RENAMED, more=("brand_new", "without"), defaults={"brand_new": 5, "without": 6})
+    bridge.run("a cat")
+    assert [calls(bridge.folder)[-1]["settings"][name] for name in ("brand_new", "without")] == [5, 6]
+    bridge = bridges(RENAMED, more=("brand_new", "without"), defaults={"brand_new": 5})
+    with pytest.raises(ModelUnavailable, match="generate_media wants without, which has no default"):
+        bridge.run("a cat")
+
+
+@pytest.mark.slow
+def test_how_the_machine_is_used_is_set_in_memory_alone(bridges: Bridges) -> None:
+    settings = {"attention_mode": "sage2", "profile": 2, "nobody_has_it": 1}
+    for shape in (OLD, API):
+        bridge = bridges(shape, settings=settings)
+        bridge.run("a cat")
+        assert bridge.noted("engine.jsonl") == [{"attention": "sage2", "profile": 2, "container": "mp4"}]
+        assert "sage2" not in (bridge.folder / "wgp_config.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_sound_is_a_result_and_a_run_without_any_tells_what_was_said(bridges: Bridges) -> None:
+    bridge = bridges(RENAMED)
+    assert bridge.run("sound").output.name == "sound.wav"
+    with pytest.raises(NoOutput, match="this attention is not there"):
+        bridge.run("attention")
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The checkout's interpreter: waits for orders of the worker, carries them out one after the other, answers each.
 
-    python __main__.py DESCRIPTOR CHECKOUT ENTRY
+    python __main__.py DESCRIPTOR CHECKOUT ENTRY CONFIGURATION
+
+CONFIGURATION is a JSON object, see `configuring.py`.
 
 Orders: load, release, defaults, generate; cancel comes between, on a thread of its own. When the worker is gone, so is
 this process.
@@ -8,6 +10,7 @@ this process.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import socket
@@ -25,6 +28,7 @@ sys.path.append(_PROJECT)
 
 from headless.bridge.child.calls import Call  # noqa: E402
 from headless.bridge.child.channel import Channel, Message  # noqa: E402
+from headless.bridge.child.configuring import configure  # noqa: E402
 from headless.bridge.child.direct import DirectDriver  # noqa: E402
 from headless.bridge.child.failures import NoStart, told  # noqa: E402
 from headless.bridge.child.session import SessionDriver  # noqa: E402
@@ -58,9 +62,9 @@ class Interpreter:
         if call is not None:
             call.cancel()
 
-    def serve(self, root: str, entry: str) -> None:
+    def serve(self, root: str, entry: str, configuration: dict[str, Any]) -> None:
         """Import the checkout, say so, and work."""
-        driver = self._answered(0, lambda: _driver(root, entry))
+        driver = self._answered(0, lambda: _driver(root, entry, configuration))
         if driver is None:
             return
         self._channel.send({"of": 0, "done": {"parameters": driver.parameters, "python": sys.version.split()[0]}})
@@ -103,23 +107,25 @@ class Interpreter:
         try:
             return work()
         except BaseException as error:  # noqa: BLE001 - whatever a checkout raises is told to the worker
-            self._channel.send({"of": number, "failed": told(error), "final": isinstance(error, (NoStart, SystemExit))})
+            self._channel.send({"of": number, "failed": told(error), "final": isinstance(error, NoStart)})
             return None
 
 
-def _driver(root: str, entry: str) -> Any:
+def _driver(root: str, entry: str, configuration: dict[str, Any]) -> Any:
     os.chdir(root)
-    return SessionDriver(root, entry) if entry == "shared/api" else DirectDriver(root, entry)
+    driver = SessionDriver(root) if entry == "shared/api" else DirectDriver(root, entry)
+    configure(sys.modules.get("wgp"), configuration)
+    return driver
 
 
 def main() -> None:
     """Take the descriptor over, so that no program that the checkout starts gets it."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
-    root, entry = sys.argv[2], sys.argv[3]
+    root, entry, configuration = sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
     interpreter = Interpreter(Channel(connection))
     threading.Thread(target=interpreter.listen, name="orders", daemon=True).start()
-    interpreter.serve(root, entry)
+    interpreter.serve(root, entry, configuration)
 
 
 if __name__ == "__main__":

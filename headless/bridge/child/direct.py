@@ -141,7 +141,7 @@ def import_wgp() -> Any:
     """The module, under the name by which its own parts look it up. Raises NoStart."""
     sys.argv = ["wgp.py"]
     try:
-        with contextlib.suppress(ImportError, AttributeError):
+        with contextlib.suppress(Exception):  # it may be out of reach, and ours is on PATH
             importlib.import_module("shared.ffmpeg_setup").download_ffmpeg()
         return importlib.import_module("wgp")
     except SystemExit as error:

@@ -24,7 +24,7 @@ class SessionDriver:
     The checkout loads models when a run wants them, and at no other time.
     """
 
-    def __init__(self, root: str, entry: str) -> None:
+    def __init__(self, root: str) -> None:
         self._root = root
         sys.argv = ["wgp.py"]
         try:
