@@ -77,8 +77,9 @@ class Program:
     def _manner(self) -> str:
         if self.code is None:
             return "it does not answer"
-        # the keeper counts as shells do
-        return f"killed by signal {self.code - 128}" if self.code > 128 else f"exit code {self.code}"
+        # of the keeper itself it is negative, of its program the keeper tells it as shells do
+        signalled = -self.code if self.code < 0 else self.code - 128
+        return f"killed by signal {signalled}" if signalled > 0 else f"exit code {self.code}"
 
     def works_for_caller(self) -> None:
         """From now on its lines are logged as the caller's: with the id of the task that its context names."""
