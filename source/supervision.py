@@ -232,14 +232,9 @@ class Supervisor:
 def run_supervisor(settings: Settings, arguments: Sequence[str]) -> int:
     """Run worker.py with `arguments` under a supervisor. Returns the exit code. Raises OSError."""
     configure_logging(settings, Console(stderr=True))
-    given = [each for each in arguments if not _is_supervise(each)]
+    given = [each for each in arguments if each != SUPERVISE]  # argparse takes no beginning of it: there are two flags
     command = [sys.executable, sys.argv[0], *given, SUPERVISED]
     return Supervisor(command, Pace.of(settings), DeviceProbe(settings)).run()
-
-
-def _is_supervise(argument: str) -> bool:
-    """argparse also takes what a flag begins with."""
-    return len(argument) > len("--supe") and SUPERVISE.startswith(argument)
 
 
 def _death(code: int) -> str:

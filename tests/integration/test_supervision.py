@@ -21,7 +21,7 @@ from source.doctor.machine import ffmpeg_at_once
 from source.errors import ConfigurationError
 from source.settings import load_settings
 from source.store.types import Status
-from source.supervision import MAX_DELAY_S, Pace, _is_supervise
+from source.supervision import MAX_DELAY_S, Pace
 
 #: a supervisor over Python code that stands for a worker; its probes come from a file, one line each, "" is well
 SUPERVISOR = """
@@ -211,13 +211,6 @@ def test_the_real_worker_stops_with_its_supervisor(tmp_path: Path, ending: signa
     assert row.error_class == "bad_input"
     floor.wait_until(lambda: [worker.status for worker in floor.store.workers()] == ["stopped"])
     floor.close()
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected"), [("--supervise", True), ("--superv", True), ("--supabase-url", False), ("--s", False)]
-)
-def test_the_flag_is_known_by_its_beginning(argument: str, expected: bool) -> None:
-    assert _is_supervise(argument) is expected
 
 
 # ---- fitness
