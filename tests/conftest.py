@@ -22,11 +22,17 @@ hypothesis_settings.register_profile("ours", deadline=None, suppress_health_chec
 hypothesis_settings.load_profile("ours")
 
 
+def pytest_collection() -> None:
+    """Imports make much that stays and little garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What the imports brought stays, so no collection of garbage looks at it again. With all of torch and diffusers
     one takes a third of a second, and whoever lets a model go asks for one: it was most of the time of such tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
