@@ -1,7 +1,7 @@
 #!/bin/sh
 # Entry point of a container: the supervisor takes the place of this shell, so signals of the runtime reach it. Further
 # arguments are those of worker.py. Start the container with an init (docker run --init), and give it longer to stop than
-# twice SHUTDOWN_GRACE_S: docker stop --time 90.
+# three times SHUTDOWN_GRACE_S and 10 s: docker stop --time 90.
 set -eu
 cd "$(dirname "$0")/.."
 python=.venv/bin/python

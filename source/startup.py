@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from rich.console import Console
 
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 #: how long a worker that nobody told to stop waits for its engine
 UNHURRIED_S = 60.0
+#: what one that was told to stop gets for questions that are on their way, beside the graces of runs and engine
+LAST_ANSWERS_S = 10.0
 
 
 Watching = Callable[[TaskStore, Storage], tuple[TaskStore, Storage]]
@@ -160,16 +163,18 @@ def _run(
             settings, store, queue, registry=equipment.registry, describe=orchestrator.describe, watch=display,
             weights=orchestrator.weight_files, storage=storage,
         )  # fmt: skip
-        _stop_on_signals(worker)
+        stop = _leaving_in_time(worker.stop, settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop())
         if supervised:
-            threading.Thread(target=report_life, args=(worker.stop,), name="supervisor", daemon=True).start()
+            threading.Thread(target=report_life, args=(stop,), name="supervisor", daemon=True).start()
         queue.start(settings.preload_model or None)
         code = _code_of(worker, until_idle)
     log.info("where the GPU's time went, %s", in_words(queue.statistics().seconds))
     patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop or code else UNHURRIED_S
     queue.stop(timeout_s=patience_s, reason=ShuttingDown())
     if worker.runs() or queue.alive:
-        _leave_now(code)
+        _leave_now(code, "leaving although the engine has not stopped")
     return code
 
 
@@ -182,18 +187,30 @@ def _code_of(worker: Worker, until_idle: bool) -> int:
         return EXIT_FAILED
 
 
-def _stop_on_signals(worker: Worker) -> None:
-    """The first SIGTERM or SIGINT stops the worker gently, the second at once."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+def _leaving_in_time(stop: Callable[[], None], settings: Settings) -> Callable[[], None]:
+    """`stop`, the first time gently and the second at once; safe in signal handlers. Whatever the database and the
+    engine do then, the process ends in time: a question of which nothing comes back cannot be taken back."""
+    told: SimpleQueue[None] = SimpleQueue()
+
+    def stop_in_time() -> None:
+        stop()
+        told.put(None)
+
+    def end_late() -> None:
+        told.get()
+        threading.Event().wait(3 * max(settings.shutdown_grace_s, MIN_STOPPING_S) + LAST_ANSWERS_S)
+        _leave_now(0, "leaving although the database has not answered, or the engine has not stopped")
+
+    threading.Thread(target=end_late, name="end", daemon=True).start()
+    return stop_in_time
 
 
-def _leave_now(code: int) -> None:
-    """Something hangs in the engine. Its row is back in the queue, so nothing is lost by not waiting for it.
+def _leave_now(code: int, why: str) -> None:
+    """Something hangs. Its row is back in the queue, or will be when its lease ends: nothing is lost by not waiting.
 
     A regular end would be none: torch aborts a process whose other threads are still at work.
     """
-    log.warning("leaving although the engine has not stopped")
+    log.warning(why)
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)

@@ -26,6 +26,10 @@ class EdgeProxy:
         self.answers: list[tuple[str, int]] = []
         #: set: nothing gets through
         self.cut = threading.Event()
+        #: set: what is asked is heard, and answered never; and which functions were asked since
+        self.silent = threading.Event()
+        self.unanswered: list[str] = []
+        self.closing = threading.Event()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Pass one request on, and its answer back. Without an answer the connection just ends."""
@@ -33,7 +37,10 @@ class EdgeProxy:
         function = request.path.rpartition("/")[2]
         asked = f"{function}:{json.loads(body)['operation']}" if function == "task-store" else function
         self.before.pop(function, lambda: None)()
-        if self.cut.is_set():
+        if self.silent.is_set():
+            self.unanswered.append(asked)
+            self.closing.wait()
+        if self.cut.is_set() or self.closing.is_set():
             request.close_connection = True
             return
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
@@ -80,5 +87,6 @@ def edge_proxy(target: str) -> Iterator[EdgeProxy]:
         try:
             yield proxy
         finally:
+            proxy.closing.set()
             server.shutdown()
             thread.join()

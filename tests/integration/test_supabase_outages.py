@@ -7,6 +7,7 @@ import hashlib
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from edge_proxy import EdgeProxy, edge_proxy
 from local_stack import bearer, local_stack
 from supabase_box import SupabaseBox, wait_until
 
+from source.daemon import MIN_STOPPING_S
 from source.devstack.parts import Part
+from source.startup import LAST_ANSWERS_S
 from source.store.types import Status, Task
 from Wan2GP.media import probe_video
 
@@ -237,3 +240,25 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease_publishes_nothing(s
         answer = requests.post(url, headers=bearer(box.stack.service_key), json=claim | body, timeout=20)
         assert answer.status_code == 409, answer.text
     assert box.store.get(task) == row
+
+
+@pytest.mark.slow
+def test_a_project_that_never_answers_does_not_keep_a_worker_from_leaving(shop: Shop) -> None:
+    """Connections stay open and nothing comes back. Told to stop, it waits for its graces and for some answers."""
+    shop.worker.send_signal(signal.SIGSTOP)  # this is for another one
+    longest_s = 3 * MIN_STOPPING_S + LAST_ANSWERS_S
+    try:
+        with (
+            edge_proxy(shop.box.stack.url) as proxy,
+            shop.box.worker("deaf", SUPABASE_URL=proxy.url, SHUTDOWN_GRACE_S="0") as worker,
+        ):
+            task = shop.queue()
+            wait_until(lambda: shop.phase(task) in MAKING, "it generates", worker)
+            proxy.silent.set()
+            wait_until(lambda: proxy.unanswered, "it asks", worker)
+            told_at = time.monotonic()
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(3 * longest_s) == 0, shop.box.log("deaf")
+            assert time.monotonic() - told_at < longest_s + 5
+    finally:
+        shop.worker.send_signal(signal.SIGCONT)
