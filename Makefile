@@ -10,8 +10,8 @@ export TRANSFORMERS_OFFLINE ?= 1
 # A process that may not keep what it compiled takes half a second longer to start, and tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-# SQLite has each commit written to the disk, which is what tests waited for most: they lie in memory if 4 GB are free.
-IN_MEMORY := $(shell df -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
+# SQLite has each commit written to the disk, which is what tests waited for most: they lie in memory if 6 GB are free.
+IN_MEMORY := $(shell df -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 6000000 { print "/dev/shm" }')
 # the files with tests of a mark: importing all others takes longer than most of these tests
 MARKED = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests | sort)
 PYTEST := TMPDIR=$(or $(TMPDIR),$(IN_MEMORY),/tmp) $(BIN)/python -m pytest -q

@@ -112,7 +112,8 @@ class Floor:
     def scratch(self, name: str) -> Path:
         """What the task made on the way, kept because its row says debug."""
         row = self.rows[name]
-        return self.box.folder / "outputs" / row.task_type / f"{row.id}-{row.claim_number}"
+        [kept] = (self.box.folder / "outputs" / row.task_type).glob(f"{row.id}-{row.claim_number}-*")
+        return kept
 
 
 @pytest.fixture(scope="module")
