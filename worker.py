@@ -35,6 +35,7 @@ def parser() -> CommandParser:
     flags.add_argument("--wan-python", type=Path, help="its Python (default: that of its own environment)")
     flags.add_argument("--device", help="torch device (default: the GPU when there is one)")
     flags.add_argument("--preload-model", metavar="MODEL", help="model to load at start")
+    flags.add_engine()
     flags.add_argument("--mask-active-frames", action=argparse.BooleanOptionalAction, help="give VACE a mask video")
     flags.add_argument("--debug", action="store_true", default=None, help="verbose log; keep scratch folders")
     flags.add_argument(

@@ -13,10 +13,11 @@ from enum import Enum
 from typing import Any
 
 from Wan2GP.errors import did_you_mean
+from Wan2GP.memory_profiles import PROFILES
 
-#: memory profiles at which the parts of a model visit an accelerator one at a time, and the one that takes least
-LOW_MEMORY_PROFILES = frozenset({2, 4, 5})
-LEAST_MEMORY_PROFILE = 5
+#: memory profiles at which a model takes little of an accelerator, and the one that takes least of everything
+LOW_MEMORY_PROFILES = frozenset(number for number, profile in PROFILES.items() if profile.streamed)
+LEAST_MEMORY_PROFILE = max(PROFILES)
 
 
 class Role(Enum):

@@ -1,44 +1,43 @@
 """The facade of the engine: `generate_video` and the model functions that callers of such engines know.
 
-Importing this module does nothing but define it; torch is imported by the first call that needs it. There is one model
-in memory per process, and one run at a time. Nothing here reads the environment: `configure` sets what is to be set.
+Importing this module does nothing but define it; torch is imported by the first call that needs it. One model is at
+work per process, and one run at a time; others stand by in memory. Nothing here reads the environment: `configure` sets
+what is to be set.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.beside import Beside
 from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
-from Wan2GP.engine.finishing import Finishing, check_finishing, finishing
-from Wan2GP.engine.later import begin_saving, slots
+from Wan2GP.engine.finishing import check_finishing, finishing
+from Wan2GP.engine.later import slots
 from Wan2GP.engine.preparing import check_preparing, prepared, read_ahead
+from Wan2GP.engine.repeats import Repeats, SendCommand
 from Wan2GP.engine.request import GenerationRequest, parse_request
-from Wan2GP.engine.saving import save_frames, save_text
-from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported, WanError
-from Wan2GP.parameters import LOW_MEMORY_PROFILES, PARAMETERS, PLUMBING, SIGNATURE, check_names
+from Wan2GP.engine.residency.budgets import Budgets
+from Wan2GP.errors import GenerationCancelled, ModelUnavailable, Unsupported
+from Wan2GP.parameters import PARAMETERS, PLUMBING, SIGNATURE, check_names
 
-logger = logging.getLogger(__name__)
-
-SendCommand = Callable[..., object]
+if TYPE_CHECKING:
+    from Wan2GP.engine.residency.models import ResidentModels
 
 #: folders that new files go to
 save_path: str = "outputs"
 image_save_path: str = "outputs"
 
-#: the model in memory, what gives its memory back (the same object here), and its id; "" when there is none
+#: the model at work, what gives its memory back (the same object here), and its id; "" when there is none
 wan_model: Model | None = None
 offloadobj: Model | None = None
 transformer_type: str = ""
 #: set it to load again even when the model is the same
 reload_needed: bool = False
-#: whether the parts of the model in memory visit the accelerator one at a time though they may fit together
+#: whether the model at work takes little of the accelerator though it may fit
 low_memory: bool = False
 
 server_config: dict[str, Any] = {
@@ -46,10 +45,13 @@ server_config: dict[str, Any] = {
     "loras_root": "loras",
     "save_path": save_path,
     "device": "",
+    "profile": -1,
 }
 
 _definition_dirs: tuple[Path, ...] = ()
 _definitions: Definitions | None = None
+_budgets = Budgets()
+_residents: ResidentModels | None = None
 
 
 def configure(
@@ -59,9 +61,12 @@ def configure(
     definitions: Sequence[Path | str] | None = None,
     save_path: Path | str | None = None,
     device: str | None = None,
+    profile: int | None = None,
+    budgets: Budgets | None = None,
 ) -> None:
-    """Set where weights and LoRAs are, further folders of definitions, where files go, and the device ("" chooses)."""
-    global _definition_dirs, _definitions
+    """Set where weights and LoRAs are, further folders of definitions, where files go, the device ("" chooses), the
+    memory profile of runs that ask for none (-1 chooses), and how much memory models and caches may take."""
+    global _definition_dirs, _definitions, _budgets
     if checkpoints is not None:
         server_config["checkpoints_paths"] = [str(checkpoints)]
     if loras is not None:
@@ -73,6 +78,12 @@ def configure(
         server_config["save_path"] = str(save_path)
     if device is not None:
         server_config["device"] = device
+    if profile is not None:
+        server_config["profile"] = profile
+    if budgets is not None:
+        _budgets = budgets
+        if _residents is not None:
+            _residents.memory.budget(budgets)
 
 
 # ---- models
@@ -168,41 +179,61 @@ test_class_i2v.__test__ = False  # type: ignore[attr-defined]
 
 
 def load_models(model_type: str, override_profile: int = -1, *, report: Report | None = None) -> tuple[Model, Model]:
-    """Make a model resident, releasing the one before, and return it with its offload object (here the same).
+    """Make a model the one at work, and return it with its offload object (here the same). It is read from its files
+    when it is not in memory, or when they have changed; the one before stands by as far as the budgets allow.
 
-    With one of LOW_MEMORY_PROFILES its parts visit an accelerator one at a time, also where they would fit together.
+    `override_profile`: a memory profile (`Wan2GP.memory_profiles`); -1 is the one that was configured.
 
     Raises UnknownModel, ModelUnavailable with the command that fetches the weights, or OutOfMemory.
     """
     global wan_model, offloadobj, transformer_type, reload_needed, low_memory
     definition = definitions()[model_type]
-    place = replace(_place(), low_memory=override_profile in LOW_MEMORY_PROFILES)
+    place = _place(override_profile)
     unavailable = definitions().unavailable(definition.id, place.checkpoints, place.device.partition(":")[0])
     if unavailable is not None:
         raise ModelUnavailable(unavailable)
-    release_model()
-    from Wan2GP.engine.loading import load
-
-    wan_model = offloadobj = load(definition, place, report or _silent)
-    transformer_type, reload_needed, low_memory = definition.id, False, place.low_memory
+    residents = _resident_models()
+    if reload_needed:
+        residents.drop(definition.id)
+    wan_model, offloadobj, transformer_type = None, None, ""
+    wan_model = offloadobj = residents.take(definition, place, report or _silent)
+    transformer_type, reload_needed = definition.id, False
+    low_memory = residents.profile(definition.id).streamed
     return wan_model, offloadobj
 
 
 def release_model() -> None:
-    """Free the memory of the resident model, if there is one."""
+    """Free the memory of every model, the one at work and those that stand by, and of what they computed."""
     global wan_model, offloadobj, transformer_type
-    model, wan_model, offloadobj, transformer_type = wan_model, None, None, ""
-    if model is not None:
-        model.release()
+    wan_model, offloadobj, transformer_type = None, None, ""
+    if _residents is not None:
+        _residents.release()
 
 
-def _place() -> Place:
+def memory_report() -> dict[str, Any]:
+    """What is in memory, and how often a model, a part, an embedding or latents were found there; {} before the first
+    model."""
+    return dict(_residents.report()) if _residents is not None else {}
+
+
+def _resident_models() -> ResidentModels:
+    global _residents
+    if _residents is None:
+        from Wan2GP.engine.residency.memory import Memory
+        from Wan2GP.engine.residency.models import ResidentModels
+
+        _residents = ResidentModels(Memory(_budgets))
+    return _residents
+
+
+def _place(profile: int = -1) -> Place:
     device = server_config["device"]
     if not device:
         from Wan2GP.engine.loading import default_device
 
         device = default_device()
-    return Place(_checkpoints(), device)
+    chosen = profile if profile > 0 else server_config["profile"]
+    return Place(_checkpoints(), device, chosen, _resident_models().memory)
 
 
 def _checkpoints() -> Path:
@@ -302,7 +333,8 @@ def _generate(values: Mapping[str, Any]) -> bool:
             model = _resident(ready.definition, profile, send, report)
             for note in (*model.notes, *finish.notes, *ready.notes):
                 send("info", note)
-            return _run(model, finish, ready, gen, send, report, cancel)
+            folder = Path(image_save_path if ready.image_output else save_path)
+            return Repeats(gen, send, report, cancel, folder).run(model, finish, ready)
     except GenerationCancelled:
         send("output")
         return True
@@ -319,13 +351,17 @@ def _begun(state: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _resident(definition: ModelDefinition, profile: int, send: SendCommand, report: Report) -> Model:
-    """A model that lies in little memory stays there, also for a run that may have more."""
-    too_large = profile in LOW_MEMORY_PROFILES and not low_memory
-    if wan_model is None or transformer_type != definition.id or reload_needed or too_large:
-        send("status", f"Loading model {definition.name}")
-        load_models(definition.id, profile, report=report)
-    assert wan_model is not None
-    return wan_model
+    """The model, from memory when it is there; "Loading" is told when it is read."""
+    told = False
+
+    def loading(phase: str, step: int, total: int) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            send("status", f"Loading model {definition.name}")
+        report(phase, step, total)
+
+    return load_models(definition.id, profile, report=loading)[0]
 
 
 def _reporter(send: SendCommand, gen: dict[str, Any]) -> Report:
@@ -337,73 +373,3 @@ def _reporter(send: SendCommand, gen: dict[str, Any]) -> Report:
         send("progress", [(step, total), phase, total])
 
     return report
-
-
-def _run(
-    model: Model,
-    finish: Finishing,
-    request: GenerationRequest,
-    gen: dict[str, Any],
-    send: SendCommand,
-    report: Report,
-    cancel: Cancel,
-) -> bool:
-    """All repeats of one call. False when one failed. Raises GenerationCancelled."""
-    from Wan2GP.engine.loading import typed_failure
-
-    gen["total_generation"] = request.repeats
-    for number in range(1, request.repeats + 1):
-        if gen["early_stop"]:
-            break
-        gen["repeat_no"] = number
-        current = request if number == 1 else request.repeated(number)
-        try:
-            _run_once(model, finish, current, gen, send, report, cancel)
-        except GenerationCancelled:
-            raise
-        except (WanError, RuntimeError, ValueError, MemoryError) as error:
-            logger.info("the run of %s failed", request.definition.id, exc_info=error)
-            send("error", typed_failure(error))
-            return False
-    return True
-
-
-def _run_once(
-    model: Model,
-    finish: Finishing,
-    request: GenerationRequest,
-    gen: dict[str, Any],
-    send: SendCommand,
-    report: Report,
-    cancel: Cancel,
-) -> None:
-    folder = Path(image_save_path if request.image_output else save_path)
-    cancel.raise_if_requested()
-    model = finish.of(model, later=request.save_later)
-    made = model.generate(request, report, cancel)
-    paths: list[Path] = []
-    try:
-        if isinstance(made, str):
-            cancel.raise_if_requested()
-            paths = save_text(made, request, folder, report)
-        elif request.save_later:
-            files = begin_saving(made, finish, request, folder, lambda: bool(gen.get("abort")))
-            gen["unsaved"].append(lambda: _list(files(), request, gen))
-            report("saving", 0, 1)
-        else:
-            paths = save_frames(made, request, folder, report, cancel)
-    finally:
-        # A failure that somebody keeps would keep the run too, and with it its LoRAs in the weights.
-        getattr(made, "close", lambda: None)()
-    for remark in model.remarks:
-        send("info", remark)
-    _list(paths, request, gen)
-    for _ in paths:
-        send("output")
-
-
-def _list(paths: Sequence[Path], request: GenerationRequest, gen: dict[str, Any]) -> None:
-    for path in paths:
-        gen["file_list"].append(str(path))
-        record = {**request.settings, "seed": request.seed, "model_type": request.definition.id}
-        gen["file_settings_list"].append(record)

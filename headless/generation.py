@@ -251,8 +251,8 @@ class Orchestrator(Protocol):
         """The local files that `model` is loaded from. Raises UnknownModel. Any thread may call it."""
 
     def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
-        """Make `model` resident at a memory profile; False when it was already, or at one that takes less. Raises
-        UnknownModel, ModelUnavailable, OutOfMemory.
+        """Make `model` the one at work, at a memory profile; True when it had to be read from its files, and not when
+        it was in memory, or at one that takes less. Raises UnknownModel, ModelUnavailable, OutOfMemory.
 
         What `on_progress` raises ends the load and leaves no model in memory: so a load is cancelled.
         """

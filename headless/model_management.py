@@ -46,6 +46,7 @@ class HeadlessTaskQueue:
 
     Use it as a context manager, or call `start` and `stop`; it is started once. Any thread may call any method.
     `history` is how many ended tasks `outcome` remembers; `clock` answers seconds and never goes back.
+    With `unload_when_idle` no model stays in memory while nothing waits.
     `on_device_lost` is called once, on the GPU thread, when the process has to be replaced.
     """
 
@@ -56,8 +57,10 @@ class HeadlessTaskQueue:
         history: int = 200,
         clock: Callable[[], float] = time.monotonic,
         on_device_lost: Callable[[DeviceLost], None] | None = None,
+        unload_when_idle: bool = False,
     ) -> None:
         self._orchestrator = orchestrator
+        self._unload_when_idle = unload_when_idle
         self._clock = clock
         self._on_device_lost = on_device_lost
         self._changed = threading.Condition()
@@ -271,6 +274,8 @@ class HeadlessTaskQueue:
 
     def _next(self) -> QueuedRun | None:
         """Wait for work that is ready. None once the queue is closed."""
+        if self._unload_when_idle and not self._waiting and self._orchestrator.current_model is not None:
+            self._attempt(self._orchestrator.unload_model)
         with self._changed:
             while self._closed is None and not self._waiting.ready:
                 self._work.stand_still(self._waiting.first)

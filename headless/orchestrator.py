@@ -9,8 +9,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -31,6 +31,7 @@ from headless.inputs import check_inputs, generation_size, profile_of
 from Wan2GP.architecture import with_svi
 from Wan2GP.definitions import DEFAULTS_DIR, Definitions, load_definitions
 from Wan2GP.engine.interpolation.rife_weights import weights_path
+from Wan2GP.engine.residency.budgets import CACHE_BYTES, Budgets
 from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory
 from Wan2GP.layout import lora_file_name, weight_files
 from Wan2GP.media import read_image, resize
@@ -53,7 +54,7 @@ class Engine(Protocol):
     wan_model: Any
     #: the id of the model in memory; "" when there is none
     transformer_type: str
-    #: whether its parts visit the accelerator one at a time
+    #: whether it takes little of the accelerator though it may fit
     low_memory: bool
 
     def configure(self, **settings: Any) -> None: ...
@@ -65,6 +66,25 @@ class Engine(Protocol):
     ) -> Any: ...
     def release_model(self) -> Any: ...
     def abort_generation(self, state: dict[str, Any]) -> None: ...
+    def memory_report(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How much of the machine models and caches may take (docs/memory.md). None leaves it to the machine."""
+
+    #: 1-5; -1 is chosen by what fits
+    profile: int = -1
+    #: weights on the accelerator, and in host memory, of all models together
+    gpu_gb: float | None = None
+    ram_gb: float | None = None
+    #: embeddings and latents that were computed before
+    cache_mb: int = CACHE_BYTES >> 20
+
+    def budgets(self) -> Budgets:
+        """In bytes."""
+        gpu, ram = (None if gb is None else int(gb * 2**30) for gb in (self.gpu_gb, self.ram_gb))
+        return Budgets(gpu, ram, self.cache_mb << 20)
 
 
 def built_in_engine() -> Engine:
@@ -81,6 +101,7 @@ class WanOrchestrator:
     loras         folder of LoRA files, one folder a family inside: where the models' own LoRAs are
     definitions   further folders of model definitions, read after the shipped ones
     device        "cuda" or "cpu"; None takes the accelerator when there is one
+    memory        how much of the machine models and caches may take; None leaves it to the engine
     engine        gives the engine's module at first use, so that a worker starts fast
     clock         answers seconds and never goes back; steps are timed with it
     """
@@ -92,6 +113,7 @@ class WanOrchestrator:
         loras: Path = Path("loras"),
         definitions: Sequence[Path] = (),
         device: str | None = None,
+        memory: MemoryPlan | None = None,
         engine: Callable[[], Engine] = built_in_engine,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,6 +122,7 @@ class WanOrchestrator:
         self._definition_dirs = tuple(definitions)
         self._definitions: Definitions = load_definitions(definitions)
         self._device = checked_device(device) if device else machine_device()
+        self._memory = memory or MemoryPlan()
         self._import_engine = engine
         self._clock = clock
         self._engine: Engine | None = None
@@ -172,14 +195,18 @@ class WanOrchestrator:
         if self.current_model == info.name and not too_large:
             return False
 
+        read = False
+
         def report(phase: str, step: int, total: int) -> None:
+            nonlocal read
+            read = True
             on_progress(Progress(phase, step, total, info.name))
 
         self._guarded(lambda: engine.load_models(info.name, profile, report=report))
-        return True
+        return read
 
     def unload_model(self) -> None:
-        """Free the model's memory; what is left is collected, so that the next model starts clean."""
+        """Free the memory of all models; what is left is collected, so that the next model starts clean."""
         if self._engine is not None:
             self._engine.release_model()
             gc.collect()
@@ -192,9 +219,15 @@ class WanOrchestrator:
                 loras=self._loras,
                 definitions=self._definition_dirs,
                 device=self._device,
+                profile=self._memory.profile,
+                budgets=self._memory.budgets(),
             )
             self._engine = engine  # last: another thread may ask for it
         return self._engine
+
+    def memory_report(self) -> Mapping[str, Any]:
+        """What is in memory, and how often a model, a part, an embedding or latents were found there."""
+        return self._engine.memory_report() if self._engine is not None else {}
 
     # ---- the run
 

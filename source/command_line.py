@@ -12,6 +12,8 @@ from source.errors import RefusedWrite, StoreError, TaskNotFound, WanError, disk
 
 DISTRIBUTION = "headless-wan2gp"
 
+_SEE = "see docs/settings.md"
+
 
 class CommandParser(argparse.ArgumentParser):
     """Leaves with exit code 1 when an argument is wrong: 2 says that the database is."""
@@ -36,6 +38,20 @@ class CommandParser(argparse.ArgumentParser):
             "--supabase-access-token", "--reigh-access-token", metavar="@FILE", action=TokenAction,
             help="its service key, a personal access token or a user JWT; better by SUPABASE_ACCESS_TOKEN",
         )  # fmt: skip
+
+    def add_engine(self) -> None:
+        """The flags that say how the engine uses the machine (docs/memory.md); what each takes is in
+        docs/settings.md."""
+        self.add_argument("--wgp-profile", type=int, metavar="1-5", help="memory profile (default: what fits)")
+        self.add_argument("--gpu-budget-gb", type=float, metavar="GB", help="GPU memory for weights of all models")
+        self.add_argument("--ram-budget-gb", type=float, metavar="GB", help="RAM for weights of all models")
+        self.add_argument("--wgp-preload-policy", metavar="P,S,U", help="U: free the models when no task waits")
+        for name in ("vae-config", "boost", "preload", "vae-precision", "mixed-precision"):
+            self.add_argument(f"--wgp-{name}", type=int, metavar="N", help=_SEE)
+        for name in ("attention-mode", "compile"):
+            self.add_argument(f"--wgp-{name}", metavar="WORD", help=_SEE)
+        for name in ("transformer-quantization", "transformer-dtype-policy", "text-encoder-quantization"):
+            self.add_argument(f"--wgp-{name}", metavar="TYPE", help=_SEE)
 
     def add_version(self) -> None:
         self.add_argument("--version", action=VersionAction)

@@ -22,10 +22,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from headless.options import aliases
 from source.addresses import is_loopback
+from source.engine_settings import EngineSettings
 from source.errors import ConfigurationError
 
 
@@ -46,7 +47,7 @@ def _address(url: str | None) -> str | None:
     return url and url.rstrip("/")
 
 
-class Settings(BaseSettings):
+class Settings(EngineSettings):
     """How the worker and the command-line tools behave."""
 
     model_config = SettingsConfigDict(

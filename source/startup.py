@@ -16,7 +16,7 @@ from rich.console import Console
 from headless.accounting import in_words
 from headless.generation import Orchestrator
 from headless.model_management import HeadlessTaskQueue
-from headless.orchestrator import WanOrchestrator
+from headless.orchestrator import MemoryPlan, WanOrchestrator
 from source.chaos.history import History
 from source.chaos.witness import witnessed
 from source.checkpoints import Checkpoints
@@ -136,6 +136,16 @@ def _engine(settings: Settings) -> Orchestrator:
         loras=settings.loras_dir,
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
         device=settings.device,
+        memory=_memory_of(settings),
+    )
+
+
+def _memory_of(settings: Settings) -> MemoryPlan:
+    return MemoryPlan(
+        profile=settings.wgp_profile or -1,
+        gpu_gb=settings.gpu_budget_gb,
+        ram_gb=settings.ram_budget_gb,
+        cache_mb=settings.engine_cache_mb,
     )
 
 
@@ -157,7 +167,7 @@ def _run(
     Outbox(settings).sweep(store)
     store, storage = equipment.watching(store, storage)
     orchestrator = equipment.engine
-    queue = HeadlessTaskQueue(orchestrator)
+    queue = HeadlessTaskQueue(orchestrator, unload_when_idle="U" in settings.preload_policy)
     with ProgressDisplay(console) as display:
         worker = Worker(
             settings, store, queue, registry=equipment.registry, describe=orchestrator.describe, watch=display,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.request import Frame, GenerationRequest
@@ -19,6 +19,12 @@ Report = Callable[[str, int, int], None]
 WINDOW = "window"
 
 
+def _memory_of_its_own() -> Any:
+    from Wan2GP.engine.residency.memory import Memory
+
+    return Memory()
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a model is loaded from and runs."""
@@ -26,8 +32,10 @@ class Place:
     checkpoints: Path
     #: "cpu", "cuda" or "cuda:N"
     device: str
-    #: parts of a model visit the accelerator one at a time, also where they would fit together
-    low_memory: bool = False
+    #: the memory profile (`Wan2GP.memory_profiles`); -1 is the automatic one
+    profile: int = -1
+    #: the `Memory` of the engine that loads it
+    memory: Any = field(default_factory=_memory_of_its_own, compare=False, repr=False)
 
 
 class Cancel:
@@ -43,7 +51,10 @@ class Cancel:
 
 
 class Model(Protocol):
-    """A model in memory. One run at a time."""
+    """A model in memory. One run at a time.
+
+    One that has a `placement` (`engine.residency.placement`) can stand by while others run.
+    """
 
     #: set from another thread to stop the run; cleared by the call when a run begins
     _interrupt: bool

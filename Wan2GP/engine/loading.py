@@ -6,16 +6,14 @@ import ctypes
 import gc
 import re
 import sys
-from collections.abc import Iterable
 
 import torch
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Model, Place, Report, family, importing
+from Wan2GP.engine.residency.budgets import DEVICE_SHARE
 from Wan2GP.errors import DeviceLost, EngineError, OutOfMemory, WanError
 
-#: share of the free memory that weights may take; the rest is for activations
-_WEIGHTS_SHARE = 0.7
 #: what the allocators of an accelerator and of the host say
 _NO_MEMORY = re.compile(r"out of memory|(not enough|can't allocate|cannot allocate) memory", re.IGNORECASE)
 
@@ -44,15 +42,10 @@ def load(definition: ModelDefinition, place: Place, report: Report) -> Model:
     raise failure
 
 
-def fits(parts: Iterable[torch.nn.Module], device: str) -> bool:
-    """Whether the weights fit on the accelerator together, with room left for activations."""
-    return has_room(sum(p.numel() * p.element_size() for part in parts for p in part.parameters()), device)
-
-
 def has_room(weights_bytes: int, device: str) -> bool:
     """Whether an accelerator has the memory for so many bytes of weights, and for activations."""
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return weights_bytes < free_bytes * _WEIGHTS_SHARE
+    return weights_bytes < free_bytes * DEVICE_SHARE
 
 
 def free_memory() -> None:
@@ -61,6 +54,7 @@ def free_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.ipc_collect()
+        torch.accelerator.empty_host_cache()  # page-locked memory
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

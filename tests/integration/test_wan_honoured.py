@@ -173,21 +173,3 @@ def test_nothing_is_computed_while_cfg_zero_waits(tiny):
     with tiny("t2v").watched() as calls:
         tiny("t2v").latents(cfg_star_switch=1, cfg_zero_step=1)
     assert len(calls) == 4  # two of four steps, two passes each
-
-
-def test_a_module_that_is_offloaded_stays_on_the_device_until_another_is_used(tiny):
-    parts = tiny("t2v").parts
-    moved: list[str] = []
-    parts.offload = True
-    plain = {name: module.to for name, module in parts.modules.items()}
-    for name, module in parts.modules.items():
-        module.to = lambda device, name=name: moved.append(f"{name} to {device}")
-    try:
-        for name in ("transformer", "transformer", "vae", "vae"):
-            with parts.using(name) as part:
-                assert part is parts.modules[name]
-        assert moved == ["transformer to cpu", "transformer to cpu", "vae to cpu"]
-    finally:
-        parts.offload = False
-        for name in plain:
-            del parts.modules[name].to

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from Wan2GP.engine.lora.deltas import Delta
 from Wan2GP.engine.lora.files import FIELD, LoraFile, Rename, read_lora
 from Wan2GP.engine.lora.targets import Matched, match, no_match
+from Wan2GP.engine.residency.standby import settle
 from Wan2GP.errors import EngineError, Unsupported
 
 #: types of weights that a LoRA can be added to; quantised ones would lose it in rounding or hold no plain numbers
@@ -53,6 +54,9 @@ class LoraSet:
         self._schedules = tuple(schedules)
         self._expert_of_step = expert_of_step
         self._models = {name: _Merged(transformers[name]) for name in transformers if name in used}
+        if files:
+            for name in self._models:
+                settle(transformers[name])
         #: what was applied and what was left out, one line per file and transformer
         self.notes = tuple(
             note for i, path in enumerate(files) for note in self._add(i, read_lora(Path(path), renamed))

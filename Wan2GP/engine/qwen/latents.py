@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from Wan2GP.engine.request import Frame
+from Wan2GP.engine.stock.remembering import remembering
 from Wan2GP.engine.stock.running import as_frames
 
 
@@ -24,7 +25,12 @@ def latent_size(pipeline: Any, size: tuple[int, int]) -> tuple[int, int]:
 
 @torch.inference_mode()
 def encode(pipeline: Any, picture: Frame) -> torch.Tensor:
-    """(H, W, 3) uint8 -> normalised latents (1, C, h, w) float32: the mean of the posterior."""
+    """(H, W, 3) uint8 -> normalised latents (1, C, h, w) float32: the mean of the posterior. Each picture is encoded
+    once."""
+    return remembering(pipeline).of("latents", ["vae"], [picture], lambda: _encoded(pipeline, picture))
+
+
+def _encoded(pipeline: Any, picture: Frame) -> torch.Tensor:
     values = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None, :, None].float().div_(127.5).sub_(1)
     vae = pipeline.vae
     found = vae.encode(values.to(pipeline._execution_device, vae.dtype)).latent_dist.mode().float()

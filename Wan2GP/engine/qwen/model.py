@@ -28,6 +28,7 @@ from Wan2GP.engine.qwen.requests import (
 from Wan2GP.engine.qwen.run import Run
 from Wan2GP.engine.qwen.text import MOST_TOKENS, Chat, Reader, about_a_picture, about_pictures, about_words
 from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.residency.placement import Placement
 from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set
 from Wan2GP.engine.stock.running import Stepping, running
@@ -100,8 +101,14 @@ class QwenImage:
                 yield run.still()
                 report("decoding", 1, 1)
 
+    @property
+    def placement(self) -> Placement | None:
+        """Where its parts are."""
+        found: Placement | None = self._pipeline.placement
+        return found
+
     def release(self) -> None:
-        """Free host and device memory."""
+        """Free host and device memory, but for parts that other models hold."""
         self._pipeline = self._reader = None
         free_memory()
 

@@ -17,6 +17,7 @@ import torch
 from Wan2GP.engine.language.chat_marks import PICTURE, with_places, without_marks
 from Wan2GP.engine.language.vision_pictures import PatchRule
 from Wan2GP.engine.request import Frame
+from Wan2GP.engine.stock.remembering import remembering
 
 #: tokens of a prompt that is not about pictures
 MOST_TOKENS = 1024
@@ -94,10 +95,14 @@ class Reader:
                 "image_grid_thw": torch.tensor([grid for _, grid in cut], device=device),
                 "mm_token_type_ids": (tokens == mark).int(),
             }
-        # The words that would come next are not asked for.
-        answer = encoder(**inputs, output_hidden_states=True, use_cache=False, logits_to_keep=1)
-        found: torch.Tensor = answer.hidden_states[-1]
-        return found
+
+        def read() -> torch.Tensor:
+            # The words that would come next are not asked for.
+            answer = encoder(**inputs, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+            found: torch.Tensor = answer.hidden_states[-1]
+            return found
+
+        return remembering(self._pipeline).of("text", ["text_encoder"], [inputs], read)
 
 
 def about_pictures() -> Chat:

@@ -18,9 +18,14 @@ from transformers.utils import logging as transformers_logging
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.families import Place
 from Wan2GP.engine.folder_models import read_folder, strictly
-from Wan2GP.engine.loading import fits, weights_dtype
+from Wan2GP.engine.loading import weights_dtype
+from Wan2GP.engine.residency.memory import Memory
+from Wan2GP.engine.residency.placement import Form, Placement
+from Wan2GP.engine.residency.shared import SharedParts
+from Wan2GP.engine.stock.remembering import Remembering
 from Wan2GP.errors import ModelUnavailable
 from Wan2GP.layout import where
+from Wan2GP.memory_profiles import profile_of
 from Wan2GP.weights.configs import transformer_config
 from Wan2GP.weights.transformers import transformer_from_files
 
@@ -31,25 +36,32 @@ _LIBRARIES = ("diffusers", "transformers")
 def load_pipeline(cls: type[DiffusionPipeline], definition: ModelDefinition, place: Place) -> Any:
     """A pipeline of class `cls` in evaluation mode: bfloat16 on an accelerator, float32 on a CPU. Nothing is fetched.
 
-    Where the accelerator cannot hold all parts at once, each is there only while it works. Raises ModelUnavailable,
-    with the command that fetches, for weights that are missing, left over, of a wrong shape or not numbers.
+    Where the accelerator cannot hold all parts at once, each is there only while it works. Prompts are encoded once.
+    Raises ModelUnavailable, with the command that fetches, for weights that are missing, left over, of a wrong shape or
+    not numbers.
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipeline = read_folder(definition, place, lambda folder: cls(**_parts(cls, folder, definition, place)))
     pipeline.set_progress_bar_config(disable=True)
-    put_on_device(pipeline, place)
+    pipeline.placement = placed(pipeline, place)
+    layout = where(definition, place.checkpoints)
+    assert layout is not None, "it was read from there"
+    pipeline.remembering = Remembering(pipeline, place.memory, layout.folder)
+    pipeline.encode_prompt = pipeline.remembering.prompts(pipeline)
     return pipeline
 
 
-def put_on_device(pipeline: Any, place: Place) -> None:
-    """All parts on the device where they fit, else one after the other by hooks."""
-    device = place.device
-    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    if device == "cpu" or (not place.low_memory and fits(modules, device)):
-        pipeline.to(device)
+def placed(pipeline: Any, place: Place) -> Placement:
+    """All parts on the device where they fit, else one after the other by hooks, or layer by layer."""
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    memory: Memory = place.memory
+    placement = memory.placement(modules, torch.device(place.device), profile_of(place.profile))
+    if placement.form is Form.VISITING:
+        pipeline.enable_model_cpu_offload(device=place.device)
     else:
-        pipeline.enable_model_cpu_offload(device=device)
+        placement.bring()
+    return placement
 
 
 def _parts(cls: type[DiffusionPipeline], folder: Path, definition: ModelDefinition, place: Place) -> dict[str, Any]:
@@ -63,7 +75,7 @@ def _parts(cls: type[DiffusionPipeline], folder: Path, definition: ModelDefiniti
         if not isinstance(listed, list):
             found[name] = listed
         elif listed[0] is not None:
-            found[name] = _part(folder / name, *listed, dtype=dtype)
+            found[name] = _part(folder / name, *listed, dtype=dtype, shared=place.memory.shared)
     for name, parameter in wanted.items():
         if name != "self" and parameter.default is inspect.Parameter.empty and name not in found:
             raise ModelUnavailable(f"its model_index.json has no {name}")
@@ -77,19 +89,25 @@ def _own_transformer(definition: ModelDefinition, place: Place, dtype: torch.dty
         return {}
     config = transformer_config(definition.architecture_name, [layout.transformer])
     cls = getattr(diffusers, config["_class_name"])
-    return {"transformer": transformer_from_files([layout.transformer], config=config, cls=cls, dtype=dtype)}
+    files = [layout.transformer]
+    shared: SharedParts = place.memory.shared
+    return {
+        "transformer": shared.part(
+            cls, files, (dtype, config), lambda: transformer_from_files(files, config=config, cls=cls, dtype=dtype)
+        )
+    }
 
 
-def _part(folder: Path, library: str, name: str, *, dtype: torch.dtype) -> Any:
+def _part(folder: Path, library: str, name: str, *, dtype: torch.dtype, shared: SharedParts) -> Any:
     if library not in _LIBRARIES:
         raise ModelUnavailable(f"{folder.name} is of {library}.{name}; classes come from {' and '.join(_LIBRARIES)}")
     cls = getattr(importlib.import_module(library), name, None)
     if cls is None:
         raise ModelUnavailable(f"{folder.name} is a {library}.{name}, which the installed {library} does not have")
     if issubclass(cls, ModelMixin):
-        return network(cls, folder, dtype)
+        return shared.part(cls, [folder], dtype, lambda: network(cls, folder, dtype))
     if issubclass(cls, PreTrainedModel):
-        return strictly(cls, folder, dtype).eval().requires_grad_(False)
+        return shared.part(cls, [folder], dtype, lambda: strictly(cls, folder, dtype).eval().requires_grad_(False))
     return cls.from_pretrained(folder, local_files_only=True)
 
 

@@ -15,9 +15,11 @@ from Wan2GP.engine.families import Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.residency.placement import Placement
 from Wan2GP.engine.stock import hires
 from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set, schedules
+from Wan2GP.engine.stock.remembering import remembering
 from Wan2GP.engine.stock.running import Stepping, as_frames, running, seeded
 from Wan2GP.engine.stock.tokens import PATCH
 from Wan2GP.errors import Unsupported
@@ -107,8 +109,14 @@ class Still(ABC):
                 yield self._still(replace(request, seed=request.seed + number), stepping)
                 report("decoding", 1, 1)
 
+    @property
+    def placement(self) -> Placement | None:
+        """Where its parts are."""
+        found: Placement | None = self._pipeline.placement
+        return found
+
     def release(self) -> None:
-        """Free host and device memory."""
+        """Free host and device memory, but for parts that other models hold."""
         self._pipeline = None
         free_memory()
 
@@ -166,6 +174,7 @@ class Still(ABC):
         taken = inspect.signature(cls.__init__).parameters
         other = cls(**{name: part for name, part in self._pipeline.components.items() if name in taken})
         other.set_progress_bar_config(disable=True)
+        other.encode_prompt = remembering(self._pipeline).prompts(other)
         return other
 
 

@@ -15,6 +15,7 @@ from Wan2GP.engine.families import WINDOW, Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.residency.placement import Placement
 from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set, schedules
 from Wan2GP.engine.stock.running import Stepping
@@ -132,8 +133,14 @@ class Video(ABC):
         """What the user should know about a run."""
         return ()
 
+    @property
+    def placement(self) -> Placement | None:
+        """Where its parts are."""
+        found: Placement | None = self._pipeline.placement
+        return found
+
     def release(self) -> None:
-        """Free host and device memory."""
+        """Free host and device memory, but for parts that other models hold."""
         self._pipeline = None
         free_memory()
 

@@ -110,7 +110,11 @@ class FirstLatentConditions(Conditions):
 
 @torch.inference_mode()
 def clip_states(parts: WanParts, images: list[Frame]) -> torch.Tensor:
-    """(H, W, 3) uint8 images -> (N, T, D): the last but one layer of the image encoder."""
+    """(H, W, 3) uint8 images -> (N, T, D): the last but one layer of the image encoder. The same are looked at once."""
+    return parts.remembered("images", "image_encoder", images, lambda: _seen(parts, images))
+
+
+def _seen(parts: WanParts, images: list[Frame]) -> torch.Tensor:
     pixels = parts.image_processor(images=list(images), return_tensors="pt").pixel_values
     with parts.using("image_encoder") as encoder:
         found: torch.Tensor = encoder(

@@ -28,7 +28,12 @@ def _statistics(parts: WanParts) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.inference_mode()
 def encode(parts: WanParts, video: torch.Tensor) -> torch.Tensor:
-    """(1, 3, F, H, W) in [-1, 1] -> normalised latents (1, C, F', H', W') float32: the mean of the posterior."""
+    """(1, 3, F, H, W) in [-1, 1] -> normalised latents (1, C, F', H', W') float32: the mean of the posterior. The same
+    video is encoded once."""
+    return parts.remembered("latents", "vae", [video], lambda: _encoded(parts, video))
+
+
+def _encoded(parts: WanParts, video: torch.Tensor) -> torch.Tensor:
     with parts.using("vae") as vae:
         latents = vae.encode(video.to(parts.device, vae.dtype)).latent_dist.mode().float()
     mean, spread = _statistics(parts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from transformers.utils import logging as transformers_logging
 from Wan2GP.definitions import ModelDefinition, how_to_fetch
 from Wan2GP.engine.families import Place
 from Wan2GP.engine.loading import weights_dtype
+from Wan2GP.engine.residency.shared import SharedParts
 from Wan2GP.engine.wan.own_layers import extra_parts, laid_over, transformer_class
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.errors import ModelUnavailable
 from Wan2GP.layout import Layout, where
+from Wan2GP.memory_profiles import profile_of
 from Wan2GP.weights.configs import transformer_config
 from Wan2GP.weights.transformers import transformer_from_files
 
@@ -44,7 +47,7 @@ def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
         ) from error
     for part in parts.modules.values():
         part.eval().requires_grad_(False)
-    parts.place(low_memory=place.low_memory)
+    parts.place(profile_of(place.profile))
     return parts
 
 
@@ -55,35 +58,46 @@ def _loaded(definition: ModelDefinition, layout: Layout, place: Place) -> WanPar
     folder, dtype = layout.folder, weights_dtype(place.device)
     index = _json(folder / "model_index.json")
     offline: dict[str, Any] = {"local_files_only": True}
-    second = layout.transformer_2
-    transformer = _transformer(definition, [layout.transformer, *laid_over(definition, layout.modules)], dtype)
+    second, shared = layout.transformer_2, place.memory.shared
+
+    def folder_part(cls: Any, name: str, numbers: torch.dtype) -> Any:
+        def read() -> Any:
+            return cls.from_pretrained(folder / name, dtype=numbers, **offline)
+
+        return shared.part(cls, [folder / name], numbers, read)
+
+    def transformer_of(files: Sequence[Path]) -> Any:
+        return _transformer(definition, files, dtype, shared)
+
+    transformer = transformer_of([layout.transformer, *laid_over(definition, layout.modules)])
     return WanParts(
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **offline),
-        text_encoder=UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **offline),
+        text_encoder=folder_part(UMT5EncoderModel, "text_encoder", dtype),
         # In half precision the VAE shows banding; it is small, so it stays in full precision.
-        vae=AutoencoderKLWan.from_pretrained(folder / "vae", dtype=torch.float32, **offline),
+        vae=folder_part(AutoencoderKLWan, "vae", torch.float32),
         transformer=transformer,
-        transformer_2=None if second is None else _transformer(definition, [second, *layout.modules_2], dtype),
-        **_image_parts(folder, index, dtype),
+        transformer_2=None if second is None else transformer_of([second, *layout.modules_2]),
+        **_image_parts(folder, index, partial(folder_part, numbers=dtype)),
         extra=extra_parts(definition, layout, transformer, dtype),
         device=torch.device(place.device),
+        memory=place.memory,
         boundary_ratio=index.get("boundary_ratio"),
         expand_timesteps=bool(index.get("expand_timesteps")),
     )
 
 
-def _image_parts(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+def _image_parts(folder: Path, index: Mapping[str, Any], part: Callable[..., Any]) -> dict[str, Any]:
     """The image encoder and its processor, for models that look at an image."""
     if not (index.get("image_encoder") or [None])[0]:
         return {}
     from transformers import CLIPImageProcessor, CLIPVisionModel
 
-    encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder", dtype=dtype, local_files_only=True)
+    encoder = part(CLIPVisionModel, "image_encoder")
     processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
     return {"image_encoder": encoder, "image_processor": processor}
 
 
-def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torch.dtype) -> Any:
+def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torch.dtype, shared: SharedParts) -> Any:
     """The transformer that the files make up."""
     import diffusers
 
@@ -92,7 +106,9 @@ def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torc
     if name not in _TRANSFORMERS:
         raise ModelUnavailable(f"{files[-1]} holds a {name}, which is no transformer of this family")
     kind = transformer_class(definition.architecture_name, getattr(diffusers, name))
-    return transformer_from_files(files, config=config, cls=kind, dtype=dtype)
+    return shared.part(
+        kind, files, (dtype, config), lambda: transformer_from_files(files, config=config, cls=kind, dtype=dtype)
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.lora.multipliers import plan_multipliers
 from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.residency.placement import Placement
 from Wan2GP.engine.wan.architectures import check_architecture, conditions_class
 from Wan2GP.engine.wan.conditions import Prompts
 from Wan2GP.engine.wan.continuity import colour_matched, with_noise
@@ -143,8 +144,13 @@ class Wan:
         finally:
             self.remarks = run.remarks
 
+    @property
+    def placement(self) -> Placement | None:
+        """Where its parts are."""
+        return self._parts.placement
+
     def release(self) -> None:
-        """Free host and device memory."""
+        """Free host and device memory, but for parts that other models hold."""
         del self._parts
         free_memory()
 

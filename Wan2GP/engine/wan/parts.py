@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from Wan2GP.engine.loading import fits, free_memory
+from Wan2GP.engine.residency.memory import Memory
+from Wan2GP.engine.residency.placement import Form, Placement, back_to_rest
+from Wan2GP.memory_profiles import Profile
+
+Value = TypeVar("Value")
 
 #: tokens of a prompt that the real models were trained with; a tokenizer may declare fewer
 TEXT_TOKENS = 512
@@ -19,7 +23,7 @@ TEXT_TOKENS = 512
 class WanParts:
     """Everything that a Wan model consists of. Modules are in evaluation mode and never trained.
 
-    With `offload`, modules rest on the host and visit the device one at a time: each stays until another is used.
+    Of a placement of the form VISITING, modules rest on the host, and each stays on the device until another is used.
     """
 
     tokenizer: Any
@@ -37,7 +41,9 @@ class WanParts:
     boundary_ratio: float | None = None
     #: Wan 2.2 5B: the start image replaces the first latent frame, whose timestep is 0
     expand_timesteps: bool = False
-    offload: bool = False
+    memory: Memory = field(default_factory=Memory)
+    #: None until they are placed
+    placement: Placement | None = None
     _visitor: str = field(default="", init=False)
 
     @property
@@ -76,31 +82,31 @@ class WanParts:
         found: torch.dtype = self.transformer.dtype
         return found
 
-    def place(self, *, low_memory: bool = False) -> None:
-        """Put the modules on the device; where they do not fit together, or with `low_memory`, keep them on the host
-        until they are used."""
-        parts = list(self.modules.values())
-        self.offload = self.device.type != "cpu" and (low_memory or not fits(parts, str(self.device)))
-        if not self.offload:
-            for part in parts:
-                part.to(self.device)
+    @property
+    def offload(self) -> bool:
+        """Whether some modules are on the device only while they work."""
+        return self.placement is not None and self.placement.form is not Form.WHOLE
+
+    def place(self, profile: Profile) -> None:
+        """Put the modules on the device, as far as the profile and the room there allow."""
+        self.placement = self.memory.placement(self.modules, self.device, profile)
+        self.placement.bring()
+
+    def remembered(self, kind: str, name: str, content: Sequence[Any], compute: Callable[[], Value]) -> Value:
+        """What `compute` makes of `content` with the module of that name, computed once for the same content."""
+        return self.memory.remembered(kind, [self.modules[name]], [*content, str(self.device)], compute)
 
     @contextmanager
     def using(self, name: str) -> Iterator[Any]:
         """The module of that name, on the device while the block runs."""
-        if self.offload and name != self._visitor:
-            self._bring(name)
-        yield self.modules[name]
-
-    def _bring(self, name: str) -> None:
-        """Let a module take the place of the one that is on the device."""
-        modules = self.modules
-        if self._visitor:
-            modules[self._visitor].to("cpu")
-            free_memory()
-        # Before it moves: what moved in part, because memory ran out, must leave too.
-        self._visitor = name
-        modules[name].to(self.device)
+        placement, module = self.placement, self.modules[name]
+        if placement is not None and placement.form is Form.VISITING and name != self._visitor:
+            # Before it moves: what moved in part, because memory ran out, must leave too.
+            leaving, self._visitor = self._visitor, name
+            placement.visit(name, leaving)
+        yield module
+        if placement is not None and placement.streams(name):
+            back_to_rest(module)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:
         """(1, C, F', H', W') of `frames` frames of `width` x `height` pixels."""

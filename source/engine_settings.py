@@ -1,0 +1,82 @@
+"""Settings of the engine: its memory, and the `--wgp-*` flags that workers for Wan2GP know.
+
+A flag that this engine has no counterpart for is accepted where it asks for what happens anyway, and refused where it
+asks for something else: nobody shall believe that it acts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings
+
+#: settings of which only some values can be met, and why not the others
+_MET: dict[str, tuple[tuple[Any, ...], str]] = {
+    "wgp_attention_mode": (("auto", "sdpa"), "attention is torch's own"),
+    "wgp_compile": (("",), "nothing is compiled"),
+    "wgp_vae_config": ((0, 1), "each model's VAE is tiled as it was published, or not at all"),
+    "wgp_boost": ((2,), "there is no boost to switch on (1); 2 is off"),
+    "wgp_preload": ((0,), "a model that goes through the GPU layer by layer keeps nothing there"),
+    "wgp_transformer_quantization": (("bf16",), "weights are widened to 16 bits when they are read"),
+    "wgp_transformer_dtype_policy": (("", "bf16"), "transformers compute in bfloat16"),
+    "wgp_text_encoder_quantization": (("bf16",), "weights are widened to 16 bits when they are read"),
+    "wgp_vae_precision": ((32,), "in 16 bits the pictures of Wan's VAE show bands"),
+    "wgp_mixed_precision": ((0,), "parts of a model that need 32 bits have them anyway"),
+}
+
+
+class EngineSettings(BaseSettings):
+    """How the engine uses the machine."""
+
+    wgp_profile: int | None = Field(
+        None,
+        ge=1,
+        le=5,
+        description="memory profile, 1 (much RAM and GPU memory) to 5 (little of both), see docs/memory.md; default: "
+        "chosen by what fits",
+    )
+    gpu_budget_gb: float | None = Field(
+        None, gt=0, description="GPU memory for weights, of all models together; default: 70 % of what is free"
+    )
+    ram_budget_gb: float | None = Field(
+        None, ge=0, description="RAM for weights, of all models together; default: half of what is free"
+    )
+    engine_cache_mb: int = Field(
+        512, ge=0, description="RAM for prompts and guides that were encoded before; 0 keeps none"
+    )
+    wgp_preload_policy: str = Field(
+        "",
+        description="letters with commas: P loads PRELOAD_MODEL at start, S loads a model when it is asked for (both "
+        "happen anyway), U frees the memory of all models when no task waits",
+    )
+    wgp_attention_mode: str | None = Field(None, description="`auto` or `sdpa`; others are refused")
+    wgp_compile: str | None = Field(None, description="empty; others are refused")
+    wgp_vae_config: int | None = Field(None, description="0 or 1; others are refused")
+    wgp_boost: int | None = Field(None, description="2 (off); others are refused")
+    wgp_preload: int | None = Field(None, description="0; others are refused")
+    wgp_transformer_quantization: str | None = Field(None, description="`bf16`; others are refused")
+    wgp_transformer_dtype_policy: str | None = Field(None, description="empty or `bf16`; others are refused")
+    wgp_text_encoder_quantization: str | None = Field(None, description="`bf16`; others are refused")
+    wgp_vae_precision: int | None = Field(None, description="32; others are refused")
+    wgp_mixed_precision: int | None = Field(None, description="0; others are refused")
+
+    #: the letters of a policy
+    _LETTERS: ClassVar[tuple[Literal["P", "S", "U"], ...]] = ("P", "S", "U")
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        for name, (values, why) in _MET.items():
+            value = getattr(self, name)
+            if value is not None and value not in values:
+                known = " or ".join(repr(each) for each in values)
+                raise ValueError(f"{name} {value!r} cannot be met: {why}; leave it out, or give {known}")
+        unknown = sorted(set(self.preload_policy) - set(self._LETTERS))
+        if unknown:
+            raise ValueError(f"wgp_preload_policy has the letters P, S and U, not {', '.join(unknown)}")
+        return self
+
+    @property
+    def preload_policy(self) -> frozenset[str]:
+        """The letters of `wgp_preload_policy`."""
+        return frozenset(part.strip().upper() for part in self.wgp_preload_policy.split(",") if part.strip())
