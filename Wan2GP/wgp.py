@@ -325,7 +325,7 @@ def _generate(values: Mapping[str, Any]) -> bool:
         wan_model._interrupt = False
     gen["in_progress"] = True
     try:
-        beside = Beside(definitions(), _place(), report, release_model)
+        beside = Beside(definitions(), _place(), report, release_model, _resident_models().step_aside)
         gen["models_beside"] = beside.used
         drawn_in = Path(save_path)
         with prepared(request, beside, cancel, drawn_in) as ready, finishing(ready, beside) as finish:

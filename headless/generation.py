@@ -258,7 +258,11 @@ class Orchestrator(Protocol):
         """
 
     def unload_model(self) -> None:
-        """Free the model's memory."""
+        """Free the memory of all models."""
+
+    def memory_report(self) -> Mapping[str, Any]:
+        """What is in memory, and how often what was found there, as JSON; {} where nothing is told. Any thread may
+        call it."""
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
         """Run the loaded model; uses up what `prepare` made. Raises GenerationCancelled, OutOfMemory, DeviceLost,

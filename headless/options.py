@@ -247,8 +247,8 @@ class GenerationOptions(BaseModel):
     film_grain_intensity: Fraction01 | None = knob("film grain: 0 none, 1 strong")
     film_grain_saturation: Fraction01 | None = knob("film grain: 0 grey, 1 coloured")
     override_profile: int | None = knob(
-        "memory profile for this task; with 2, 4 and 5 (little GPU memory) the parts of the model "
-        "visit the GPU one at a time; -1 is the worker's",
+        "memory profile for this task, 1 to 5, see docs/memory.md; with 2, 4 and 5 (little GPU memory) "
+        "a model goes through the GPU layer by layer; -1 is the worker's",
         ge=-1,
         le=5,
     )

@@ -231,6 +231,9 @@ class FakeOrchestrator:
             self.unloads += 1
         self._current = None
 
+    def memory_report(self) -> dict[str, object]:
+        return {}
+
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
         self.tasks.append(replace(task, prepared=None))  # what was prepared is used up by its run
         self.calls.append(task.options.to_engine())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -181,6 +182,8 @@ def _run(
         queue.start(settings.preload_model or None)
         code = _code_of(worker, until_idle)
     log.info("where the GPU's time went, %s", in_words(queue.statistics().seconds))
+    if report := orchestrator.memory_report():
+        log.info("what was in memory: %s", json.dumps(report))
     patience_s = max(settings.shutdown_grace_s, MIN_STOPPING_S) if worker.told_to_stop or code else UNHURRIED_S
     queue.stop(timeout_s=patience_s, reason=ShuttingDown())
     if worker.runs() or queue.alive:

@@ -22,6 +22,8 @@ class Beside:
     report: Report
     #: frees the memory of the resident model; it is loaded again before its run
     give_way: Callable[[], None]
+    #: lets the resident models wait in host memory; None: they give way instead
+    step_aside: Callable[[], None] | None = None
     #: ids of the models that were loaded, in order
     used: list[str] = field(default_factory=list)
 
@@ -51,7 +53,7 @@ class Beside:
         self.used.append(definition.id)
         weights_bytes = sum(file.stat().st_size for file in weight_files(definition, self.place.checkpoints))
         if self.place.device != "cpu" and not has_room(weights_bytes, self.place.device):
-            self.give_way()
+            (self.step_aside or self.give_way)()
         try:
             return load(definition, self.place, self.report)
         except OutOfMemory:

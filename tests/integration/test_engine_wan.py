@@ -15,6 +15,7 @@ from tiny_models import tiny_wan_t2v, write_definition
 from Wan2GP import wgp
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.request import parse_request
+from Wan2GP.engine.residency.budgets import Budgets
 from Wan2GP.engine.wan.model import Wan
 from Wan2GP.errors import InvalidInput, ModelUnavailable, Unsupported
 from Wan2GP.media import read_image
@@ -112,12 +113,17 @@ def test_release_drops_every_weight():
     assert [part() for part in held] == [None, None, None]
 
 
-def test_another_model_releases_the_one_before():
-    run_engine(**CLIP)
-    transformer = weakref.ref(parts().transformer)
-    run_engine(model_type="draft", image_start=np.zeros((48, 64, 3), np.uint8), resolution="64x48", video_length=5)
-    assert transformer() is None
-    assert wgp.transformer_type == "draft"
+@pytest.mark.parametrize("ram_bytes", [None, 0])
+def test_another_model_lets_the_one_before_stand_by_where_the_budget_has_room(ram_bytes):
+    wgp.configure(budgets=Budgets(host_bytes=ram_bytes))
+    try:
+        run_engine(**CLIP)
+        transformer = weakref.ref(parts().transformer)
+        run_engine(model_type="draft", image_start=np.zeros((48, 64, 3), np.uint8), resolution="64x48", video_length=5)
+        assert (transformer() is None) == (ram_bytes == 0)
+        assert wgp.transformer_type == "draft"
+    finally:
+        wgp.configure(budgets=Budgets())
 
 
 def test_image_mode_makes_stills():

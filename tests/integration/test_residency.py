@@ -28,7 +28,7 @@ from Wan2GP.engine.request import parse_request
 from Wan2GP.engine.residency.budgets import Budgets
 from Wan2GP.engine.residency.memory import Memory
 from Wan2GP.engine.residency.models import ResidentModels
-from Wan2GP.engine.residency.placement import Form
+from Wan2GP.engine.residency.placement import Form, stream_through
 from Wan2GP.engine.residency.standby import Standby
 from Wan2GP.engine.wan.model import Wan
 from Wan2GP.errors import OutOfMemory
@@ -126,6 +126,7 @@ def test_models_within_the_budget_are_read_once_and_the_one_without_room_leaves(
     assert np.array_equal(engine.frames("a"), plain)
 
 
+@pytest.mark.slow
 def test_the_profile_for_very_little_memory_keeps_no_other_model(make: Make) -> None:
     engine = make()
     engine.take("a")
@@ -167,6 +168,7 @@ def test_a_model_that_stood_by_never_keeps_a_lora(make: Make, tmp_path: Path) ->
     assert np.array_equal(engine.frames("a"), plain) and engine.counted("loaded") == {"a": 1, "b": 1}
 
 
+@pytest.mark.slow
 def test_what_finds_no_memory_gets_that_of_all_others(make: Make) -> None:
     engine = make()
     engine.frames("a")
@@ -191,6 +193,7 @@ def test_what_finds_no_memory_gets_that_of_all_others(make: Make) -> None:
 # ---- parts
 
 
+@pytest.mark.slow
 def test_parts_of_the_same_bytes_are_in_memory_once(make: Make, tmp_path: Path, weights: dict[str, Path]) -> None:
     engine = make()
     copy = Path(shutil.copytree(weights["a"], tmp_path / "copy"))
@@ -229,6 +232,7 @@ def test_what_models_share_stays_while_one_takes_the_place_of_the_other(
     assert engine.counted("parts") == {"loaded": 4, "found": 2}
 
 
+@pytest.mark.slow
 def test_a_part_that_visits_stays_on_the_device_until_another_is_used(make: Make) -> None:
     parts = make().take("a")._parts
     placement = parts.placement
@@ -240,6 +244,21 @@ def test_a_part_that_visits_stays_on_the_device_until_another_is_used(make: Make
             assert part is parts.modules[name]
             there.append([each for each, standby in placement.standbys.items() if standby.on_device])
     assert there == [["transformer"], ["transformer"], ["vae"], ["vae"]]
+
+
+@pytest.mark.slow
+def test_a_model_that_goes_through_the_device_layer_by_layer_draws_the_same(make: Make, tmp_path: Path) -> None:
+    engine = make(cache_bytes=0)
+    guided = {"guidance_scale": 1.0, "NAG_scale": 3.0, "num_inference_steps": 2}
+    skipping = {"slg_switch": 1, "slg_layers": [0], "slg_start_perc": 0, "slg_end_perc": 100, "num_inference_steps": 3}
+    runs: list[dict[str, Any]] = [{}, guided, skipping, {}]
+    plain = [engine.frames("a", **run) for run in runs]
+    placement = engine.take("a").placement
+    placement.form = Form.STREAMED
+    for name in ("transformer", "text_encoder"):
+        stream_through(placement.parts[name], torch.device("cpu"), overlapped=True, pinned=True)
+        placement.standbys[name].streamed = True
+    assert all(np.array_equal(engine.frames("a", **run), one) for run, one in zip(runs, plain, strict=True))
 
 
 # ---- what was encoded before
@@ -263,6 +282,7 @@ def trace(tmp_path: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_encoders_run_half_as_often_or_less_and_every_frame_is_the_same(make: Make, tmp_path: Path) -> None:
     folder, runs = tiny_wan_vace(tmp_path / "vace"), trace(tmp_path)
     made: dict[int, tuple[list[np.ndarray], Counter[str]]] = {}
@@ -279,6 +299,7 @@ def test_encoders_run_half_as_often_or_less_and_every_frame_is_the_same(make: Ma
     assert engine.models.memory.cache.num_bytes > 0
 
 
+@pytest.mark.slow
 def test_the_engine_tells_what_was_found_in_memory(tmp_path: Path, weights: dict[str, Path]) -> None:
     rows = write_definition(tmp_path / "rows", "a", "t2v_1.3B", weights["a"])
     wgp.configure(checkpoints=tmp_path, definitions=[rows], save_path=tmp_path / "out", device="cpu")

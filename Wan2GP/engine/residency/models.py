@@ -64,12 +64,12 @@ class ResidentModels:
     @property
     def host_bytes(self) -> int:
         """Weights in host memory; shared parts count once."""
-        return _host_bytes(self._entries.values())
+        return _host_bytes(list(self._entries.values()))
 
     @property
     def device_bytes(self) -> int:
         """Weights on the accelerator; shared parts count once."""
-        return sum(standby.device_bytes for standby in _standbys(self._entries.values()))
+        return sum(standby.device_bytes for standby in _standbys(list(self._entries.values())))
 
     def take(self, definition: ModelDefinition, place: Place, report: Report) -> Model:
         """The model, ready to run; from memory, when it is there as its files are now.
@@ -103,6 +103,10 @@ class ResidentModels:
         entry = self._entries.pop(name, None)
         if entry is not None:
             entry.model.release()
+
+    def step_aside(self) -> None:
+        """Let all models wait in host memory, for one that computes beside them."""
+        self._park_until(0, but=())
 
     def release(self) -> None:
         """Free the memory of all models, and of what they computed."""

@@ -72,10 +72,11 @@ class Placement:
             if self.parts[name] not in spared:
                 standby.park(pinned=pin and self.profile.pins(name))
 
-    def visit(self, name: str, leaving: str) -> None:
-        """Bring one part in place of another, of a model whose parts visit."""
-        if leaving:
-            self.standbys[leaving].park(pinned=self.profile.pins(leaving))
+    def visit(self, name: str) -> None:
+        """Bring one part in place of the others, of a model whose parts visit."""
+        if self.standbys[name].on_device:
+            return
+        self.park(pin=True)
         self.standbys[name].bring()
 
 

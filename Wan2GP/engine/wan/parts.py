@@ -44,7 +44,6 @@ class WanParts:
     memory: Memory = field(default_factory=Memory)
     #: None until they are placed
     placement: Placement | None = None
-    _visitor: str = field(default="", init=False)
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -100,10 +99,8 @@ class WanParts:
     def using(self, name: str) -> Iterator[Any]:
         """The module of that name, on the device while the block runs."""
         placement, module = self.placement, self.modules[name]
-        if placement is not None and placement.form is Form.VISITING and name != self._visitor:
-            # Before it moves: what moved in part, because memory ran out, must leave too.
-            leaving, self._visitor = self._visitor, name
-            placement.visit(name, leaving)
+        if placement is not None and placement.form is Form.VISITING:
+            placement.visit(name)
         yield module
         if placement is not None and placement.streams(name):
             back_to_rest(module)
