@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from Wan2GP.definitions import Definitions, ModelDefinition, load_definitions
 from Wan2GP.engine.beside import Beside
-from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family
+from Wan2GP.engine.families import WINDOW, Cancel, Model, Place, Report, family, importing
 from Wan2GP.engine.finishing import check_finishing, finishing
 from Wan2GP.engine.later import slots
 from Wan2GP.engine.preparing import check_preparing, prepared, read_ahead
@@ -219,9 +219,9 @@ def memory_report() -> dict[str, Any]:
 def _resident_models() -> ResidentModels:
     global _residents
     if _residents is None:
-        from Wan2GP.engine.residency.memory import Memory
-        from Wan2GP.engine.residency.models import ResidentModels
-
+        with importing:
+            from Wan2GP.engine.residency.memory import Memory
+            from Wan2GP.engine.residency.models import ResidentModels
         _residents = ResidentModels(Memory(_budgets))
     return _residents
 

@@ -46,19 +46,14 @@ class HeadlessTaskQueue:
 
     Use it as a context manager, or call `start` and `stop`; it is started once. Any thread may call any method.
     `history` is how many ended tasks `outcome` remembers; `clock` answers seconds and never goes back.
-    With `unload_when_idle` no model stays in memory while nothing waits.
+    With `unload_when_idle` no model stays in memory after a run that nothing waits behind.
     `on_device_lost` is called once, on the GPU thread, when the process has to be replaced.
     """
 
     def __init__(
-        self,
-        orchestrator: Orchestrator,
-        *,
-        history: int = 200,
-        clock: Callable[[], float] = time.monotonic,
-        on_device_lost: Callable[[DeviceLost], None] | None = None,
-        unload_when_idle: bool = False,
-    ) -> None:
+        self, orchestrator: Orchestrator, *, history: int = 200, clock: Callable[[], float] = time.monotonic,
+        on_device_lost: Callable[[DeviceLost], None] | None = None, unload_when_idle: bool = False,
+    ) -> None:  # fmt: skip
         self._orchestrator = orchestrator
         self._unload_when_idle = unload_when_idle
         self._clock = clock
@@ -274,8 +269,6 @@ class HeadlessTaskQueue:
 
     def _next(self) -> QueuedRun | None:
         """Wait for work that is ready. None once the queue is closed."""
-        if self._unload_when_idle and not self._waiting and self._orchestrator.current_model is not None:
-            self._attempt(self._orchestrator.unload_model)
         with self._changed:
             while self._closed is None and not self._waiting.ready:
                 self._work.stand_still(self._waiting.first)
@@ -292,6 +285,8 @@ class HeadlessTaskQueue:
         self._account.begin(Activity.ENCODE, run.spent)
         outcome = run.context.run(self._attempt, lambda: run.work(run))
         self._work.listener.end(learn=not isinstance(outcome, Exception))
+        if self._unload_when_idle and not self._waiting:
+            self._attempt(self._orchestrator.unload_model)
         self._account.idle()
         if isinstance(outcome, DeviceLost):
             self._lose(outcome)

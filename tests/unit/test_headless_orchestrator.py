@@ -17,7 +17,8 @@ from headless.engine_run import typed_error
 from headless.generation import CancelToken, GenerationTask, Progress
 from headless.inputs import check_inputs
 from headless.options import GenerationOptions
-from headless.orchestrator import MAX_SEED, WanOrchestrator
+from headless.orchestrator import MAX_SEED, MemoryPlan, WanOrchestrator
+from Wan2GP.engine.residency.budgets import Budgets
 from Wan2GP.errors import (
     DeviceLost,
     EngineError,
@@ -361,11 +362,13 @@ def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEn
     folder.mkdir()
     loras = tmp_path / "loras"
     orchestrator = WanOrchestrator(
-        checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine
-    )
+        checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine,
+        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3),
+    )  # fmt: skip
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
-    assert engine.settings == {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
+    places = {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
+    assert engine.settings == places | {"profile": 4, "budgets": Budgets(1 << 29, None, 3 << 20)}
 
 
 def test_a_model_whose_definition_turns_svi_on_takes_an_anchor(tmp_path: Path, photo: str) -> None:

@@ -231,6 +231,14 @@ def test_stopping_gives_the_models_memory_back(make_task: TaskFactory) -> None:
     assert (fake.unloads, queue.loaded_model) == (1, None)
 
 
+def test_a_queue_may_let_its_models_go_when_nothing_waits(make_task: TaskFactory) -> None:
+    fake = FakeOrchestrator()
+    with HeadlessTaskQueue(fake, unload_when_idle=True) as queue:
+        result_of(queue.submit(make_task("one")))
+        result_of(queue.submit(make_task("two")))
+        assert fake.loads == ["fake_t2v"] * 2
+
+
 # ---- failures
 
 
