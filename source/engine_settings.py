@@ -6,6 +6,7 @@ asks for something else: nobody shall believe that it acts.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -26,9 +27,17 @@ _MET: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
+#: what a checkout calls a setting, where it is another name; and what it keeps as a text
+_OF_CHECKOUT = {"wgp_preload": "preload_in_VRAM"}
+_AS_TEXT = ("vae_precision", "mixed_precision")
+
+
 class EngineSettings(BaseSettings):
     """How the engine uses the machine."""
 
+    wan_dir: Path | None = Field(
+        None, description="an upstream Wan2GP checkout, which then is the engine (docs/upstream.md)"
+    )
     wgp_profile: int | None = Field(
         None,
         ge=1,
@@ -66,7 +75,8 @@ class EngineSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
-        for name, (values, why) in _MET.items():
+        # A checkout of Wan2GP is told them as they are.
+        for name, (values, why) in {} if self.wan_dir else _MET.items():
             value = getattr(self, name)
             if value is not None and value not in values:
                 known = " or ".join(repr(each) for each in values)
@@ -75,6 +85,14 @@ class EngineSettings(BaseSettings):
         if unknown:
             raise ValueError(f"wgp_preload_policy has the letters P, S and U, not {', '.join(unknown)}")
         return self
+
+    @property
+    def for_checkout(self) -> dict[str, Any]:
+        """The `wgp_*` settings that were given, by the names that a checkout of Wan2GP has for them."""
+        given = {name: getattr(self, name) for name in ("wgp_profile", *_MET)}
+        found = {_OF_CHECKOUT.get(name, name.removeprefix("wgp_")): value for name, value in given.items()}
+        told = {name: str(value) if name in _AS_TEXT else value for name, value in found.items() if value is not None}
+        return told | ({"preload_model_policy": sorted(self.preload_policy)} if self.wgp_preload_policy else {})
 
     @property
     def preload_policy(self) -> frozenset[str]:

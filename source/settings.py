@@ -169,9 +169,6 @@ class Settings(EngineSettings):
         0, ge=0, description="one task at a time is claimed while undelivered results take more; 0: no limit"
     )
 
-    wan_dir: Path | None = Field(
-        None, description="an upstream Wan2GP checkout, which then is the engine (docs/upstream.md)"
-    )
     wan_python: Path | None = Field(
         None, description="its Python; default: that of venv, .venv or env in its folder, else the worker's"
     )

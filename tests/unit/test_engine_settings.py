@@ -56,6 +56,17 @@ def test_what_would_not_act_is_refused_and_says_why(asked: dict[str, object], wh
         load_settings(**asked)
 
 
+def test_a_checkout_is_told_them_by_its_own_names() -> None:
+    settings = load_settings(
+        wan_dir=Path("w"), wgp_profile=4, wgp_transformer_quantization="int8", wgp_preload=2000, wgp_vae_precision=16,
+        wgp_preload_policy="U,P",
+    )  # fmt: skip
+    assert settings.for_checkout == {
+        "profile": 4, "transformer_quantization": "int8", "preload_in_VRAM": 2000, "vae_precision": "16",
+        "preload_model_policy": ["P", "U"],
+    }  # fmt: skip
+
+
 def test_the_worker_has_the_flags_that_workers_of_wan2gp_know(root: Path) -> None:
     told = subprocess.run([sys.executable, root / "worker.py", "--help"], capture_output=True, text=True, check=True)
     names = "attention-mode compile profile vae-config boost preload transformer-quantization transformer-dtype-policy"
