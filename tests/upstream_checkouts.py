@@ -167,7 +167,8 @@ def load_models(model_type, override_profile=-1, **more):
     """The caller keeps the pair: nothing is stored here."""
     global transformer_type
     print("loading", model_type)
-    _note("engine.jsonl", attention=attention_mode, profile=default_profile, container=server_config["video_container"])
+    container = server_config.get("video_container", "mp4")
+    _note("engine.jsonl", attention=attention_mode, profile=default_profile, container=container)
     _note("loads.jsonl", model=model_type, profile=override_profile)
     if behaviour.get("load") == "hang":
         threading.Event().wait()

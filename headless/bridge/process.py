@@ -177,15 +177,14 @@ class CheckoutProcess:
         """What the order came to; None when it goes on. What is left of an earlier order is not for this one."""
         if message is None:
             raise self._gone("ended")
-        if not isinstance(message, dict) or not isinstance(message.get("of"), int):
+        if not isinstance(message, dict) or not message.keys() & {"failed", "event", "done"}:
             raise EndedUnasked(f"the checkout's process sent what is no message: {str(message)[:200]}")
-        if message["of"] != number:
+        if message.get("of") != number:
             return None
         if "failed" in message:
             raise failure(message["failed"], final=bool(message.get("final")))
         if "event" in message:
-            window = message.get("window", (0, 0))
-            on_event(message["event"], message.get("data"), (int(window[0]), int(window[1])))
+            on_event(message["event"], message["data"], tuple(message["window"]))
             return None
         done: Message = message["done"]
         return done

@@ -20,7 +20,7 @@ from source.doctor.weights import weight_checks
 from source.errors import ConfigurationError
 from source.settings import load_settings
 from source.store.opening import open_store
-from source.store.types import NewTask, Status, Task
+from source.store.types import NewTask, Status
 from Wan2GP.media import probe_video
 
 PARAMS = {"model": "t2v", "resolution": "64x48", "video_length": 17, "seed": 7, "prompt": "a cat"}
@@ -36,25 +36,20 @@ def queued(box: Box, prompt: str = "a cat") -> str:
         return store.add(NewTask(task_type="wgp", params=PARAMS | {"prompt": prompt}))
 
 
-def row(box: Box, task: str) -> Task:
-    with closing(open_store(load_settings(db_file=box.database))) as store:
-        return store.get(task)
-
-
 @pytest.mark.slow
 def test_a_worker_draws_by_a_checkout_with_the_interpreter_that_it_is_given(box: Box, tmp_path: Path) -> None:
     path = checkout(tmp_path / "checkout", OLD)
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$0" >> {tmp_path}/used\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    task, crashed = queued(box), queued(box, "it dies once")
-    box.run("worker.py", *box.worker_arguments, "--wan-dir", str(path), "--wan-python", str(python), RETRY_DELAY_S="0")
-    ends = [row(box, each) for each in (task, crashed)]
-    assert [(each.status, each.attempts) for each in ends] == [(Status.COMPLETE, 0), (Status.COMPLETE, 1)]
-    video = probe_video(tmp_path / "public" / str(ends[0].output_location))
+    task = queued(box)
+    box.run("worker.py", *box.worker_arguments, "--wan-dir", str(path), "--wan-python", str(python))
+    with closing(open_store(load_settings(db_file=box.database))) as store:
+        end = store.get(task)
+    assert (end.status, end.attempts) == (Status.COMPLETE, 0)
+    video = probe_video(tmp_path / "public" / str(end.output_location))
     assert (video.num_frames, video.width, video.height) == (17, 64, 48)
-    assert (tmp_path / "used").read_text() == f"{python}\n" * 2
-    assert "hf_0123456789" not in str(ends)
+    assert (tmp_path / "used").read_text() == f"{python}\n"
 
 
 @pytest.mark.slow
@@ -92,13 +87,3 @@ def test_the_doctor_says_which_checkout_it_is_and_whether_it_can_be_imported(tmp
         assert f"Wan2GP {VERSIONS[shape]} at {path} (entry {shape}, 5 model def" in found["checkout"].measured
         assert found["checkout import"].state is (State.FAILED if broken else State.OK)
         assert (found["model t2v"].state, found["model t2w"].state) == (State.OK, State.FAILED)
-
-
-@pytest.mark.slow
-def test_a_checkout_that_cannot_be_imported_stops_the_worker_before_it_claims(box: Box, tmp_path: Path) -> None:
-    path = checkout(tmp_path / "checkout", OLD, **{"import": "mmgp"})
-    task = queued(box)
-    worker = box.start("worker.py", *box.worker_arguments, WAN_DIR=str(path))
-    _, err = worker.communicate(timeout=60)
-    assert worker.returncode == 1 and "ended its process while it was imported" in err
-    assert (row(box, task).status, row(box, task).attempts) == (Status.QUEUED, 0)

@@ -40,7 +40,8 @@ class Call:
             self.stop()
         if command == "error":
             self.errors.append(str(data))
-        if command in _HEARD:
+        told = isinstance(data, (list, tuple)) and data if command == "progress" else command in _HEARD
+        if told:
             self._emit(command, _plain(data), window)
 
     def files(self, *lists: list[Any], root: str) -> list[str]:
