@@ -62,10 +62,11 @@ class ClaimLine:
 
 
 def claim_lines(events: Sequence[Event], result_data: Mapping[str, Any] | None = None) -> list[ClaimLine]:
-    """One line a claim, the first one first. `events`: the timeline of one task, oldest first."""
+    """One line a claim, the first one first. `events`: the timeline of one task, oldest first. A row that ended before
+    anybody claimed it has entries with number 0."""
     claims: dict[int, list[Event]] = {}
     for event in events:
-        if event.claim_number is not None:
+        if event.claim_number:
             claims.setdefault(event.claim_number, []).append(event)
     made_by = _made_by(claims)
     made_in = _total((result_data or {}).get("gpu_seconds"))

@@ -37,6 +37,7 @@ def disk_view(store: TaskStore, settings: Settings, *, clean: bool = False) -> V
         "tasks": [_view(each) for each in sorted(left, key=lambda each: -each.size_bytes)],
         "results_without_row": list(_without_row(store, settings)),
         "removable_bytes": sum(each.size_bytes for each in left if each.removable),
+        "cleaned": clean,
         "removed": [_view(each) for each in removed],
         "removed_bytes": sum(each.size_bytes for each in removed),
     }
@@ -117,6 +118,8 @@ def rendered_disk(view: View) -> RenderableType:
     parts += _lines("removed", [_of_task(each) for each in view["removed"]])
     if view["removed"]:
         parts.append(Text(f"{_size(view['removed_bytes'])} were removed", style="green"))
+    elif view["cleaned"]:
+        parts.append(Text("there was nothing to remove", style="green"))
     elif view["removable_bytes"]:
         parts.append(Text(f"--clean removes {_size(view['removable_bytes'])} that nobody needs", style="green"))
     return Group(*parts)

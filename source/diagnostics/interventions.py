@@ -74,7 +74,8 @@ class Change:
     def line(self) -> str:
         """For people."""
         now = "refused" if self.status is None else str(self.status)
-        return f"{_named(self.task)}  {self.task.status} -> {now}" + (f"  {self.note}" if self.note else "")
+        became = now if self.status is self.task.status else f"{self.task.status} -> {now}"
+        return f"{_named(self.task)}  {became}" + (f"  {self.note}" if self.note else "")
 
 
 def add_interventions(commands: Any, shared: CommandParser) -> None:
@@ -200,9 +201,10 @@ def _note(name: str, task: Task, status: Status) -> str:
     notes = {
         "cancel": "its children stop first" if task.waiting else "asked to stop; it ends when its worker has stopped",
         "pause": "its queued children are held" if task.waiting else "goes on; held if it comes back to the queue",
+        "resume": "its children are claimed again" if task.waiting else "claimed again if it comes back to the queue",
     }
     if name in notes:
-        return notes[name] if running else "paused" if name == "pause" else ""
+        return notes[name] if running else {"pause": "paused", "resume": "resumed"}.get(name, "")
     if name == "requeue":
         return "its children that ran are queued again" if running else "its worker stops as soon as it hears of it"
     return "it is paused: resume it" if name == "retry" and task.paused else ""

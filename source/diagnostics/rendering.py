@@ -94,8 +94,7 @@ def _overview(view: View, outputs: Sequence[str]) -> Table:
 def _timeline(view: View) -> Table:
     table = Table("at", "event", "claim", "worker", "detail", title="timeline", title_justify="left", box=None)
     for event in view["timeline"]:
-        number = event["claim_number"]
-        cells = (event["at"], event["name"], "" if number is None else str(number), event["worker_id"], event["detail"])
+        cells = (event["at"], event["name"], str(event["claim_number"] or ""), event["worker_id"], event["detail"])
         table.add_row(*(Text(cell or "") for cell in cells), style=EVENT_STYLES.get(event["name"]))
     return table
 

@@ -56,7 +56,7 @@ def test_one_task_is_paused_resumed_and_cancelled_by_its_id(store: SqliteStore, 
     assert run("pause", task)[:2] == (0, f"{task} Queued: paused\n")
     assert store.claim("w", lease_s=60) == []
     assert "\n  paused\n" in run("tasks")[1] and "Queued (paused)" in run("task", task)[1]
-    assert run("resume", task)[:2] == (0, f"{task} Queued\n")
+    assert run("resume", task)[:2] == (0, f"{task} Queued: resumed\n")
     assert len(store.claim("w", lease_s=60)) == 1
     assert "goes on" in run("pause", task)[1]
     code, out, _ = run("cancel", task, "--json")

@@ -235,3 +235,4 @@ def test_debug_disk_shows_what_lies_where_and_removes_only_what_is_safe(
     cleaned = json.loads(disk("--clean", "--json"))
     assert ([each["path"] for each in cleaned["removed"]], cleaned["tasks"]) == ([str(litter.parent)], [])
     assert (litter.exists(), nobodys.exists(), floor.output(done).exists()) == (False, True, True)
+    assert "there was nothing to remove" in disk("--clean")

@@ -65,3 +65,7 @@ def test_a_lost_device_counts_for_the_task_that_was_at_work() -> None:
     assert lost_device(event(1, "ended", ended("device_lost", {"denoise": 0.0})))
     assert not lost_device(event(1, "ended", ended("device_lost", {})))
     assert not lost_device(event(1, "ended", ended("engine", {"denoise": 3.0})))
+
+
+def test_a_row_that_ended_before_anybody_claimed_it_has_no_claim() -> None:
+    assert ends(event(None, "queued"), event(0, "cancelled")) == []
