@@ -36,7 +36,7 @@ def ignore(progress: Progress) -> None:
 
 
 class EngineWork:
-    """What one queue has its engine do: all but `prepare` on the thread that owns the accelerator."""
+    """What one queue has its engine do: all but `prepare` and `finish` on the thread that owns the accelerator."""
 
     def __init__(self, orchestrator: Orchestrator, books: Books, clock: Callable[[], float]) -> None:
         self._orchestrator = orchestrator
@@ -44,6 +44,8 @@ class EngineWork:
         self._account = books.account
         self._clock = clock
         self.listener = Listener(clock)
+        #: likewise for the thread on which runs are finished
+        self.writing = Listener(clock)
         #: when the accelerator was last let go
         self.free_since: float | None = None
         #: what the accelerator stands still for: the next run, which is being prepared
@@ -86,6 +88,17 @@ class EngineWork:
         del task
         self._orchestrator.unload_model()
         return self._run_once(self._orchestrator.prepare(instead(failure)), run)
+
+    def finish(self, run: QueuedRun, finish: Finish) -> GenerationResult:
+        """Do what is left of a run, on another thread."""
+        self.writing.begin(run.id, "the thread that writes files", "saving")
+        try:
+            result = finish()
+        except BaseException:
+            self.writing.end(learn=False)
+            raise
+        self.writing.end(learn=True)
+        return result
 
     def load(self, model: str, profile: int, report: OnProgress) -> tuple[bool, float]:
         """Whether another model had to be loaded, or the same in another way, and the seconds that took."""

@@ -218,9 +218,13 @@ class HeadlessTaskQueue:
         """How long the run at work has not reported progress; None while nothing runs, or another program does."""
         return self._work.listener.silence()
 
+    def writing(self) -> Silence | None:
+        """How long the files of a run have been waited for, and all others behind them; None while none are."""
+        return self._work.writing.silence()
+
     def on_work(self, tell: Callable[[], None]) -> None:
         """Have `tell` called when a run, and so a silence, begins. It is to return at once."""
-        self._work.listener.on_begin = tell
+        self._work.listener.on_begin = self._work.writing.on_begin = tell
 
     def outcome(self, task_id: str) -> str | None:
         """How a recent task ended: "completed", "cancelled" or "failed: why". None when it is not remembered."""
@@ -230,14 +234,10 @@ class HeadlessTaskQueue:
         statistics = self.statistics()
         with self._changed:
             return QueueStatus(
-                pending=len(self._waiting),
-                running=self._running.id if self._running else None,
-                completed=statistics.completed,
-                failed=statistics.failed,
-                cancelled=statistics.cancelled,
-                loaded_model=self.loaded_model,
-                uptime_s=statistics.uptime_s,
-            )
+                pending=len(self._waiting), running=self._running.id if self._running else None,
+                completed=statistics.completed, failed=statistics.failed, cancelled=statistics.cancelled,
+                loaded_model=self.loaded_model, uptime_s=statistics.uptime_s,
+            )  # fmt: skip
 
     def statistics(self) -> QueueStatistics:
         """A copy of the totals, up to now."""
@@ -331,7 +331,7 @@ class HeadlessTaskQueue:
     def _finish_all(self) -> None:
         while (left := self._unfinished.get()) is not None:
             run, finish = left
-            self._settle(run, run.context.run(self._attempt, finish))
+            self._settle(run, run.context.run(self._attempt, partial(self._work.finish, run, finish)))
             del left, run, finish
 
     def _attempt(self, work: Callable[[], Value]) -> Value | Exception:

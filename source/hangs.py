@@ -1,4 +1,4 @@
-"""A thread beside the worker's that ends the run of an engine that stands still.
+"""A thread beside the worker's that ends the run of an engine that stands still, or of a disk that takes no files.
 
     silent for too long -> the run is asked to stop -> still silent after a grace -> its row goes back, the process ends
 
@@ -37,11 +37,12 @@ class Hangs(Watchful):
             self._pause(self.look())
 
     def look(self) -> float | None:
-        """Do what the silence of the run at work asks for. Returns in how many seconds it may ask for more, unless the
-        run goes on meanwhile; None: not before a run begins."""
-        silence = self._queue.silence()
-        if silence is None:
-            return None
+        """Do what the silence of the run at work asks for, and that of the run whose files are written. Returns in how
+        many seconds they may ask for more, unless they go on meanwhile; None: not before a run begins."""
+        asked = [self._look_at(silence) for silence in (self._queue.silence(), self._queue.writing()) if silence]
+        return min((left_s for left_s in asked if left_s is not None), default=None)
+
+    def _look_at(self, silence: Silence) -> float | None:
         left_s = self.allowed_s(silence) - silence.seconds
         if left_s >= 0:
             return left_s

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,46 @@ def test_an_engine_that_does_not_come_back_is_left_with_code_3(tmp_path: Path) -
     thread.join(DEADLINE_S)
     row = floor.store.get(task)
     assert (codes, row.status, row.attempts, ends(floor, task)) == ([3], Status.QUEUED, 1, ["retry: hang"])
+    engine.go.set()
+    floor.close()
+
+
+class StuckFiles(FakeOrchestrator):
+    """The files of its first run are not written until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.go = threading.Event(), threading.Event()
+
+    def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
+        outcome = super().generate(task, on_progress, cancel)
+        return replace(outcome, saved=partial(self._write, outcome.files)) if len(self.tasks) == 1 else outcome
+
+    def _write(self, files: tuple[Path, ...]) -> tuple[Path, ...]:
+        self.writing.set()
+        assert self.go.wait(DEADLINE_S)
+        return files
+
+
+def test_files_that_are_never_written_end_the_worker_as_an_engine_that_hangs(tmp_path: Path) -> None:
+    """All later runs wait behind them: their rows go back as they were."""
+    engine, clock = StuckFiles(), Clock()
+    floor = Floor(tmp_path, engine, clock=clock)
+    task, behind = floor.add(), floor.add()
+    codes: list[int] = []
+    worker = floor.worker()
+    thread = threading.Thread(target=lambda: codes.append(worker.run()))
+    thread.start()
+    assert engine.writing.wait(DEADLINE_S)
+    floor.wait_until(lambda: len(engine.tasks) == 2 and floor.queue.silence() is None)
+    clock.pass_by(floor.settings.hang_s + 1)
+    worker.watchdog.wake()
+    floor.wait_until(lambda: "hang" in floor.event_names(task))
+    clock.pass_by(floor.settings.hang_grace_s + 1)
+    worker.watchdog.wake()
+    thread.join(DEADLINE_S)
+    assert (codes, ends(floor, task), ends(floor, behind)) == ([3], ["retry: hang"], ["released"])
+    assert [floor.store.get(each).attempts for each in (task, behind)] == [1, 0]
     engine.go.set()
     floor.close()
 
