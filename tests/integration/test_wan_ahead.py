@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from tiny_models import tiny_wan_vace, write_definition
 from Wan2GP import wgp
 from Wan2GP.engine import ahead
 from Wan2GP.engine.ahead import Ahead
+from Wan2GP.engine.request import GenerationRequest
+from Wan2GP.engine.wan.media import spans_of, window_of
+from Wan2GP.engine.wan.reading import Windows
+from Wan2GP.engine.wan.window import Window
 from Wan2GP.errors import InvalidMedia
 from Wan2GP.media import read_image, write_image
 
@@ -94,6 +99,25 @@ def test_a_run_that_is_prepared_goes_on_where_one_that_was_not_stopped(media: Pa
     again = run_engine(**values | {"plugin_data": {"prepared": wgp.prepare_generation(**values)}})
     assert any("was there already" in note for note in again.data("info"))
     assert np.array_equal(whole.frames(), again.frames())
+
+
+def test_the_next_window_is_read_on_another_thread_while_one_is_made(media: Path, tmp_path: Path) -> None:
+    request = wgp.prepare_generation(**asked(media, "windows", tmp_path))
+    begun, read_by = threading.Event(), dict[int, str]()
+
+    def read(request: GenerationRequest, index: int, *rest: Any) -> Window:
+        read_by[index] = threading.current_thread().name
+        if index:
+            begun.set()
+        return window_of(request, index, *rest)
+
+    with Windows(request, spans := spans_of(request), read) as windows:
+        before = np.zeros((5, 48, 64, 3), np.uint8)
+        windows.window(0, before)
+        assert begun.wait(20), "before anybody asked for it"
+        found, wanted = windows.window(1, before), window_of(request, 1, spans[1], 2, before)
+    assert (list(read_by), read_by[0], read_by[1][:7]) == ([0, 1], "MainThread", "windows")
+    assert all(np.array_equal(getattr(found, name), getattr(wanted, name)) for name in ("guide", "mask", "prefix"))
 
 
 def test_what_takes_too_much_memory_is_left_to_the_run() -> None:

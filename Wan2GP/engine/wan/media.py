@@ -62,11 +62,20 @@ def read_ahead(request: GenerationRequest, ahead: Ahead) -> None:
     if request.video_source is not None:
         frames = request.kept_source_frames
         ahead.keep(_SOURCE, frames * picture * 3, lambda: list(source_frames(request)))
-    # A control picture has three bytes a pixel, and so has one that a run begins from; a mask has four.
-    videos = request.video_guide or request.video_mask or request.initial_video or request.positions
-    num_bytes = picture * (spans[0].frames * 10 if videos else 3 * (len(request.pictures) + 1))
-    nothing = np.zeros((0, request.height, request.width, 3), np.uint8)
+    num_bytes, nothing = window_bytes(request, spans[0]), no_frames(request)
     ahead.keep(_key(0, spans[0]), num_bytes, lambda: window_of(request, 0, spans[0], len(spans), nothing))
+
+
+def window_bytes(request: GenerationRequest, span: Span) -> int:
+    """What a window's pictures take of memory, at most: a control picture has three bytes a pixel, and so has one that
+    a run begins from; a mask has four."""
+    videos = request.video_guide or request.video_mask or request.initial_video or request.positions
+    return request.width * request.height * (span.frames * 10 if videos else 3 * (len(request.pictures) + 1))
+
+
+def no_frames(request: GenerationRequest) -> Frames:
+    """(0, H, W, 3): nothing was made before."""
+    return np.zeros((0, request.height, request.width, 3), np.uint8)
 
 
 def _key(index: int, span: Span) -> Hashable:
@@ -87,7 +96,7 @@ def source_frames(request: GenerationRequest) -> Iterator[Frame]:
 def last_frames(frames: Iterable[Frame], count: int, request: GenerationRequest) -> Frames:
     """(K, H, W, 3): the last `count` of the frames, or as many as there are."""
     latest = deque(frames, maxlen=count)
-    return np.stack(latest) if latest else np.zeros((0, request.height, request.width, 3), np.uint8)
+    return np.stack(latest) if latest else no_frames(request)
 
 
 def window_of(request: GenerationRequest, index: int, span: Span, windows: int, prefix: Frames) -> Window:

@@ -29,9 +29,9 @@ from Wan2GP.engine.wan.media import (
     read_ahead,
     source_frames,
     spans_of,
-    window_of,
 )
 from Wan2GP.engine.wan.parts import WanParts
+from Wan2GP.engine.wan.reading import Windows
 from Wan2GP.engine.wan.resume import Resume
 from Wan2GP.engine.wan.step_cache import check_step_cache, held_steps
 from Wan2GP.engine.wan.steps import Step, plan_steps
@@ -192,40 +192,41 @@ class _Run:
             yield frame
         with ExitStack() as stack:
             loras = stack.enter_context(self._loras())
+            windows = stack.enter_context(Windows(request, spans))
             for index, span in enumerate(spans):
                 frames = self.resume.finished(index)
                 if frames is None:
                     before = last_frames(latest, context_of(request, span), request)
-                    frames = self._window(index, span, len(spans), before, loras)
+                    frames = self._window(index, span, windows, before, loras)
                     if len(spans) > 1:
                         self.resume.finish(index, frames)
                 for frame in frames:
                     latest.append(frame)
                     yield frame
 
-    def _window(self, index: int, span: Span, windows: int, prefix: Frames, loras: LoraSet) -> Frames:
+    def _window(self, index: int, span: Span, windows: Windows, prefix: Frames, loras: LoraSet) -> Frames:
         """The new frames of one window."""
         request, parts = self._request, self._parts
         self._cancel.raise_if_requested()
-        self._report(WINDOW, index + 1, windows)
+        self._report(WINDOW, index + 1, total := len(windows))
         prompts = self._prompts(index)
-        self._report("encoding", index, windows)
+        self._report("encoding", index, total)
         self._cancel.raise_if_requested()
         seed = request.seed + index
         kind = conditions_class(request)
         noise = 0.0 if kind.noise_on_latents else request.windows.overlap_noise
-        window = window_of(request, index, span, windows, with_noise(prefix, noise, seed))
+        window = windows.window(index, with_noise(prefix, noise, seed))
         conditions = kind(parts, request, window, prompts)
         self._notes = tuple(dict.fromkeys((*self._notes, *conditions.remarks)))
-        self._report("encoding", index + 1, windows)
+        self._report("encoding", index + 1, total)
         memory = self.resume.window(index)
         latents = denoise(
             conditions, self._steps, self._levels, seed, loras, memory, self._report, self._cancel, self._held
         )
-        self._report("decoding", index, windows)
+        self._report("decoding", index, total)
         frames = decode(parts, latents)[conditions.lead :]
         self._cancel.raise_if_requested()
-        self._report("decoding", index + 1, windows)
+        self._report("decoding", index + 1, total)
         shared = prefix[len(prefix) - span.overlap :]
         frames = colour_matched(frames, shared, request.windows.colour_correction)
         return frames[span.overlap : span.overlap + span.new]
