@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from Wan2GP.errors import InvalidInput
+from Wan2GP.media.ffmpeg import ffmpeg_path
 
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
@@ -32,3 +36,16 @@ def child_variables(environment: Mapping[str, str], device: str | None) -> dict[
         shown = visible[number] if number < len(visible) else str(number)
         ours["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else shown
     return ours
+
+
+def with_ffmpeg(path: str, tools: Path) -> str:
+    """PATH with an `ffmpeg`: as it is where it has one, else with `tools` at its end, where ours has that name then."""
+    if shutil.which("ffmpeg", path=path) is not None:
+        return path
+    tools.mkdir(parents=True, exist_ok=True)
+    link, ours = tools.resolve() / "ffmpeg", ffmpeg_path()
+    if not link.exists():
+        link.unlink(missing_ok=True)  # of an environment that is gone
+        with contextlib.suppress(FileExistsError):  # a worker beside this one was faster
+            link.symlink_to(ours)
+    return f"{path}:{link.parent}".removeprefix(":")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from headless.bridge.environment import child_variables
+from headless.bridge.environment import child_variables, with_ffmpeg
 from headless.bridge.failures import EndedUnasked, Stuck, reported
 from headless.bridge.keywords import Settings, check_options, settings_of
 from headless.bridge.models import CheckoutModels
@@ -25,7 +23,6 @@ from headless.generation import CancelToken, GenerationOutcome, GenerationTask, 
 from headless.inputs import check_inputs, generation_size, profile_of
 from Wan2GP.errors import DeviceLost, EngineError, NoOutput, OutOfMemory, WanError
 from Wan2GP.media import read_image, resize, write_image
-from Wan2GP.media.ffmpeg import ffmpeg_path
 
 logger = logging.getLogger(__name__)
 
@@ -54,25 +51,22 @@ class UpstreamOrchestrator:
     python       its interpreter; None takes that of its own environment, or ours when it has none
     environment  the variables that the interpreter starts with
     device       "cuda", "cuda:1" …; None leaves it to the checkout
+    tools        a folder in which our ffmpeg gets its plain name, for a checkout that finds none on PATH
     settings     how the checkout uses the machine, by the names of its own globals (attention_mode, compile, profile …)
     clock        answers seconds and never goes back; steps are timed with it
     """
 
     def __init__(
         self, wan_dir: Path, *, environment: Mapping[str, str], python: Path | None = None, device: str | None = None,
-        settings: Mapping[str, Any] = MappingProxyType({}), patience: Patience | None = None,
+        tools: Path | None = None, settings: Mapping[str, Any] = MappingProxyType({}), patience: Patience | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.checkout = inspect_wan_dir(wan_dir)
         self._models = CheckoutModels(self.checkout)
         self._python = python or self.checkout.python
         self._variables = child_variables(environment, device)
-        #: where our ffmpeg has its plain name, for a checkout that finds none
-        self._tools: tempfile.TemporaryDirectory[str] | None = None
-        if shutil.which("ffmpeg", path=self._variables.get("PATH", "")) is None:
-            self._tools = tempfile.TemporaryDirectory(prefix="wan2gp-tools-")
-            (Path(self._tools.name) / "ffmpeg").symlink_to(ffmpeg_path())
-            self._variables["PATH"] = f"{self._variables.get('PATH', '')}:{self._tools.name}".removeprefix(":")
+        if tools is not None:
+            self._variables["PATH"] = with_ffmpeg(self._variables.get("PATH", ""), tools)
         self._configuration = settings
         self._patience = patience or Patience()
         self._clock = clock
@@ -91,10 +85,8 @@ class UpstreamOrchestrator:
         self._ready(ignore_line)
 
     def close(self) -> None:
-        """End its interpreter, and remove what was made for it."""
+        """End its interpreter."""
         self._end()
-        if self._tools is not None:
-            self._tools.cleanup()
 
     def __enter__(self) -> Self:
         return self

@@ -34,6 +34,7 @@ def upstream_engine(settings: Settings) -> UpstreamOrchestrator:
         environment=child_environment(),
         python=settings.wan_python,
         device=settings.device,
+        tools=settings.main_output_dir / "tools",
         settings=settings.for_checkout,
     )
 

@@ -419,13 +419,14 @@ def test_what_a_checkout_is_started_with(bridges: Bridges, tmp_path: Path) -> No
     environment = {"PATH": "/nowhere", "PYTHONPATH": "/ours", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": "4,6"}
     options = GenerationOptions(prompt="a cat", video_length=17, resolution="64x48")
     task = GenerationTask(id="one", model="t2v", options=options, output_dir=tmp_path / "out")
-    engine = UpstreamOrchestrator(path, environment=environment, device="cuda:1")
+    engine = UpstreamOrchestrator(path, environment=environment, device="cuda:1", tools=tmp_path / "tools")
     with engine, HeadlessTaskQueue(engine) as queue:
         assert 0 <= (queue.submit(task).result(timeout=60).seed or 0) < 1e9
     variables = calls(path)[0]["process"]["environment"]
     assert "PYTHONPATH" not in variables
     assert (variables["CUDA_VISIBLE_DEVICES"], variables["MPLBACKEND"]) == ("6", "Agg")
-    assert variables["PATH"].startswith("/nowhere:"), "ffmpeg is where the checkout looks for it"
+    assert variables["PATH"] == f"/nowhere:{tmp_path}/tools"
+    assert os.access(tmp_path / "tools" / "ffmpeg", os.X_OK), "it is where the checkout looks for it"
 
 
 def _picture(folder: Path) -> Path:
