@@ -14,9 +14,6 @@ from source.store.opening import open_watched
 from source.store.types import DEFAULT_PROJECT_ID, NewTask
 from source.task_registry import TaskRegistry, registry
 
-#: what every database holds in an integer column
-MAX_PRIORITY = 2**31 - 1
-
 
 def read_params(text: str) -> dict[str, Any]:
     """The JSON object in `text`, or in the file that `@file` names. Raises InvalidInput."""
@@ -45,8 +42,6 @@ def enqueue(
 ) -> str:  # fmt: skip
     """Check a task, add it, and return its id. Raises InvalidInput (nothing was added then) and StoreError."""
     check_task(task_type, params)
-    if abs(priority) > MAX_PRIORITY:
-        raise InvalidInput(f"must lie between -{MAX_PRIORITY} and {MAX_PRIORITY}", field="priority")
     task = NewTask(
         task_type=task_type,
         params=params,
