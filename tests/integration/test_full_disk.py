@@ -127,16 +127,16 @@ def test_a_finished_result_waits_for_room_and_is_not_made_again(floor: Floor) ->
 def test_results_above_their_quota_are_delivered_all_the_same_one_at_a_time(tmp_path: Path) -> None:
     """The next claim of its task delivers a result: if nothing were claimed the quota would hold it back for ever."""
     floor = Floor(tmp_path, outbox_quota_gb=1e-9)
-    outbox, storage = floor.settings.main_output_dir / "outbox", Refusing(floor.settings)
+    storage = Refusing(floor.settings)
     task = floor.add()
     with floor.working(storage=storage):
-        floor.wait_until(lambda: (outbox / f"{task}-1").is_dir())
+        floor.wait_until(lambda: floor.parcel(task).is_dir())
     other = floor.add("nothing")
     with floor.working(storage=storage):
-        floor.wait_until(lambda: (outbox / f"{task}-2").is_dir())
+        floor.wait_until(lambda: not floor.parcel(task).exists() and len(floor.undelivered()) == 1)
         storage.room = True
         delivered, begun = floor.wait_for(task, Status.COMPLETE), floor.wait_for(other, Status.COMPLETE)
-    assert delivered.claim_number == 2 and len(floor.engine.tasks) == 1 and not list(outbox.iterdir())
+    assert delivered.claim_number == 2 and len(floor.engine.tasks) == 1 and not floor.undelivered()
     assert delivered.generation_processed_at and begun.claimed_at
     assert delivered.generation_processed_at <= begun.claimed_at
     floor.close()
