@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,6 +133,19 @@ def family(name: str) -> Family:
     """The family of that name; its module is imported now and not before. Any thread may ask."""
     if name not in _imported:
         module, attribute = FAMILIES[name]
-        with importing:
+        with importing, _no_collection():
             _imported[name] = getattr(importlib.import_module(module), attribute)
     return _imported[name]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Torch and diffusers are a million objects that stay: looking for garbage among them while they come takes a sixth
+    of the time of the import."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
