@@ -89,8 +89,8 @@ def test_a_hundred_tasks_on_two_models_read_each_once_and_hold_what_two_tasks_he
 @pytest.mark.slow
 def test_a_model_that_leaves_gives_back_what_it_took(tmp_path: Path, root: Path) -> None:
     wide, size_mb = 1 << 19, 200
-    found = told(root, tmp_path, 5, wide=wide, ram_gb=1.5 * size_mb / 1024)
-    assert found["loads"] == 5 and found["report"]["left"] == {"a": 2, "b": 2}
+    found = told(root, tmp_path, 4, wide=wide, ram_gb=1.5 * size_mb / 1024)
+    assert found["loads"] == 4 and found["report"]["left"] == {"a": 1, "b": 2}
     *held, released = found["rss_mb"]
     assert max(held[1:]) - min(held[1:]) <= size_mb / 4, "one model is there, whichever it is"
     assert held[-1] - released >= size_mb * 0.9

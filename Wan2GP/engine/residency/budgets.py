@@ -17,7 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Budgets:
-    """None leaves it to the machine: a share of what is free when the first model is loaded."""
+    """None leaves it to the machine: a share of what other programs leave."""
 
     #: weights on the accelerator, of all models together
     device_bytes: int | None = None

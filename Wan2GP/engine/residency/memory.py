@@ -27,7 +27,6 @@ class Memory:
         self.shared = SharedParts()
         self.cache = TensorCache(self.budgets.cache_bytes)
         self._host_bytes: int | None = None
-        self._device_bytes: dict[str, int] = {}
 
     def budget(self, budgets: Budgets) -> None:
         """Other budgets from the next load on."""
@@ -44,14 +43,11 @@ class Memory:
         return self._host_bytes
 
     def device_limit(self, device: torch.device) -> int:
-        """Bytes of an accelerator that weights may take."""
+        """Bytes of an accelerator that weights may take: by default a share of what other programs leave."""
         if self.budgets.device_bytes is not None:
             return self.budgets.device_bytes
-        name = str(device)
-        if name not in self._device_bytes:
-            free_bytes, _ = torch.cuda.mem_get_info(device)
-            self._device_bytes[name] = int(DEVICE_SHARE * free_bytes)
-        return self._device_bytes[name]
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        return int(DEVICE_SHARE * (free_bytes + torch.cuda.memory_reserved(device)))
 
     def placement(self, parts: Mapping[str, torch.nn.Module], device: torch.device, profile: Profile) -> Placement:
         """Where these parts of one model go."""

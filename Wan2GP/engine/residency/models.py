@@ -207,13 +207,14 @@ class ResidentModels:
 
     def _park_until(self, limit: int, *, but: Iterable[torch.nn.Module]) -> None:
         """Let models stand by in host memory, the least recently used first, until so much is on the accelerator."""
-        spared = list(but)
-        for entry in list(self._entries.values()):
+        spared, before = list(but), self.device_bytes
+        for entry in self._entries.values():
             if self.device_bytes <= limit:
-                return
+                break
             if entry.placement is not None:
                 entry.placement.park(but=spared, pin=self._may_pin(entry))
-        free_memory()
+        if self.device_bytes < before:
+            free_memory()
 
     def _may_pin(self, entry: _Entry) -> bool:
         """Whether page-locked memory for a model stays within the host's budget."""
@@ -232,7 +233,7 @@ def _host_bytes(entries: Iterable[_Entry]) -> int:
 def _tallied(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """ "loaded t2v": 3 -> {"loaded": {"t2v": 3}}."""
     found: dict[str, dict[str, int]] = {}
-    for name, count in sorted(counts.items()):
+    for name, count in sorted(dict(counts).items()):
         first, _, second = name.partition(" ")
         found.setdefault(first, {})[second] = count
     return found
