@@ -187,22 +187,20 @@ class WanOrchestrator:
     # ---- the model
 
     def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
-        info = self.describe(model)
-        if info.unavailable is not None:
-            raise ModelUnavailable(info.unavailable)
-        engine = self._ready_engine()
+        engine, name = self._ready_engine(), self._definitions[model].id
         too_large = profile in LOW_MEMORY_PROFILES and not engine.low_memory
-        if self.current_model == info.name and not too_large:
+        if self.current_model == name and not too_large:
             return False
-
+        if (unavailable := self.describe(name).unavailable) is not None:
+            raise ModelUnavailable(unavailable)
         read = False
 
         def report(phase: str, step: int, total: int) -> None:
             nonlocal read
             read = True
-            on_progress(Progress(phase, step, total, info.name))
+            on_progress(Progress(phase, step, total, name))
 
-        self._guarded(lambda: engine.load_models(info.name, profile, report=report))
+        self._guarded(lambda: engine.load_models(name, profile, report=report))
         return read
 
     def unload_model(self) -> None:
@@ -232,18 +230,18 @@ class WanOrchestrator:
     # ---- the run
 
     def generate(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> GenerationOutcome:
-        model = self.describe(task.model)
-        self.load_model(model.name, on_progress, profile_of(task))
+        name = self._definitions[task.model].id
+        self.load_model(name, on_progress, profile_of(task))
         engine = self._ready_engine()
         engine.configure(save_path=task.output_dir)
-        run = EngineRun(model.name, task.options.activated_loras or (), on_progress, self._clock)
-        keywords = self._keywords(task, model) if task.prepared is None else task.prepared.content
+        run = EngineRun(name, task.options.activated_loras or (), on_progress, self._clock)
+        keywords = self._keywords(task, self.describe(name)) if task.prepared is None else task.prepared.content
         run.notes.append(f"seed {keywords['seed']}")
         run.arm(lambda: engine.abort_generation(run.state))
         cancel.on_cancel(run.interrupt)
         accelerator = _Accelerator(self._device)
         try:
-            self._guarded(lambda: self._call(engine, task, model.name, run, keywords))
+            self._guarded(lambda: self._call(engine, task, name, run, keywords))
             cancel.raise_if_cancelled()
         except BaseException:
             run.abandon()
