@@ -106,31 +106,35 @@ def test_a_successor_reads_its_predecessors_file_where_it_lies(floor: Floor) -> 
 
 
 def test_a_last_attempt_is_made_alone(tmp_path: Path) -> None:
-    """Who else is at work may be what killed the workers before it."""
-    floor = Floor(tmp_path, max_in_flight=3)
+    """Who else is at work may be what killed the workers before it. Of six, the second and third have one attempt left,
+    and the last three wait for each other."""
+    floor = Floor(tmp_path, max_in_flight=IN_FLIGHT)
     running: set[str] = set()
     beside: dict[str, set[str]] = {}
     company = threading.Condition()
+    together = threading.Barrier(IN_FLIGHT, timeout=DEADLINE_S)
 
     def run(params: TaskParams, context: TaskContext) -> Done:
+        task = context.task.id
+        if task in tasks[3:]:
+            together.wait()
         with company:
-            running.add(context.task.id)
-            for task in running:
-                beside.setdefault(task, set()).update(running - {task})
+            beside[task] = set(running)
+            for other in running:
+                beside[other].add(task)
+            running.add(task)
             company.notify_all()
-            company.wait_for(lambda: beside[context.task.id], timeout=0.3)
-            running.remove(context.task.id)
+            company.wait_for(lambda: task in tasks[3:] or beside[task], timeout=0.3)
+            running.remove(task)
         return Done(None)
 
     floor.register("meet", run)
     tasks = [floor.add("meet") for _ in range(6)]
-    last = set(tasks[1:3])
     with closing(sqlite3.connect(floor.settings.db_file)) as connection, connection:
-        connection.executemany("UPDATE tasks SET attempts = ? WHERE id = ?", [(2, task) for task in last])
+        connection.executemany("UPDATE tasks SET attempts = 2 WHERE id = ?", [(task,) for task in tasks[1:3]])
     floor.work()
     assert {floor.store.get(task).status for task in tasks} == {Status.COMPLETE}
-    assert {task for task, others in beside.items() if not others} >= last
-    assert any(beside.values())
+    assert [beside[task] for task in tasks[:3]] == [set()] * 3
     floor.close()
 
 
