@@ -50,5 +50,6 @@ def test_memory_and_files_after_task_1000_are_those_after_task_50(tmp_path: Path
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     early, late = map(json.loads, ended.stdout.splitlines())
+    print(f"after task {EARLY} {early}, after task {LATE} {late}")
     assert late["rss_mb"] <= early["rss_mb"] * 1.05, (early, late)
     assert late["files"] <= early["files"] + 2, (early, late)
