@@ -128,8 +128,7 @@ class RunContext:
         mark = self.settings.database_mark
         if not self.settings.keep_scratch:
             for number in range(max(1, self.task.claim_number - 20), self.task.claim_number):
-                earlier = replace(self.task, claim_number=number)
-                shutil.rmtree(folder / claim_name(earlier, mark), ignore_errors=True)
+                shutil.rmtree(folder / claim_name(replace(self.task, claim_number=number), mark), ignore_errors=True)
         scratch = folder / claim_name(self.task, mark)
         scratch.mkdir(parents=True, exist_ok=True)
         return scratch
@@ -154,8 +153,7 @@ class RunContext:
 
     def record(self) -> str:
         """How the output was made, for the output itself. Waits for digests of weights; raises GenerationCancelled."""
-        made = record(self._lineage, self._made_of, self._output_here)
-        return as_text(made, secret_values(self.settings))
+        return as_text(record(self._lineage, self._made_of, self._output_here), secret_values(self.settings))
 
     @cached_property
     def _loras(self) -> TaskLoRAs:
@@ -340,8 +338,7 @@ class RunContext:
 
     def _read_weights(self, model: str) -> None:
         """Have the model's files hashed while the GPU is at work; they are in memory now, just loaded."""
-        files = partial(self._workplace.weights, model)
-        self._made_of.weights(model, self._workplace.weight_digests.begin(files))
+        self._made_of.weights(model, self._workplace.weight_digests.begin(partial(self._workplace.weights, model)))
 
     def _reach(self, stage: Stage) -> None:
         if self.stage is not stage:
