@@ -114,12 +114,14 @@ def check_phase(make: Callable[[Path, Endless], Floor], folder: Path, phase: str
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("phase", ["loading", "encoding", "denoising", "decoding", "saving", "uploading"])
 def test_a_cancel_frees_the_gpu_within_a_step_and_two_seconds(tmp_path: Path, phase: str) -> None:
     check_phase(Floor, tmp_path, phase)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("phase", ["loading", "denoising", "uploading"])
 def test_a_cancel_on_supabase_is_heard_as_soon_as_looks_are_frequent(
     stack: LocalStack, tmp_path: Path, phase: str
