@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
 import cv2
 import numpy as np
 
 from Wan2GP.engine.wan.window import Frames
+from Wan2GP.media import Frame
 
 
 def with_noise(frames: Frames, level: float, seed: int) -> Frames:
@@ -18,24 +22,31 @@ def with_noise(frames: Frames, level: float, seed: int) -> Frames:
 
 
 def colour_matched(frames: Frames, shared: Frames, strength: float) -> Frames:
+    """`colours_matched` of frames that are all there."""
+    return np.stack(list(colours_matched(frames, shared, strength)))
+
+
+def colours_matched(frames: Iterable[Frame], shared: Frames, strength: float) -> Iterator[Frame]:
     """A window's frames with the mean and deviation of each Lab channel moved, by `strength` (0-1), to where the frames
     that it shares with the window before have them (Reinhard et al. 2001, "Color transfer between images").
 
-    The change is measured on the shared frames alone, so what moves or appears later does not bend the colours.
+    The change is measured on the shared frames alone, so what moves or appears later does not bend the colours; these
+    frames alone wait for it.
     """
+    coming = iter(frames)
     if strength == 0 or not len(shared):
-        return frames
-    made, wanted = _statistics(frames[: len(shared)]), _statistics(shared)
+        yield from coming
+        return
+    first = list(islice(coming, len(shared)))
+    made, wanted = _statistics(first), _statistics(shared)
     gain = np.clip(wanted[1] / np.maximum(made[1], 1e-3), 0.5, 2.0)
-    changed = []
-    for frame in frames:
+    for frame in chain(first, coming):
         lab = _lab(frame)
         moved = (lab - made[0]) * gain + wanted[0]
-        changed.append(_rgb(lab + strength * (moved - lab)))
-    return np.stack(changed)
+        yield _rgb(lab + strength * (moved - lab))
 
 
-def _statistics(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+def _statistics(frames: Iterable[Frame]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each Lab channel."""
     pixels = np.concatenate([_lab(frame).reshape(-1, 3) for frame in frames])
     return pixels.mean(axis=0), pixels.std(axis=0)

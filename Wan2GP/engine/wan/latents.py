@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.media import Frame
@@ -41,11 +45,41 @@ def _encoded(parts: WanParts, video: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def decode(parts: WanParts, latents: torch.Tensor) -> np.ndarray:
-    """Normalised latents (1, C, F', H', W') -> frames (F, H, W, 3) uint8."""
+def decoded(parts: WanParts, latents: torch.Tensor) -> Iterator[np.ndarray]:
+    """Normalised latents (1, C, F', H', W') -> their frames as they come: (1, H, W, 3) uint8 of the first latent frame,
+    (`temporal`, H, W, 3) of each after it.
+
+    The VAE is causal in time and decodes one latent frame after another anyway, so the frames are those of decoding all
+    at once, bit for bit; what is in memory does not grow with the video. One decoding at a time: the VAE keeps what the
+    next latent frame needs. A VAE that decodes in tiles gives all frames at once.
+    """
     mean, spread = _statistics(parts)
     with parts.using("vae") as vae:
-        return to_frames(vae.decode((latents.float() * spread + mean).to(vae.dtype), return_dict=False)[0])
+        whole = (latents.float() * spread + mean).to(vae.dtype)
+        if vae.use_tiling:
+            yield to_frames(vae.decode(whole, return_dict=False)[0])
+            return
+        for part in _decoded_in_parts(vae, whole):
+            yield to_frames(part)
+
+
+def _decoded_in_parts(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """(1, 3, F, H, W) of each latent frame."""
+    vae.clear_cache()
+    try:
+        inner = vae.post_quant_conv(latents)
+        for number in range(inner.shape[2]):
+            part = vae.decoder(
+                inner[:, :, number : number + 1], feat_cache=vae._feat_map, feat_idx=[0], first_chunk=number == 0
+            )
+            yield part if vae.config.patch_size is None else unpatchify(part, patch_size=vae.config.patch_size)
+    finally:
+        vae.clear_cache()
+
+
+def decode(parts: WanParts, latents: torch.Tensor) -> np.ndarray:
+    """Normalised latents (1, C, F', H', W') -> all their frames (F, H, W, 3) uint8."""
+    return np.concatenate(list(decoded(parts, latents)))
 
 
 def still(frame: Frame) -> torch.Tensor:

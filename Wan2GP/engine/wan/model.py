@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import islice
+
+import torch
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.engine.control.media import check_control, positioned
@@ -17,8 +20,8 @@ from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.residency.placement import Placement
 from Wan2GP.engine.wan.architectures import check_architecture, conditions_class
 from Wan2GP.engine.wan.conditions import Prompts
-from Wan2GP.engine.wan.continuity import colour_matched, with_noise
-from Wan2GP.engine.wan.latents import decode
+from Wan2GP.engine.wan.continuity import colours_matched, with_noise
+from Wan2GP.engine.wan.latents import decoded
 from Wan2GP.engine.wan.loading import load_parts
 from Wan2GP.engine.wan.loop import denoise
 from Wan2GP.engine.wan.media import (
@@ -194,18 +197,17 @@ class _Run:
             loras = stack.enter_context(self._loras())
             windows = stack.enter_context(Windows(request, spans))
             for index, span in enumerate(spans):
-                frames = self.resume.finished(index)
+                frames: Iterable[Frame] | None = self.resume.finished(index)
                 if frames is None:
                     before = last_frames(latest, context_of(request, span), request)
                     frames = self._window(index, span, windows, before, loras)
-                    if len(spans) > 1:
-                        self.resume.finish(index, frames)
+                    frames = self.resume.keeping(index, frames) if len(spans) > 1 else frames
                 for frame in frames:
                     latest.append(frame)
                     yield frame
 
-    def _window(self, index: int, span: Span, windows: Windows, prefix: Frames, loras: LoraSet) -> Frames:
-        """The new frames of one window."""
+    def _window(self, index: int, span: Span, windows: Windows, prefix: Frames, loras: LoraSet) -> Iterator[Frame]:
+        """The new frames of one window, as they are decoded."""
         request, parts = self._request, self._parts
         self._cancel.raise_if_requested()
         self._report(WINDOW, index + 1, total := len(windows))
@@ -224,12 +226,18 @@ class _Run:
             conditions, self._steps, self._levels, seed, loras, memory, self._report, self._cancel, self._held
         )
         self._report("decoding", index, total)
-        frames = decode(parts, latents)[conditions.lead :]
-        self._cancel.raise_if_requested()
-        self._report("decoding", index + 1, total)
         shared = prefix[len(prefix) - span.overlap :]
-        frames = colour_matched(frames, shared, request.windows.colour_correction)
-        return frames[span.overlap : span.overlap + span.new]
+        frames = islice(self._decoded(latents), conditions.lead, None)
+        frames = colours_matched(frames, shared, request.windows.colour_correction)
+        yield from islice(frames, span.overlap, span.overlap + span.new)
+        self._report("decoding", index + 1, total)
+
+    def _decoded(self, latents: torch.Tensor) -> Iterator[Frame]:
+        """All frames, a few in memory at a time. Raises GenerationCancelled between any two latent frames."""
+        with closing(decoded(self._parts, latents)) as parts:
+            for part in parts:
+                self._cancel.raise_if_requested()
+                yield from part
 
     def _prompts(self, window: int) -> Prompts:
         """The prompt of a window, encoded once."""

@@ -16,7 +16,7 @@ import logging
 import pickle
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,17 @@ class Resume:
             return self._damaged(path, "its checksum is wrong")
         self._say(f"window {index + 1} was there already")
         return frames
+
+    def keeping(self, index: int, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The frames of a window as they come, which are kept once all of them are there."""
+        if self._folder is None:
+            yield from frames
+            return
+        made = []
+        for frame in frames:
+            made.append(frame)
+            yield frame
+        self.finish(index, np.stack(made))
 
     def finish(self, index: int, frames: np.ndarray) -> None:
         """Keep the frames of a window that is done."""
