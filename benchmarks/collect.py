@@ -25,7 +25,7 @@ README = HERE / "README.md"
 #: in the order of the page
 NAMES = (
     "lanes", "saving", "affinity", "queues", "scaling", "noop_tasks", "hand_off", "supabase_claims", "stitch",
-    "stitch_memory", "colour_match", "join", "loop_overhead",
+    "stitch_memory", "colour_match", "join", "loop_overhead", "engine_cpu",
 )  # fmt: skip
 BEGIN = """# Benchmarks
 

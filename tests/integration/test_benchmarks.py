@@ -73,3 +73,29 @@ def test_what_a_benchmark_prints_becomes_a_section_of_the_page(root: Path, tmp_p
     subprocess.run(command, cwd=root, capture_output=True, timeout=170, check=False)
     written = page.read_text(encoding="utf-8")
     assert written.index("## hand_off") < written.index("| text |") < written.index("## join\n\nold numbers")
+
+
+@pytest.mark.slow
+def test_the_engines_levers_are_compared_with_stock_diffusers_on_a_cpu(root: Path) -> None:
+    told = told_by(
+        root, "engine_cpu", "--frames", "9", "--side", "64", "--steps", "10", "--clips", "1", "--rounds", "1"
+    )
+    short, long = told["decode"]["memory"]
+    assert min(short["streamed"], long["streamed"]) > 0
+    whole, ours, theirs = told["vace"]
+    assert whole["vace_blocks"] == theirs["vace_blocks"] == 2 * ours["vace_blocks"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_accelerator_runs_to_its_end_in_small(root: Path) -> None:
+    told = told_by(root, "engine_gpu", "--tiny", "--device", "cpu", "--rounds", "1", "--models", "t2v_1.3B")
+    assert [row["arm"] for row in told["switch"]] == ["from_pretrained", "out of memory"]
+    assert told["vae"][1]["mean_error_8_bit"] == 0
+    assert {row["tokens"] for row in told["attention"]} == {256, 512}
+    assert 0 <= told["idle"][0]["idle_share"] < 1
+
+
+def test_the_benchmark_of_the_accelerator_says_when_there_is_none(root: Path) -> None:
+    command = [sys.executable, "benchmarks/engine_gpu.py", "--device", "cpu"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 1 and "add --tiny" in done.stderr
