@@ -46,6 +46,8 @@ server_config: dict[str, Any] = {
     "save_path": save_path,
     "device": "",
     "profile": -1,
+    "attention_mode": "auto",
+    "compile": "",
 }
 
 _definition_dirs: tuple[Path, ...] = ()
@@ -63,9 +65,12 @@ def configure(
     device: str | None = None,
     profile: int | None = None,
     budgets: Budgets | None = None,
+    attention: str | None = None,
+    compiled: bool | None = None,
 ) -> None:
     """Set where weights and LoRAs are, further folders of definitions, where files go, the device ("" chooses), the
-    memory profile of runs that ask for none (-1 chooses), and how much memory models and caches may take."""
+    memory profile of runs that ask for none (-1 chooses), how much memory models and caches may take, and what makes
+    models fast that are loaded from then on: the kernel of attention ("auto" measures), and compiled blocks."""
     global _definition_dirs, _definitions, _budgets
     if checkpoints is not None:
         server_config["checkpoints_paths"] = [str(checkpoints)]
@@ -76,10 +81,9 @@ def configure(
     if save_path is not None:
         globals().update(save_path=str(save_path), image_save_path=str(save_path))
         server_config["save_path"] = str(save_path)
-    if device is not None:
-        server_config["device"] = device
-    if profile is not None:
-        server_config["profile"] = profile
+    compile_ = None if compiled is None else "transformer" * compiled
+    given = {"device": device, "profile": profile, "attention_mode": attention, "compile": compile_}
+    server_config.update({name: value for name, value in given.items() if value is not None})
     if budgets is not None:
         _budgets = budgets
         if _residents is not None:
@@ -233,7 +237,8 @@ def _place(profile: int = -1) -> Place:
 
         device = default_device()
     chosen = profile if profile > 0 else server_config["profile"]
-    return Place(_checkpoints(), device, chosen, _resident_models().memory)
+    attention, compiled = server_config["attention_mode"], bool(server_config["compile"])
+    return Place(_checkpoints(), device, chosen, _resident_models().memory, attention, compiled)
 
 
 def _checkpoints() -> Path:

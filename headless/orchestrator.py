@@ -102,6 +102,8 @@ class WanOrchestrator:
     definitions   further folders of model definitions, read after the shipped ones
     device        "cuda" or "cpu"; None takes the accelerator when there is one
     memory        how much of the machine models and caches may take; None leaves it to the engine
+    attention     "auto" measures the kernels of attention that are installed, or the name of one (docs/speed.md)
+    compiled      whether blocks of transformers are compiled
     engine        gives the engine's module at first use, so that a worker starts fast
     clock         answers seconds and never goes back; steps are timed with it
     """
@@ -114,6 +116,8 @@ class WanOrchestrator:
         definitions: Sequence[Path] = (),
         device: str | None = None,
         memory: MemoryPlan | None = None,
+        attention: str = "auto",
+        compiled: bool = False,
         engine: Callable[[], Engine] = built_in_engine,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -123,6 +127,7 @@ class WanOrchestrator:
         self._definitions: Definitions = load_definitions(definitions)
         self._device = checked_device(device) if device else machine_device()
         self._memory = memory or MemoryPlan()
+        self._speed: dict[str, Any] = {"attention": attention, "compiled": compiled}
         self._import_engine = engine
         self._clock = clock
         self._engine: Engine | None = None
@@ -219,6 +224,7 @@ class WanOrchestrator:
                 device=self._device,
                 profile=self._memory.profile,
                 budgets=self._memory.budgets(),
+                **self._speed,
             )
             self._engine = engine  # last: another thread may ask for it
         return self._engine

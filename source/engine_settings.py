@@ -14,8 +14,8 @@ from pydantic_settings import BaseSettings
 
 #: settings of which only some values can be met, and why not the others
 _MET: dict[str, tuple[tuple[Any, ...], str]] = {
-    "wgp_attention_mode": (("auto", "sdpa"), "attention is torch's own"),
-    "wgp_compile": (("",), "nothing is compiled"),
+    "wgp_attention_mode": (("auto", "sdpa", "flash", "sage", "sage2", "xformers"), "there is no such kernel"),
+    "wgp_compile": (("", "transformer"), "only transformers are compiled"),
     "wgp_vae_config": ((0, 1), "each model's VAE is tiled as it was published, or not at all"),
     "wgp_boost": ((2,), "there is no boost to switch on (1); 2 is off"),
     "wgp_preload": ((0,), "a model that goes through the GPU layer by layer keeps nothing there"),
@@ -59,8 +59,14 @@ class EngineSettings(BaseSettings):
         description="letters with commas: P loads PRELOAD_MODEL at start, S loads a model when it is asked for (both "
         "happen anyway), U frees the memory of all models when no task waits",
     )
-    wgp_attention_mode: str | None = Field(None, description="`auto` or `sdpa`; others are refused")
-    wgp_compile: str | None = Field(None, description="empty; others are refused")
+    wgp_attention_mode: str | None = Field(
+        None,
+        description="`auto` (the fastest that is installed, measured once on each GPU), `sdpa`, `flash`, `sage`, "
+        "`sage2` or `xformers`, for Wan models (docs/speed.md)",
+    )
+    wgp_compile: str | None = Field(
+        None, description="`transformer` compiles the blocks of Wan's transformers (docs/speed.md); empty does not"
+    )
     wgp_vae_config: int | None = Field(None, description="0 or 1; others are refused")
     wgp_boost: int | None = Field(None, description="2 (off); others are refused")
     wgp_preload: int | None = Field(None, description="0; others are refused")

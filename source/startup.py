@@ -138,6 +138,8 @@ def _engine(settings: Settings) -> Orchestrator:
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
         device=settings.device,
         memory=_memory_of(settings),
+        attention=settings.wgp_attention_mode or "auto",
+        compiled=bool(settings.wgp_compile),
     )
 
 

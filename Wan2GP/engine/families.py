@@ -38,6 +38,10 @@ class Place:
     profile: int = -1
     #: the `Memory` of the engine that loads it
     memory: Any = field(default_factory=_memory_of_its_own, compare=False, repr=False)
+    #: "auto", or a kernel of attention by its name (`Wan2GP.engine.speed.attention`)
+    attention: str = "auto"
+    #: whether blocks of transformers are compiled
+    compiled: bool = False
 
 
 class Cancel:

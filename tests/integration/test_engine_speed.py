@@ -12,7 +12,7 @@ import torch
 from Wan2GP.engine.speed.attention import NATIVE, Measured, fastest, measure_attention, set_attention
 from Wan2GP.engine.speed.choices import Choices
 from Wan2GP.engine.speed.compiling import compile_blocks
-from Wan2GP.errors import InvalidInput
+from Wan2GP.errors import InvalidInput, ModelUnavailable
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def test_a_cpu_keeps_torchs_own_kernel_and_measures_nothing(tmp_path: Path) -> N
 def test_a_mode_that_cannot_run_here_is_refused(tmp_path: Path) -> None:
     model = tiny_loras.transformer()
     assert set_attention([model], "sdpa", CPU, tmp_path) == NATIVE
-    with pytest.raises(InvalidInput, match="'sage2' does not run on cpu"):
+    with pytest.raises(ModelUnavailable, match="'sage2' does not run on cpu"):
         set_attention([model], "sage2", CPU, tmp_path)
     with pytest.raises(InvalidInput, match="no attention mode 'quick'; choose auto, sdpa, flash"):
         set_attention([model], "quick", CPU, tmp_path)

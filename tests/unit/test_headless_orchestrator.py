@@ -363,12 +363,13 @@ def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEn
     loras = tmp_path / "loras"
     orchestrator = WanOrchestrator(
         checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine,
-        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3),
+        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), attention="sage", compiled=True,
     )  # fmt: skip
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
     places = {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
-    assert engine.settings == places | {"profile": 4, "budgets": Budgets(1 << 29, None, 3 << 20)}
+    speed = {"attention": "sage", "compiled": True}
+    assert engine.settings == places | speed | {"profile": 4, "budgets": Budgets(1 << 29, None, 3 << 20)}
 
 
 def test_a_model_whose_definition_turns_svi_on_takes_an_anchor(tmp_path: Path, photo: str) -> None:

@@ -22,7 +22,7 @@ import torch
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
 from Wan2GP.engine.speed.choices import Choices
-from Wan2GP.errors import InvalidInput
+from Wan2GP.errors import InvalidInput, ModelUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class Measured:
 def set_attention(transformers: Sequence[Any], mode: str, device: torch.device, folder: Path) -> str:
     """Make the transformers of a model compute attention by `mode` ("auto", or one of MODES); the kernel's name.
 
-    `folder` is where measured choices are kept. Raises InvalidInput for a mode that is not there or not installed.
+    `folder` is where measured choices are kept. Raises InvalidInput for a mode that is not there, ModelUnavailable for
+    one that does not run here.
     """
     kernel = _chosen(transformers[0], mode, device, folder)
     if kernel != NATIVE:  # it is torch's own as long as nobody says otherwise
@@ -80,10 +81,9 @@ def _chosen(transformer: Any, mode: str, device: torch.device, folder: Path) -> 
         raise InvalidInput(f"there is no attention mode {mode!r}; choose auto, {', '.join(MODES)}", field="attention")
     found = next((kernel for kernel in MODES[mode] if works(kernel, device)), None)
     if found is None:
-        raise InvalidInput(
+        raise ModelUnavailable(
             f"attention mode {mode!r} does not run on {device}: its package is not installed, or not made for this "
-            "device; use auto",
-            field="attention",
+            "device; use auto"
         )
     return found
 

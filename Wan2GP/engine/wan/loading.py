@@ -16,6 +16,8 @@ from Wan2GP.definitions import ModelDefinition, how_to_fetch
 from Wan2GP.engine.families import Place
 from Wan2GP.engine.loading import weights_dtype
 from Wan2GP.engine.residency.shared import SharedParts
+from Wan2GP.engine.speed.attention import set_attention
+from Wan2GP.engine.speed.compiling import compile_blocks
 from Wan2GP.engine.wan.own_layers import extra_parts, laid_over, transformer_class
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.errors import ModelUnavailable
@@ -47,6 +49,10 @@ def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
         ) from error
     for part in parts.modules.values():
         part.eval().requires_grad_(False)
+    set_attention(list(parts.experts.values()), place.attention, parts.device, place.checkpoints)
+    if place.compiled:
+        for transformer in parts.experts.values():
+            compile_blocks(transformer, place.checkpoints)
     parts.place(profile_of(place.profile))
     return parts
 

@@ -18,6 +18,7 @@ from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.lora.multipliers import plan_multipliers
 from Wan2GP.engine.request import Frame, GenerationRequest
 from Wan2GP.engine.residency.placement import Placement
+from Wan2GP.engine.speed.compiling import keep_compiled
 from Wan2GP.engine.wan.architectures import check_architecture, conditions_class
 from Wan2GP.engine.wan.conditions import Prompts
 from Wan2GP.engine.wan.continuity import colours_matched, with_noise
@@ -116,6 +117,7 @@ class Wan:
         self.notes: tuple[str, ...] = ()
         self.remarks: tuple[str, ...] = ()
         report("loading", 0, 1)
+        self._compiled_in = place.checkpoints if place.compiled else None
         self._parts = load_parts(definition, place)
         report("loading", 1, 1)
 
@@ -153,7 +155,9 @@ class Wan:
         return self._parts.placement
 
     def release(self) -> None:
-        """Free host and device memory, but for parts that other models hold."""
+        """Free host and device memory, but for parts that other models hold; what was compiled is kept on disk."""
+        if self._compiled_in is not None:
+            keep_compiled(self._compiled_in)
         del self._parts
         free_memory()
 
