@@ -78,8 +78,9 @@ def test_what_a_benchmark_prints_becomes_a_section_of_the_page(root: Path, tmp_p
 @pytest.mark.slow
 def test_the_engines_levers_are_compared_with_stock_diffusers_on_a_cpu(root: Path) -> None:
     told = told_by(
-        root, "engine_cpu", "--frames", "9", "--side", "64", "--steps", "10", "--clips", "1", "--rounds", "1"
-    )
+        root, "engine_cpu", "--frames", "9", "--side", "64", "--steps", "10", "--clips", "1", "--rounds", "1",
+        "--speed-ups", "2",
+    )  # fmt: skip
     short, long = told["decode"]["memory"]
     assert min(short["streamed"], long["streamed"]) > 0
     whole, ours, theirs = told["vace"]
@@ -95,6 +96,7 @@ def test_the_benchmark_of_the_accelerator_runs_to_its_end_in_small(root: Path) -
     assert 0 <= told["idle"][0]["idle_share"] < 1
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_accelerator_says_when_there_is_none(root: Path) -> None:
     command = [sys.executable, "benchmarks/engine_gpu.py", "--device", "cpu"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=170, check=False)
