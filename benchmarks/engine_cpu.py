@@ -74,7 +74,7 @@ def latents_of(frames: int, side: int) -> Any:
 
 
 def _parts(made: list[Any] = [], narrow: bool = False) -> Any:  # noqa: B006 - one VAE for the whole process
-    """Parts with a VAE of Wan 2.1's shape, a twelfth as wide; `narrow`: one that takes little memory beside the frames."""
+    """Parts with a VAE of Wan 2.1's shape, a twelfth as wide; `narrow`: one small beside the frames."""
     if not made:
         import torch
         from diffusers import AutoencoderKLWan
