@@ -237,11 +237,12 @@ class _Run:
         self._report("decoding", index + 1, total)
 
     def _decoded(self, latents: torch.Tensor) -> Iterator[Frame]:
-        """All frames, a few in memory at a time. Raises GenerationCancelled between any two latent frames."""
+        """All frames, a few in memory at a time. Raises GenerationCancelled before any latent frame."""
+        self._cancel.raise_if_requested()
         with closing(decoded(self._parts, latents)) as parts:
             for part in parts:
-                self._cancel.raise_if_requested()
                 yield from part
+                self._cancel.raise_if_requested()
 
     def _prompts(self, window: int) -> Prompts:
         """The prompt of a window, encoded once."""
