@@ -23,14 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from headless.generation import (
-    CancelToken,
-    GenerationOutcome,
-    GenerationTask,
-    ModelInfo,
-    OnProgress,
-    Progress,
-)
+from headless.generation import CancelToken, GenerationOutcome, GenerationTask, ModelInfo, OnProgress, Progress
 from headless.inputs import check_inputs, generation_size
 from headless.options import GenerationOptions
 from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP

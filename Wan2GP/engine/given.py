@@ -36,6 +36,16 @@ def path(value: Any, field: str) -> Path | None:
     return Path(value)
 
 
+def mode(value: Any, field: str) -> int:
+    """The number of one of a model's modes; 0 where nothing was said."""
+    if value in (None, ""):
+        return 0
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"must be one of the model's numbered modes, not {value!r}", field=field) from None
+
+
 def _decoded(value: Any, field: str) -> Frame:
     if isinstance(value, (str, Path)):
         return read_image(Path(value))

@@ -55,3 +55,12 @@ def rate_of(settings: Mapping[str, Any], definition: ModelDefinition) -> float:
     if not 1 <= rate <= 240:
         raise InvalidInput(f"must be from 1 to 240 frames per second, not {choice}", field="force_fps")
     return rate
+
+
+def frames_of_a_still(numbers: Numbers, letters: str, definition: ModelDefinition) -> int:
+    """Frames that a model of videos draws for one still. 1000 and more: always that many less 1000; else that many when
+    references or a control image steer it."""
+    wanted = numbers.whole("min_frames_if_references", 1)
+    step = definition.architecture.frame_step
+    frames = wanted - 1000 if wanted >= 1000 else wanted if set("IV") & set(letters) else 1
+    return max(frames, 1) // step * step + 1 if frames > 1 else 1

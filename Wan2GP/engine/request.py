@@ -15,7 +15,7 @@ from Wan2GP.engine import given
 from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.honoured import ignored, refuse_unusable, without_effect
 from Wan2GP.engine.lora.request import LoraRequest, parse_loras
-from Wan2GP.engine.measures import length_of, rate_of, size_of
+from Wan2GP.engine.measures import frames_of_a_still, length_of, rate_of, size_of
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.sampling import Sampling, parse_sampling
 from Wan2GP.errors import InvalidInput, Unsupported
@@ -241,7 +241,7 @@ def _request(
         windows=windows,
         image_output=image_output,
         batch_size=numbers.whole("batch_size", 1, 64) if image_output else 1,
-        frames_of_a_still=_frames_of_a_still(numbers, letters, definition) if image_output else 1,
+        frames_of_a_still=frames_of_a_still(numbers, letters, definition) if image_output else 1,
         image_start=given.picture(settings["image_start"], "image_start"),
         image_ends=given.pictures(settings["image_end"], "image_end"),
         references=given.pictures(settings["image_refs"], "image_refs"),
@@ -263,7 +263,7 @@ def _request(
         initial_noise=numbers.real("vid2vid_init_strength", 0, 1) if initial else None,
         audio_guide=given.path(settings["audio_guide"], "audio_guide"),
         audio_scale=numbers.real("audio_scale", 0, 100),
-        model_mode=_model_mode(settings["model_mode"]),
+        model_mode=given.mode(settings["model_mode"], "model_mode"),
         loras=loras,
         checkpoint=checkpoint,
         checkpoint_interval_s=float(kept.get("checkpoint_interval_s", CHECKPOINT_INTERVAL_S)),
@@ -319,14 +319,6 @@ def _masking_strength(numbers: Numbers, initial: Path | None) -> float:
     return numbers.real("latent_noise_mask_strength" if initial else "masking_strength", 0, 1)
 
 
-def _frames_of_a_still(numbers: Numbers, letters: str, definition: ModelDefinition) -> int:
-    """1000 and more: always that many less 1000; else that many when references or a control image steer the still."""
-    wanted = numbers.whole("min_frames_if_references", 1)
-    step = definition.architecture.frame_step
-    frames = wanted - 1000 if wanted >= 1000 else wanted if set("IV") & set(letters) else 1
-    return max(frames, 1) // step * step + 1 if frames > 1 else 1
-
-
 def _kept(source: Path | None, text: str) -> int:
     return keep_from_source(text, probe_video(source).num_frames) if source else 0
 
@@ -339,15 +331,6 @@ def _positions(text: Any, letters: str, length: int, kept: int, overlap: int) ->
 
 def _guide_frames(guide: Path | None, text: str) -> frozenset[int] | None:
     return listed_frames(text, probe_video(guide).num_frames) if guide and text.strip() else None
-
-
-def _model_mode(value: Any) -> int:
-    if value in (None, ""):
-        return 0
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"must be one of the model's numbered modes, not {value!r}", field="model_mode") from None
 
 
 def _check_continued(request: GenerationRequest) -> None:
