@@ -6,11 +6,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from rich.console import Console
 
@@ -204,17 +205,24 @@ def _code_of(worker: Worker, until_idle: bool) -> int:
 
 def _leaving_in_time(stop: Callable[[], None], settings: Settings) -> Callable[[], None]:
     """`stop`, the first time gently and the second at once; safe in signal handlers. Whatever the database and the
-    engine do then, the process ends in time: a question of which nothing comes back cannot be taken back."""
-    told: SimpleQueue[None] = SimpleQueue()
+    engine do then, the process ends in time: a question of which nothing comes back cannot be taken back.
+
+    The time begins when a signal comes. Its handler may run later: not before the main thread returns from such a
+    question, where the system gave the signal to another thread.
+    """
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+
+    def end_late() -> None:
+        told.recv(1)
+        threading.Event().wait(3 * max(settings.shutdown_grace_s, MIN_STOPPING_S) + LAST_ANSWERS_S)
+        _leave_now(0, "leaving although the database has not answered, or the engine has not stopped")
 
     def stop_in_time() -> None:
         stop()
-        told.put(None)
-
-    def end_late() -> None:
-        told.get()
-        threading.Event().wait(3 * max(settings.shutdown_grace_s, MIN_STOPPING_S) + LAST_ANSWERS_S)
-        _leave_now(0, "leaving although the database has not answered, or the engine has not stopped")
+        with suppress(BlockingIOError):
+            tell.send(b"\0")  # who calls it is perhaps no signal
 
     threading.Thread(target=end_late, name="end", daemon=True).start()
     return stop_in_time
