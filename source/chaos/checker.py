@@ -18,6 +18,8 @@ from source.store.types import Event, Status, Task
 GIVEN_BACK = frozenset({"rescued", "released", "retry", "queued"})
 #: events that end a row
 FINAL = frozenset({"complete", "failed", "cancelled"})
+#: classes of those whose attempts the faults used up: by deaths, or at last by an answer that got lost
+USED_UP = frozenset({"poison", "database"})
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Asked:
     accepted: frozenset[str]
     #: ids whose cancellation was asked for
     cancelled: frozenset[str] = frozenset()
-    #: ids -> error classes with which they may fail; every task may fail as poison, or behind another one
+    #: ids -> error classes with which they may fail; every task may fail as USED_UP says, or behind another one
     may_fail: Mapping[str, frozenset[str]] = field(default_factory=dict)
     max_attempts: int = 3
     #: faults that were injected from outside
@@ -189,7 +191,7 @@ def _was_cancelled(row: Task, asked: Asked, found: Found, seen: set[str]) -> boo
 
 
 def _may_fail(row: Task, asked: Asked, found: Found) -> bool:
-    if row.error_class == "poison":
+    if row.error_class in USED_UP:
         return row.attempts >= asked.max_attempts or _follows(row, found)
     return row.error_class in asked.may_fail.get(row.id, ()) or _follows(row, found)
 

@@ -143,9 +143,10 @@ def test_a_failure_must_have_a_cause() -> None:
     failed = {"status": Status.FAILED, "output_location": None, "error_class": "bad_input", "error_message": "no"}
     assert findings([row(**failed)], [], []).unexpected == ("t failed as bad_input: no",)
     assert findings([row(**failed)], [], [], may_fail={TASK: frozenset({"bad_input"})}).violations == ()
-    poison = failed | {"error_class": "poison"}
-    assert findings([row(**poison, attempts=3)], [], []).violations == ()
-    assert len(findings([row(**poison, attempts=2)], [], []).unexpected) == 1
+    for used_up in ("poison", "database"):
+        given_up = failed | {"error_class": used_up}
+        assert findings([row(**given_up, attempts=3)], [], []).violations == ()
+        assert len(findings([row(**given_up, attempts=2)], [], []).unexpected) == 1
 
 
 def test_two_completions_are_duplicated() -> None:
