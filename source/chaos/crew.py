@@ -85,7 +85,8 @@ class Crew:
         """A thread of its own: one that stands still may hold a lock that everybody else waits for."""
         while not self._leaving.wait(LOOK_S):
             with self._lock:
-                self._tend(time.monotonic())
+                if not self._leaving.is_set():
+                    self._tend(time.monotonic())
 
     def _tend(self, now: float) -> None:
         """Start those that are gone, let those go on that stood still for long enough, end what is to end."""
@@ -136,18 +137,26 @@ class Crew:
     def leave(self) -> list[int]:
         """All leave in order, by SIGTERM, once they have started; returns their exit codes."""
         deadline = time.monotonic() + READY_S
-        while not all(map(self.ready, range(self.size))) and time.monotonic() < deadline:
+        while not self._told_to_leave(late=time.monotonic() >= deadline):
             self._leaving.wait(LOOK_S)
-        self._keep_no_longer()
-        for process in self._everybody():
-            process.signal(signal.SIGCONT)
-            process.signal(signal.SIGTERM)
         deadline = time.monotonic() + LEAVE_S
         for process in self._everybody():
             with suppress(subprocess.TimeoutExpired):
                 process.popen.wait(max(deadline - time.monotonic(), 0.1))
         self.end()
         return [process.popen.returncode for process in self._current]
+
+    def _told_to_leave(self, *, late: bool) -> bool:
+        """SIGTERM for all where all have started, or where that takes too long. Under the lock: the keeper must not put
+        a new process, which would not know the signal yet, in the place of one that just ended."""
+        with self._lock:
+            if not late and not all(map(self.ready, range(self.size))):
+                return False
+            self._leaving.set()
+            for process in self._everybody():
+                process.signal(signal.SIGCONT)
+                process.signal(signal.SIGTERM)
+        return True
 
     def end(self) -> None:
         """At once."""
