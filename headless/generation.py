@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from headless.accounting import IDLE, Activity
 from headless.options import GenerationOptions
+from Wan2GP.architecture import Architecture
 from Wan2GP.errors import GenerationCancelled
 
 
@@ -177,6 +178,34 @@ class ModelInfo:
     lora_folder: str = "wan"
     #: files or device that are missing on this machine, with the command that fetches them; None when it works here
     unavailable: str | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, architecture_name: str, architecture: Architecture, *, has_prompt: bool = False,
+        unavailable: str | None = None,
+    ) -> Self:  # fmt: skip
+        """A model as its architecture declares it. `has_prompt`: it brings one, so none has to be given."""
+        needs = {
+            "text": "text" in architecture.inputs and not has_prompt,
+            "control_video": architecture.vace,
+            "image_start": architecture.i2v,
+        }
+        return cls(
+            name=name,
+            architecture=architecture_name,
+            inputs=architecture.inputs,
+            required=frozenset(each for each, needed in needs.items() if needed),
+            fps=architecture.fps,
+            frame_step=architecture.frame_step,
+            min_frames=architecture.min_frames,
+            pixel_block=architecture.pixel_block,
+            image_output=architecture.image_output,
+            stills=architecture.image_output or architecture.image_too,
+            text_output=architecture.text_output,
+            svi=architecture.svi,
+            lora_folder=architecture.lora_folder,
+            unavailable=unavailable,
+        )
 
     def takes(self, *inputs: str) -> bool:
         return self.inputs.issuperset(inputs)

@@ -146,27 +146,11 @@ class WanOrchestrator:
         architecture = definition.architecture
         if definition.settings.get("svi2pro"):
             architecture = with_svi(architecture)
-        needs = {
-            "text": "text" in architecture.inputs and not definition.settings.get("prompt"),
-            "control_video": architecture.vace,
-            "image_start": architecture.i2v,
-        }
-        return ModelInfo(
-            name=definition.id,
-            architecture=definition.architecture_name,
-            inputs=architecture.inputs,
-            required=frozenset(name for name, needed in needs.items() if needed),
-            fps=architecture.fps,
-            frame_step=architecture.frame_step,
-            min_frames=architecture.min_frames,
-            pixel_block=architecture.pixel_block,
-            image_output=architecture.image_output,
-            stills=architecture.image_output or architecture.image_too,
-            text_output=architecture.text_output,
-            svi=architecture.svi,
-            lora_folder=architecture.lora_folder,
+        return ModelInfo.of(
+            definition.id, definition.architecture_name, architecture,
+            has_prompt=bool(definition.settings.get("prompt")),
             unavailable=self._definitions.unavailable(definition.id, self._checkpoints, self._device.partition(":")[0]),
-        )
+        )  # fmt: skip
 
     def weight_files(self, model: str) -> tuple[Path, ...]:
         """Also the user's own definition of the model, and the LoRAs that it always applies."""

@@ -50,22 +50,8 @@ class CheckoutModel:
     @property
     def info(self) -> ModelInfo:
         """What callers may plan with. SVI 2 Pro and answers in text are not among a checkout's parameters."""
-        architecture = self.architecture
-        needs = {"text": "text" in architecture.inputs, "control_video": architecture.vace}
-        return ModelInfo(
-            name=self.name,
-            architecture=str(self.model.get("architecture")),
-            inputs=architecture.inputs,
-            required=frozenset(name for name, needed in needs.items() if needed and name in architecture.inputs)
-            | ({"image_start"} if architecture.i2v else frozenset()),
-            fps=architecture.fps,
-            frame_step=architecture.frame_step,
-            min_frames=architecture.min_frames,
-            pixel_block=architecture.pixel_block,
-            image_output=architecture.image_output,
-            stills=architecture.image_output or architecture.image_too,
-            lora_folder=architecture.lora_folder,
-        )
+        info = ModelInfo.of(self.name, str(self.model.get("architecture")), self.architecture)
+        return replace(info, svi=False, text_output=False)
 
 
 class CheckoutModels:

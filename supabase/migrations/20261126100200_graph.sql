@@ -64,42 +64,37 @@ end
 $$;
 
 -- End what ends with the rows: the queued dependants and children of those that failed or were cancelled, and each
--- waiting parent whose last child this was. Returns how many rows that were.
+-- waiting parent whose last child this was. Of orchestrators of the older contract, the running children whose worker can
+-- be asked are asked to stop. Returns how many rows ended. One statement for all that follows a
+-- cause: a chain of 5,000 rows ends within the time that a hosted project lets a statement run.
 create function private.settle(p_ended uuid[]) returns bigint
 language plpgsql set search_path = ''
 as $$
 declare
     v_pending uuid[] := p_ended;
-    -- why each of them ended, when it only followed another: along a chain every row names the first cause
-    v_reasons text[] := array_fill(null::text, array[cardinality(p_ended)]);
-    v_place bigint := 0;
+    v_ended uuid[];
     v_cause public.tasks;
-    v_reason text;
-    v_followers uuid[];
+    v_count bigint := -cardinality(p_ended);
 begin
-    while v_place < cardinality(v_pending) loop
-        v_place := v_place + 1;
-        select * into strict v_cause from public.tasks where id = v_pending[v_place];
-        v_reason := v_reasons[v_place];
-        if v_cause.status in ('Failed', 'Cancelled') then
-            v_followers := private.follow(v_cause, 'dependency', v_reason);
-            v_reasons := v_reasons || array_fill(
-                coalesce(v_reason, private.reason(v_cause, 'dependency')), array[cardinality(v_followers)]);
-            v_pending := v_pending || v_followers;
-            v_followers := private.follow(v_cause, 'parent', v_reason);
-            v_reasons := v_reasons || array_fill(
-                coalesce(v_reason, private.reason(v_cause, 'parent')), array[cardinality(v_followers)]);
-            v_pending := v_pending || v_followers;
-        end if;
-        if v_cause.parent_id is not null and private.end_parent(v_cause.parent_id) then
-            v_pending := v_pending || v_cause.parent_id;
-            v_reasons := v_reasons || null::text;
-        elsif v_cause.orchestrator_id is not null and private.end_orchestrator(v_cause.orchestrator_id) then
-            v_pending := v_pending || v_cause.orchestrator_id;
-            v_reasons := v_reasons || null::text;
-        end if;
+    loop
+        v_ended := v_pending;
+        for v_cause in
+            select cause.* from unnest(v_pending) with ordinality as listed (id, place)
+            join public.tasks as cause on cause.id = listed.id
+            where cause.status in ('Failed', 'Cancelled') and exists (select from private.followers(cause.id))
+            order by place
+        loop
+            v_ended := v_ended || private.end_with(v_cause, 'dependency') || private.end_with(v_cause, 'parent');
+        end loop;
+        perform private.ask_to_stop(array(
+            select child.id from public.tasks as child join public.tasks as cause on cause.id = child.orchestrator_id
+            where cause.id = any (v_ended) and cause.status in ('Failed', 'Cancelled')
+                and child.status = 'In Progress'));
+        v_count := v_count + cardinality(v_ended);
+        v_pending := private.end_parents(v_ended);
+        exit when v_pending = '{}';
     end loop;
-    return cardinality(v_pending) - cardinality(p_ended);
+    return v_count;
 end
 $$;
 
@@ -112,31 +107,62 @@ as $$
         || coalesce(': ' || p_cause.error_message, '')
 $$;
 
--- End the queued rows that depend on `p_cause`, or are its children. Returns their ids. Of an orchestrator of the older
--- contract also the running children: those whose worker can be asked are asked to stop.
-create function private.follow(p_cause public.tasks, p_relation text, p_reason text) returns uuid[]
+-- What ends with a row that failed or was cancelled: its queued dependants and children, and of an orchestrator of the
+-- older contract also the running children whose worker cannot be asked to stop.
+create function private.followers(p_id uuid) returns table (id uuid, relation text)
+language sql stable set search_path = ''
+as $$
+    select id, 'dependency' from public.tasks
+    where dependant_on @> array[p_id] and dependant_on <> '{}' and status = 'Queued'
+    union all
+    select id, 'parent' from public.tasks where parent_id = p_id and status = 'Queued'
+    union all
+    select id, 'parent' from public.tasks
+    where orchestrator_id = p_id and status in ('Queued', 'In Progress') and (status = 'Queued' or unfenced)
+$$;
+
+-- End all that follows `p_cause` because of its dependants, or because of its children, with their followers and so on:
+-- along a chain every row names the first cause. Returns the ids of what ended.
+create function private.end_with(p_cause public.tasks, p_relation text) returns uuid[]
+language plpgsql set search_path = '' set jit = off
+as $$
+declare
+    v_dependants uuid[];
+    v_children uuid[];
+    v_reason text := private.reason(p_cause, p_relation);
+begin
+    with recursive reached (id, relation) as (
+        select id, relation from private.followers(p_cause.id) where relation = p_relation
+        union
+        select found.id, found.relation from reached, lateral private.followers(reached.id) as found
+    )
+    select coalesce(array_agg(id) filter (where relation = 'dependency'), '{}'),
+        coalesce(array_agg(id) filter (where relation = 'parent'), '{}')
+    into v_dependants, v_children from reached;
+    return private.end_tasks(v_dependants, p_cause.status, v_reason, 'dependency')
+        || private.end_tasks(v_children, p_cause.status, v_reason, 'parent');
+end
+$$;
+
+-- End the waiting parents and orchestrators of rows that ended, where those were the last. Returns which; `settle` them.
+create function private.end_parents(p_ended uuid[]) returns uuid[]
 language plpgsql set search_path = ''
 as $$
 declare
-    v_ids uuid[];
+    v_parent record;
+    v_ended uuid[] := '{}';
 begin
-    if p_relation = 'dependency' then
-        select array_agg(id) into v_ids from public.tasks
-        where dependant_on @> array[p_cause.id] and dependant_on <> '{}' and status = 'Queued';
-    else
-        perform private.ask_to_stop(array(
-            select id from public.tasks where orchestrator_id = p_cause.id and status = 'In Progress'));
-        select array_agg(id) into v_ids from (
-            select id from public.tasks where parent_id = p_cause.id and status = 'Queued'
-            union all
-            select id from public.tasks where orchestrator_id = p_cause.id and status in ('Queued', 'In Progress')
-                and (status = 'Queued' or unfenced)) as found;
-    end if;
-    if v_ids is null then
-        return '{}';
-    end if;
-    return private.end_tasks(
-        v_ids, p_cause.status, coalesce(p_reason, private.reason(p_cause, p_relation)), p_relation);
+    for v_parent in
+        select distinct parent_id, orchestrator_id from public.tasks
+        where id = any (p_ended) and (parent_id is not null or orchestrator_id is not null)
+    loop
+        if private.end_parent(v_parent.parent_id) then
+            v_ended := v_ended || v_parent.parent_id;
+        elsif private.end_orchestrator(v_parent.orchestrator_id) then
+            v_ended := v_ended || v_parent.orchestrator_id;
+        end if;
+    end loop;
+    return v_ended;
 end
 $$;
 

@@ -247,13 +247,8 @@ $$;
 
 -- Queue a failed row again, with its failed descendants and all that failed because of any of them.
 create function private.retry(p_task_id uuid) returns void
-language plpgsql set search_path = ''
+language sql set search_path = '' set jit = off
 as $$
-declare
-    v_pending uuid[];
-    v_id uuid;
-    v_place bigint := 0;
-begin
     with recursive subtree (id) as (
         select p_task_id
         union
@@ -262,22 +257,22 @@ begin
             union all
             select id from public.tasks where orchestrator_id = subtree.id and status = 'Failed'
         ) as child
-    )
-    select private.restart(array_agg(id)) into v_pending from subtree;
-    while v_place < cardinality(v_pending) loop
-        v_place := v_place + 1;
-        v_id := v_pending[v_place];
-        v_pending := v_pending || private.restart(array(
-            select id from public.tasks where dependant_on @> array[v_id] and dependant_on <> '{}'
+    ), failed (id) as (
+        select id from subtree
+        union
+        select other.id from failed, lateral (
+            select id from public.tasks where dependant_on @> array[failed.id] and dependant_on <> '{}'
                 and status = 'Failed' and error_class = 'dependency'
-            union
-            select id from public.tasks where parent_id = v_id and status = 'Failed' and error_class = 'parent'
-            union
-            select id from public.tasks where orchestrator_id = v_id and status = 'Failed' and error_class = 'parent'
-            union
+            union all
+            select id from public.tasks where parent_id = failed.id and status = 'Failed' and error_class = 'parent'
+            union all
+            select id from public.tasks
+            where orchestrator_id = failed.id and status = 'Failed' and error_class = 'parent'
+            union all
             select parent.id from public.tasks as child
             join public.tasks as parent on parent.id = coalesce(child.parent_id, child.orchestrator_id)
-            where child.id = v_id and parent.status = 'Failed'));
-    end loop;
-end
+            where child.id = failed.id and parent.status = 'Failed'
+        ) as other
+    )
+    select private.restart(array_agg(id)) from failed
 $$;
