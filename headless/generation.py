@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from headless.accounting import IDLE, Activity
 from headless.options import GenerationOptions
-from Wan2GP.architecture import Architecture
 from Wan2GP.errors import GenerationCancelled
+
+if TYPE_CHECKING:  # the schedules it names need numpy, which a command that only queues a row does without
+    from Wan2GP.architecture import Architecture
 
 
 @dataclass(frozen=True)
