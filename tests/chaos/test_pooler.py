@@ -76,8 +76,8 @@ def again_and_again(act: Callable[[], None], answers: Callable[[], object]) -> I
 @pytest.mark.timeout(900)
 def test_a_pooler_whose_connections_break_costs_nothing(folder: Path) -> None:
     if PROGRAM is None:
-        told = pytest.fail if os.environ.get("REQUIRE_PGBOUNCER") else pytest.skip
-        told("pgbouncer is not installed: scripts/pgbouncer.sh sees to it; REQUIRE_PGBOUNCER=1 makes that a failure")
+        told = pytest.fail if os.environ.get("REQUIRE_PROGRAMS") else pytest.skip
+        told("no pgbouncer: scripts/system_package.sh pgbouncer installs it; REQUIRE_PROGRAMS=1 makes this a failure")
     with closing(PooledGround(folder)) as ground, ExitStack() as idle:
         for _ in range(IDLE):
             idle.enter_context(closing(psycopg.connect(ground.pooler.uri, prepare_threshold=None)))
