@@ -23,6 +23,7 @@ from source.store.types import (
     Event,
     HeartbeatReply,
     NewTask,
+    Preview,
     Status,
     Task,
     TaskFilter,
@@ -75,6 +76,10 @@ class TaskStore(ABC):
     @abstractmethod
     def events(self, task_id: str) -> list[Event]:
         """The timeline, oldest first."""
+
+    @abstractmethod
+    def preview(self, task_id: str) -> Preview | None:
+        """What the task that runs looks like so far. None where nothing was shown, and once its claim has ended."""
 
     @abstractmethod
     def counts(self) -> dict[Status, int]:
@@ -147,6 +152,11 @@ class TaskStore(ABC):
     @abstractmethod
     def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
         """Store the progress; with `event`, add that to the timeline. Returns True when a cancel was asked for."""
+
+    @abstractmethod
+    def show(self, claim: Claim, image: bytes, *, media_type: str, step: int) -> None:
+        """Keep `image` as the task's preview, in place of the one before; asked once, for the next one is better.
+        Raises InvalidInput for one that is no preview (types.MAX_PREVIEW_BYTES, types.PREVIEW_MEDIA_TYPES)."""
 
     @abstractmethod
     def note(self, claim: Claim, name: str, detail: str) -> None:

@@ -102,6 +102,30 @@ def m003_bounds(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+_PREVIEWS = """
+CREATE TABLE task_previews (
+    task_id TEXT PRIMARY KEY NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    claim_number INTEGER NOT NULL,
+    at TEXT NOT NULL,
+    step INTEGER NOT NULL CHECK (step >= 0),
+    media_type TEXT NOT NULL CHECK (media_type IN ('image/webp', 'image/png', 'image/jpeg')),
+    image BLOB NOT NULL CHECK (length(image) BETWEEN 1 AND 32768)
+) STRICT;
+CREATE TRIGGER tasks_previews_gone AFTER UPDATE OF status, waiting ON tasks
+WHEN OLD.status = 'In Progress' AND (NEW.status <> 'In Progress' OR NEW.waiting = 1)
+BEGIN
+    DELETE FROM task_previews WHERE task_id = NEW.id;
+END;
+"""
+
+
+@step
+def m004_previews(db: sqlite3.Connection) -> None:
+    """What a task that runs looks like so far; gone when its claim ends."""
+    for statement in _statements(_PREVIEWS):
+        db.execute(statement)
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 

@@ -9,19 +9,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from source.errors import InvalidInput, StaleClaim, StoreError, TaskNotFound
+from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.store import sqlite_claiming as claiming
+from source.store import sqlite_claims as holding
 from source.store import sqlite_endings as endings
 from source.store import sqlite_interventions as interventions
+from source.store import sqlite_previews as previews
 from source.store import sqlite_queueing as queueing
 from source.store.base import TaskStore
 from source.store.circumstances import Circumstances
-from source.store.encoding import encoded
+from source.store.encoding import check_preview, encoded
 from source.store.migrations import migrate
 from source.store.sqlite_circumstances import circumstances, workers
 from source.store.sqlite_connections import SqliteConnections
 from source.store.sqlite_dependencies import insert
-from source.store.sqlite_rows import IN_IDS, LATER, NOW, event_of, ids, record, task_of
+from source.store.sqlite_rows import LATER, NOW, event_of, ids, task_of
 from source.store.types import (
     TERMINAL,
     USUAL_AFFINITY,
@@ -30,17 +32,15 @@ from source.store.types import (
     Event,
     HeartbeatReply,
     NewTask,
+    Preview,
     Status,
     Task,
     TaskFilter,
     WorkerRow,
 )
 
-_SAME_CLAIM = "id = :id AND worker_id = :worker_id AND claim_number = :claim_number"
-_HELD = f"{_SAME_CLAIM} AND status = 'In Progress' AND waiting = 0"
-
 _EXTEND = f"""
-UPDATE tasks SET lease_expires_at = {LATER}, updated_at = {NOW} WHERE {_HELD} RETURNING cancel_requested
+UPDATE tasks SET lease_expires_at = {LATER}, updated_at = {NOW} WHERE {holding.HELD} RETURNING cancel_requested
 """
 
 _WAIT = f"UPDATE tasks SET waiting = 1, lease_expires_at = NULL, result_data = ?, updated_at = {NOW} WHERE id = ?"
@@ -122,6 +122,10 @@ class SqliteStore(TaskStore):
             rows = db.execute("SELECT * FROM task_events WHERE task_id = ? ORDER BY id", (task_id,))
             return [event_of(row) for row in rows]
 
+    def preview(self, task_id: str) -> Preview | None:
+        with self._reading() as db:
+            return previews.preview(db, task_id)
+
     def counts(self) -> dict[Status, int]:
         with self._reading() as db:
             found = dict(db.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall())
@@ -181,7 +185,7 @@ class SqliteStore(TaskStore):
             seen = {"id": worker_id, "status": status, "current_model": current_model, "metadata": facts}
             db.execute(_SEEN, seen)
             for claim in claims:
-                row = db.execute(_EXTEND, {**_guard(claim), "delay_s": lease_s}).fetchall()
+                row = db.execute(_EXTEND, {**holding.guard(claim), "delay_s": lease_s}).fetchall()
                 if not row:
                     lost.add(claim.task_id)
                 elif row[0]["cancel_requested"]:
@@ -192,7 +196,7 @@ class SqliteStore(TaskStore):
         with self._claimed(claim) as (db, _):
             stamp = f"UPDATE tasks SET generation_started_at = {NOW}, updated_at = {NOW} WHERE id = ?"
             db.execute(stamp, (claim.task_id,))
-            _record(db, claim, "started")
+            holding.record_of(db, claim, "started")
 
     def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
         text = encoded(progress, "progress")
@@ -200,27 +204,32 @@ class SqliteStore(TaskStore):
             store = f"UPDATE tasks SET progress = ?, updated_at = {NOW} WHERE id = ?"
             db.execute(store, (text, claim.task_id))
             if event is not None:
-                _record(db, claim, event)
+                holding.record_of(db, claim, event)
             return bool(row["cancel_requested"])
+
+    def show(self, claim: Claim, image: bytes, *, media_type: str, step: int) -> None:
+        check_preview(image, media_type)
+        with self._claimed(claim) as (db, _):
+            previews.show(db, claim, image, media_type, step)
 
     def note(self, claim: Claim, name: str, detail: str) -> None:
         with self._claimed(claim) as (db, _):
-            _record(db, claim, name, detail)
+            holding.record_of(db, claim, name, detail)
 
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
         """Repeating a fan-out that the database already has (same claim) changes nothing."""
         with self._writing() as db:
-            _check_children(db, claim.task_id, children)
-            row = _owned(db, claim)
-            if row is None and _fanned_out_by(db, claim, children):
+            holding.check_children(db, claim.task_id, children)
+            row = holding.owned(db, claim)
+            if row is None and holding.fanned_out_by(db, claim, children):
                 return [child.id for child in children]
             if row is None:
-                raise _stale(db, claim)
+                raise holding.stale(db, claim)
             added = insert(db, children)
-            if not _is_child(db, final_child, claim.task_id):
+            if not holding.is_child(db, final_child, claim.task_id):
                 raise InvalidInput(f"{final_child} is not one of the children", field="final_child")
             db.execute(_WAIT, (encoded({"final_child": final_child}, "result_data"), claim.task_id))
-            _record(db, claim, "fanned_out", f"{len(children)} children")
+            holding.record_of(db, claim, "fanned_out", f"{len(children)} children")
             if row["paused"]:
                 interventions.pause_children(db, claim.task_id)
             if row["cancel_requested"]:
@@ -235,10 +244,10 @@ class SqliteStore(TaskStore):
     ) -> None:  # fmt: skip
         """`publish` must not write to this store: the transaction is open while it runs."""
         with self._writing() as db:
-            if _owned(db, claim) is None:
-                if _completed_by(db, claim):
+            if holding.owned(db, claim) is None:
+                if holding.completed_by(db, claim):
                     return
-                raise _stale(db, claim)
+                raise holding.stale(db, claim)
             endings.complete(db, claim.task_id, output_location, result_data)
             endings.settle(db, [claim.task_id])
             if publish is not None:
@@ -311,9 +320,9 @@ class SqliteStore(TaskStore):
     def _claimed(self, claim: Claim) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
         """A write transaction on a row that is still ours. Raises StaleClaim otherwise."""
         with self._writing() as db:
-            row = _owned(db, claim)
+            row = holding.owned(db, claim)
             if row is None:
-                raise _stale(db, claim)
+                raise holding.stale(db, claim)
             yield db, row
 
     def _tasks(self, rest: str, values: Mapping[str, Any]) -> list[Task]:
@@ -327,65 +336,9 @@ class SqliteStore(TaskStore):
         return row
 
 
-# -- claims ---------------------------------------------------------------------------------------------------------
-
-
-def _guard(claim: Claim) -> dict[str, Any]:
-    return {"id": claim.task_id, "worker_id": claim.worker_id, "claim_number": claim.claim_number}
-
-
-def _owned(db: sqlite3.Connection, claim: Claim) -> sqlite3.Row | None:
-    """The row when `claim` still holds it. The caller's write transaction keeps it so."""
-    row: sqlite3.Row | None = db.execute(f"SELECT * FROM tasks WHERE {_HELD}", _guard(claim)).fetchone()
-    return row
-
-
-def _stale(db: sqlite3.Connection, claim: Claim) -> StaleClaim:
-    row = db.execute("SELECT * FROM tasks WHERE id = ?", (claim.task_id,)).fetchone()
-    now = "is gone" if row is None else f"is {row['status']}"
-    if row is not None and row["status"] == Status.IN_PROGRESS:
-        now = "waits for its children" if row["waiting"] else f"was claimed by {row['worker_id']}"
-        now += f" (claim {row['claim_number']})"
-    return StaleClaim(f"task {claim.task_id}: claim {claim.claim_number} of {claim.worker_id} is stale, the task {now}")
-
-
-def _completed_by(db: sqlite3.Connection, claim: Claim) -> bool:
-    completed = f"SELECT 1 FROM tasks WHERE {_SAME_CLAIM} AND status = 'Complete'"
-    return db.execute(completed, _guard(claim)).fetchone() is not None
-
-
-def _record(db: sqlite3.Connection, claim: Claim, name: str, detail: str | None = None) -> None:
-    record(
-        db, claim.task_id, name, worker_id=claim.worker_id, claim_number=claim.claim_number, detail=detail
-    )  # fmt: skip
-
-
 def _fail(db: sqlite3.Connection, row: sqlite3.Row, message: str, error_class: str) -> Status:
     """The last attempt failed. When cancellation was asked for, that is how the row ends."""
     status = Status.CANCELLED if row["cancel_requested"] else Status.FAILED
     db.execute("UPDATE tasks SET attempts = attempts + 1 WHERE id = ?", (row["id"],))
     endings.settle(db, endings.end(db, [row["id"]], status, message=message, error_class=error_class))
     return status
-
-
-# -- children -------------------------------------------------------------------------------------------------------
-
-
-def _check_children(db: sqlite3.Connection, parent_id: str, children: Sequence[NewTask]) -> None:
-    for child in children:
-        if child.parent_id != parent_id or not child.child_key:
-            raise InvalidInput(f"{child.task_type} {child.id} is not a child of {parent_id} with a key")
-    foreign = f"SELECT id, parent_id FROM tasks WHERE id {IN_IDS} AND parent_id IS NOT :parent"
-    row = db.execute(foreign, {"ids": ids(child.id for child in children), "parent": parent_id}).fetchone()
-    if row is not None:
-        raise InvalidInput(f"task {row['id']} exists already and belongs to {row['parent_id'] or 'no parent'}")
-
-
-def _is_child(db: sqlite3.Connection, task_id: str, parent_id: str) -> bool:
-    found = db.execute("SELECT 1 FROM tasks WHERE id = ? AND parent_id = ?", (task_id, parent_id))
-    return found.fetchone() is not None
-
-
-def _fanned_out_by(db: sqlite3.Connection, claim: Claim, children: Sequence[NewTask]) -> bool:
-    same = db.execute(f"SELECT 1 FROM tasks WHERE {_SAME_CLAIM}", _guard(claim)).fetchone() is not None
-    return same and bool(children) and all(_is_child(db, child.id, claim.task_id) for child in children)

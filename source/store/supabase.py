@@ -5,6 +5,7 @@ The rules live in the database (supabase/migrations); this is the wire. Ids ther
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import threading
@@ -20,7 +21,7 @@ from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.store import supabase_rows as rows
 from source.store.base import TaskStore
 from source.store.circumstances import Circumstances
-from source.store.encoding import encoded, plain
+from source.store.encoding import check_preview, encoded, plain
 from source.store.supabase_rows import DEFAULT_PROJECT
 from source.store.types import (
     DEFAULT_PROJECT_ID,
@@ -30,6 +31,7 @@ from source.store.types import (
     Event,
     HeartbeatReply,
     NewTask,
+    Preview,
     Status,
     Task,
     TaskFilter,
@@ -127,6 +129,9 @@ class SupabaseStore(TaskStore):
     def events(self, task_id: str) -> list[Event]:
         return self._ask("task_timeline", rows.events, task_id=self._id(task_id))
 
+    def preview(self, task_id: str) -> Preview | None:
+        return self._ask("task_preview", rows.preview, task_id=self._id(task_id))
+
     def counts(self) -> dict[Status, int]:
         return self._ask("count_tasks", rows.counts)
 
@@ -198,6 +203,11 @@ class SupabaseStore(TaskStore):
         """Asked once: the next report says more."""
         stored = _json(progress, "progress")
         return self._ask("task_progress", bool, repeat=False, **self._held(claim), progress=stored, event=event)
+
+    def show(self, claim: Claim, image: bytes, *, media_type: str, step: int) -> None:
+        check_preview(image, media_type)
+        shown = {"step": step, "media_type": media_type, "image": base64.b64encode(image).decode("ascii")}
+        self._ask("show_preview", _nothing, repeat=False, **self._held(claim), **shown)
 
     def note(self, claim: Claim, name: str, detail: str) -> None:
         self._ask("task_note", _nothing, **self._held(claim), name=name, detail=_text(detail))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from source.store.circumstances import Ahead, Circumstances, Owner
-from source.store.types import DEFAULT_PROJECT_ID, Event, HeartbeatReply, Status, Task, WorkerRow
+from source.store.types import DEFAULT_PROJECT_ID, Event, HeartbeatReply, Preview, Status, Task, WorkerRow
 
 #: what DEFAULT_PROJECT_ID is called there
 DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
@@ -41,6 +42,11 @@ def workers(rows: Sequence[Mapping[str, Any]]) -> list[WorkerRow]:
 def events(rows: Sequence[Mapping[str, Any]]) -> list[Event]:
     """A timeline."""
     return [Event(**row) for row in rows]
+
+
+def preview(row: Mapping[str, Any] | None) -> Preview | None:
+    """A task's preview."""
+    return Preview(**{**row, "image": base64.b64decode(row["image"], validate=True)}) if row else None
 
 
 def counts(numbers: Mapping[str, int]) -> dict[Status, int]:

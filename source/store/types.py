@@ -29,6 +29,10 @@ UNSUCCESSFUL: frozenset[Status] = frozenset({Status.FAILED, Status.CANCELLED})
 MAX_PRIORITY, MAX_DEPENDENCIES = 2**53 - 1, 1000
 
 
+#: what a preview may take, and as what
+MAX_PREVIEW_BYTES, PREVIEW_MEDIA_TYPES = 32 * 1024, frozenset({"image/webp", "image/png", "image/jpeg"})
+
+
 def new_id() -> str:
     return str(uuid.uuid4())
 
@@ -198,6 +202,22 @@ class Event:
     worker_id: str | None = None
     claim_number: int | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a task that runs looks like so far."""
+
+    task_id: str
+    #: of the claim under which it was made
+    claim_number: int
+    at: str
+    #: the denoising step after which it was made, counted from 1
+    step: int
+    #: one of PREVIEW_MEDIA_TYPES; a WebP of a video is animated
+    media_type: str
+    #: the file, MAX_PREVIEW_BYTES at most
+    image: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

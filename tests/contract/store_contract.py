@@ -15,6 +15,7 @@ from contract_graphs import GraphContract
 from contract_interventions import InterventionContract
 from contract_order import OrderContract
 from contract_parents import ParentContract
+from contract_previews import PreviewContract
 
 
 class StoreContract(
@@ -26,5 +27,6 @@ class StoreContract(
     ParentContract,
     GraphContract,
     InterventionContract,
+    PreviewContract,
 ):
     """All of it."""

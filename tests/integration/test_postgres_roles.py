@@ -18,7 +18,7 @@ QUEUED, RUNNING = "bbbbbbbb-0000-4000-8000-0000000000c1", "bbbbbbbb-0000-4000-80
 FAILED, OURS = "bbbbbbbb-0000-4000-8000-0000000000c3", "cccccccc-0000-4000-8000-0000000000c4"
 HIS_SHOT, HIS_IMAGE = "bbbbbbbb-0000-4000-8000-0000000000d1", "bbbbbbbb-0000-4000-8000-0000000000d2"
 TABLES = ("users", "projects", "user_api_tokens", "task_types", "workers", "tasks", "task_events", "generations",
-          "system_logs", "task_uploads", "shots", "shot_generations")  # fmt: skip
+          "system_logs", "task_uploads", "shots", "shot_generations", "task_previews")  # fmt: skip
 
 
 def held(task_id: str = RUNNING, worker_id: str = "ben-box", claim_number: int = 1) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def people(database: Database) -> Database:
         call(ben, "worker_heartbeat", p_worker_id="ben-box", p_claims="[]", p_lease_s=600,
              p_logs=json.dumps([{"message": "hello", "task_id": RUNNING}]))  # fmt: skip
         call(ben, "create_api_token", p_name="laptop")
+        call(ben, "show_preview", **held(), p_step=1, p_media_type="image/webp", p_image="AAAA")
         call(ben, "declare_upload", **held(), p_filename="a.mp4")
         ben.execute("insert into public.generations (id, project_id, type, location) values (%s, %s, 'image', 'y')",
                     (HIS_IMAGE, HIS))  # fmt: skip

@@ -7,6 +7,9 @@ import { claim, count, id, json, limit, name, newTasks, optional, status, text }
 const byTask = z.object({ task_id: id });
 const nothing = z.object({});
 const failure = { message: text, error_class: name };
+/** Also checks of the table task_previews. */
+const previewType = z.enum(["image/webp", "image/png", "image/jpeg"]);
+const previewImage = z.base64().min(4).max(4 * Math.ceil(32_768 / 3));
 const maxAttempts = optional(z.int().min(1).max(1000));
 
 export const OPERATIONS = {
@@ -16,6 +19,7 @@ export const OPERATIONS = {
   task_dependencies: byTask,
   task_timeline: byTask,
   task_circumstances: byTask,
+  task_preview: byTask,
   count_tasks: nothing,
   list_workers: nothing,
   open_tasks: nothing,
@@ -39,6 +43,7 @@ export const OPERATIONS = {
   claim_state: claim,
   generation_started: claim,
   task_progress: claim.extend({ progress: json, event: optional(name) }),
+  show_preview: claim.extend({ step: count, media_type: previewType, image: previewImage }),
   task_note: claim.extend({ name, detail: text }),
   fan_out_task: claim.extend({ children: newTasks, final_child: id }),
   fail_task: claim.extend(failure),

@@ -36,6 +36,7 @@ const ROWS: Record<Operation, Row> = {
   task_dependencies: { body: byTask, bert: 200 },
   task_timeline: { body: byTask, bert: 200 },
   task_circumstances: { body: byTask, bert: 404 },
+  task_preview: { body: byTask, bert: 200 },
   count_tasks: everybody,
   list_workers: everybody,
   open_tasks: everybody,
@@ -59,6 +60,7 @@ const ROWS: Record<Operation, Row> = {
   claim_state: { body: byClaim(), bert: 409 },
   generation_started: { body: byClaim(), bert: 409 },
   task_progress: { body: byClaim({ progress: { step: 1 }, event: "step" }), bert: 409 },
+  show_preview: { body: byClaim({ step: 1, media_type: "image/webp", image: "UklGRg==" }), bert: 409 },
   task_note: { body: byClaim({ name: "note", detail: "text" }), bert: 409 },
   fan_out_task: {
     body: (claim) => {
@@ -115,6 +117,7 @@ stackTest(
 
 stackTest("what is wrong is named", async () => {
   const claim = { task_id: crypto.randomUUID(), worker_id: "w", claim_number: 1 };
+  const preview = { step: 1, media_type: "image/webp", image: "AAAA" };
   const wrong: [Record<string, unknown>, string][] = [
     [{}, "operation"],
     [{ operation: "get_task" }, "task_id"],
@@ -125,6 +128,9 @@ stackTest("what is wrong is named", async () => {
     [{ operation: "task_progress", ...claim, progress: [] }, "progress"],
     [{ operation: "task_progress", ...claim, progress: {}, claim_number: "1" }, "claim_number"],
     [{ operation: "task_note", ...claim, name: "x" }, "detail"],
+    [{ operation: "show_preview", ...claim, ...preview, image: "%" }, "image"],
+    [{ operation: "show_preview", ...claim, ...preview, image: "AAAA".repeat(11_000) }, "image"],
+    [{ operation: "show_preview", ...claim, ...preview, media_type: "image/svg+xml" }, "media_type"],
     [{ operation: "retry_task_later", ...claim, ...failure, delay_s: -1 }, "delay_s"],
     [
       { operation: "fan_out_task", ...claim, final_child: claim.task_id, children: [{}] },
