@@ -98,7 +98,7 @@ class TokenAction(argparse.Action):
         if not str(value).startswith("@"):
             sys.stderr.write(
                 f"{parser.prog}: every user of this machine sees a token on a command line (ps shows it); set "
-                "SUPABASE_ACCESS_TOKEN, or name a file that holds it: --supabase-access-token @FILE\n"
+                f"{self.dest.upper()}, or name a file that holds it: {self.option_strings[0]} @FILE\n"
             )
         setattr(given, self.dest, value)
 

@@ -236,6 +236,15 @@ class Settings(EngineSettings):
     debug: bool = Field(False, description="verbose log; scratch folders are kept")
     skip_cleanup: bool = Field(False, description="keep scratch folders")
     save_logging: Path | None = Field(None, description="also write the log to this file")
+    page_token: SecretStr | None = Field(
+        None,
+        description="token of the page of `debug.py serve`, or `@FILE`: who has it may change tasks, and other machines "
+        "may look",
+    )
+    page_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (), description="names that the page goes by beside this machine's own, separated by commas"
+    )
+
     history_file: Path | None = Field(
         None,
         description="write each claim, step, upload and completion to this file, for the checker of `debug.py chaos`",

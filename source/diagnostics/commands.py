@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from source.chaos.flags import add_chaos
-from source.command_line import CommandParser
+from source.command_line import CommandParser, TokenAction
 from source.diagnostics.interventions import INTERVENTIONS, Confirm, add_interventions, intervene
 from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
@@ -71,6 +71,15 @@ def add_commands(flags: CommandParser, shared: CommandParser) -> None:
         help="look whether this model's weights are whole; repeatable",
     )  # fmt: skip
     add_chaos(commands, shared)
+    page = commands.add_parser("serve", parents=[shared], help="all of this as a page for a browser (docs/page.md)")
+    page.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; others than this machine's need a token"
+    )
+    page.add_argument("--port", type=int, default=8700, help="0 takes a free one (default: 8700)")
+    page.add_argument(
+        "--token", dest="page_token", metavar="@FILE", action=TokenAction,
+        help="lets people change tasks; better by PAGE_TOKEN",
+    )  # fmt: skip
     show = commands.add_parser("visualize", parents=[shared], help="draw a finished travel with its timeline")
     show.add_argument("id")
     show.add_argument("-o", "--output", type=Path, metavar="FILE", help="an mp4 (default: ID_visualization.mp4)")
@@ -104,6 +113,10 @@ def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[s
         from source.chaos.command import chaos
 
         return Answer(*chaos(settings, given, beginning))
+    if given.command == "serve":
+        from source.page.serving import serve
+
+        return Answer(*serve(settings, given, beginning))
     with closing(open_existing(settings)) as store:
         if given.command in INTERVENTIONS:
             return Answer(*intervene(store, given, confirm))

@@ -1,0 +1,103 @@
+"""What stands before every request: whose it is, which host it names, and what a browser may do with the answer."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Collection
+from urllib.parse import quote, urlsplit
+
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from source.page.access import COOKIE, TooManyTries
+from source.page.context import page_of
+
+#: to be had without the token
+OPEN_PATHS = re.compile(r"/(login|healthz|static/.*)")
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+def content_policy(media: Collection[str] = ()) -> str:
+    """The Content-Security-Policy of a page; `media`: origins that its pictures and videos come from beside ours."""
+    sources = " ".join(["'self'", *sorted(media)])
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "
+        f"img-src {sources}; media-src {sources}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
+def origin_of(url: str) -> str:
+    """The origin of an http(s) URL, as a policy names it; "" for anything else."""
+    parts = urlsplit(url)
+    plain = parts.scheme in ("http", "https") and re.fullmatch(r"[\w.:\[\]-]+", parts.netloc)
+    return f"{parts.scheme}://{parts.netloc}" if plain else ""
+
+
+class Guard(BaseHTTPMiddleware):
+    """Refuses foreign hosts and origins and who did not show the token; gives every answer its headers."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = self._refusal(request) or await call_next(request)
+        for name, value in {**_HEADERS, "Content-Security-Policy": content_policy()}.items():
+            response.headers.setdefault(name, value)
+        if not request.url.path.startswith("/static/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    def _refusal(self, request: Request) -> Response | None:
+        access = page_of(request).access
+        if not is_our_host(request.headers.get("host", ""), page_of(request).settings.page_hosts):
+            return PlainTextResponse("this page does not go by that name; PAGE_HOSTS can add one\n", 421)
+        if request.method not in SAFE_METHODS and not _from_here(request):
+            return PlainTextResponse("a page of another site sent this\n", 403)
+        try:
+            request.state.session = access.session(request.cookies.get(COOKIE))
+            if request.state.session is None and access.required and "authorization" in request.headers:
+                request.state.session = access.program(request.headers["authorization"])
+        except TooManyTries as error:
+            return PlainTextResponse(f"{error}\n", 429, headers={"Retry-After": f"{error.wait_s:.0f}"})
+        if not access.required or request.state.session or OPEN_PATHS.fullmatch(request.url.path):
+            return None
+        return _log_in_first(request)
+
+
+def is_our_host(header: str, named: Collection[str]) -> bool:
+    """Whether a Host header is an address, this machine's name, or one of `named`. A page of others that has its own
+    name lead here (DNS rebinding) sends that name, and is refused."""
+    host = (urlsplit(f"//{header}").hostname or "") if re.fullmatch(r"[\w.:\[\]-]+", header) else ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        own = {"localhost", socket.gethostname().lower(), *(name.lower() for name in named)}
+        return host in own or host.endswith(".localhost")
+    return True
+
+
+def _from_here(request: Request) -> bool:
+    """Browsers say where a form comes from; programs do not."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return False
+    return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+def _log_in_first(request: Request) -> Response:
+    if request.method not in SAFE_METHODS or "text/html" not in request.headers.get("accept", ""):
+        return PlainTextResponse("log in, or send the page's token: Authorization: Bearer TOKEN\n", 401)
+    wanted = quote(f"{request.url.path}?{request.url.query}".rstrip("?"), safe="/")
+    url = f"/login?next={wanted}"
+    if request.headers.get("hx-request") == "true":
+        return Response(status_code=401, headers={"HX-Redirect": "/login"})
+    return RedirectResponse(url, 303)

@@ -1,0 +1,90 @@
+"""How values read on the page: times, durations, sizes. The filters of its templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from source.store.types import Status
+
+#: a mark beside each status, so that colour alone never says it
+MARKS = {
+    Status.QUEUED: "○",
+    Status.IN_PROGRESS: "◐",
+    Status.COMPLETE: "●",
+    Status.FAILED: "✕",
+    Status.CANCELLED: "–",
+}
+#: classes of the style sheet
+KINDS = {
+    Status.QUEUED: "queued",
+    Status.IN_PROGRESS: "running",
+    Status.COMPLETE: "complete",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "cancelled",
+}
+
+
+def mark(status: str) -> str:
+    return MARKS[Status(status)]
+
+
+def kind(status: str) -> str:
+    return KINDS[Status(status)]
+
+
+def short(text: str | None, length: int = 8) -> str:
+    """The beginning of an id, which tells those of a list apart."""
+    text = text or ""
+    return text if len(text) <= length + 2 else f"{text[:length]}…"
+
+
+def clock(at: str | None) -> str:
+    """A time of the database without year and milliseconds: `11-26 18:40:12`."""
+    return f"{at[5:10]} {at[11:19]}" if at else ""
+
+
+def duration(seconds: float | None) -> str:
+    """`4.2 s`, `3 m 05 s`, `2 h 07 m`, `3 d 4 h`."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} m" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def size(size_bytes: float | None) -> str:
+    """Bytes in decimal units."""
+    if size_bytes is None:
+        return ""
+    for unit in ("B", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 100 else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
+def percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def pretty(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def seconds_since(at: str | None) -> float | None:
+    """Seconds since a time of the database, by this machine's clock."""
+    return None if not at else max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "mark": mark, "kind": kind, "short": short, "clock": clock, "duration": duration, "size": size,
+    "percent": percent, "pretty": pretty,
+}  # fmt: skip
