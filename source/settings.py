@@ -238,8 +238,8 @@ class Settings(EngineSettings):
     save_logging: Path | None = Field(None, description="also write the log to this file")
     page_token: SecretStr | None = Field(
         None,
-        description="token of the page of `debug.py serve`, or `@FILE`: who has it may change tasks, and other machines "
-        "may look",
+        description="token of the page of `debug.py serve`, or `@FILE`: who has it may change tasks, and other "
+        "machines may look",
     )
     page_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (), description="names that the page goes by beside this machine's own, separated by commas"
