@@ -62,8 +62,15 @@ class TaskStore(ABC):
         """The newest rows first."""
 
     @abstractmethod
-    def select(self, chosen: TaskFilter, *, limit: int = 1000) -> list[Task]:
-        """The rows that `chosen` means, the oldest first: a parent before its children."""
+    def select(
+        self, chosen: TaskFilter, *, limit: int = 1000, newest_first: bool = False, after: str | None = None
+    ) -> list[Task]:
+        """The rows that `chosen` means, the oldest first: a parent before its children; or the newest first. `after`:
+        those that follow this row in that order. Raises TaskNotFound when there is no such row."""
+
+    @abstractmethod
+    def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
+        """The children of each parent by status; without parents that have none."""
 
     @abstractmethod
     def children(self, parent_id: str) -> list[Task]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from source.errors import InvalidInput, StoreError, TaskNotFound
+from source.store import sqlite_choosing as choosing
 from source.store import sqlite_claiming as claiming
 from source.store import sqlite_claims as holding
 from source.store import sqlite_endings as endings
@@ -106,9 +107,16 @@ class SqliteStore(TaskStore):
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         return self._tasks(f"{where} ORDER BY created_at DESC, rowid DESC LIMIT {max(0, limit):d}", wanted)
 
-    def select(self, chosen: TaskFilter, *, limit: int = 1000) -> list[Task]:
+    def select(
+        self, chosen: TaskFilter, *, limit: int = 1000, newest_first: bool = False, after: str | None = None
+    ) -> list[Task]:
         with self._reading() as db:
-            return interventions.select(db, chosen, limit)
+            row = None if after is None else self._row(db, after)
+            return choosing.select(db, chosen, limit, newest_first=newest_first, after=row)
+
+    def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
+        with self._reading() as db:
+            return choosing.child_counts(db, parent_ids)
 
     def children(self, parent_id: str) -> list[Task]:
         return self._tasks("WHERE parent_id = :id ORDER BY rowid", {"id": parent_id})

@@ -115,10 +115,25 @@ class SupabaseStore(TaskStore):
         most = min(limit, MOST_LISTED)
         return self._ask("list_tasks", rows.tasks, status=status, task_type=task_type, limit=most)
 
-    def select(self, chosen: TaskFilter, *, limit: int = MOST_LISTED) -> list[Task]:
+    def select(
+        self, chosen: TaskFilter, *, limit: int = MOST_LISTED, newest_first: bool = False, after: str | None = None
+    ) -> list[Task]:
         if limit <= 0:
             return []
-        return self._ask("select_tasks", rows.tasks, **chosen.given(), limit=min(limit, MOST_LISTED))
+        return self._ask(
+            "select_tasks", rows.tasks, **chosen.given(), limit=min(limit, MOST_LISTED), newest=newest_first,
+            after=after and self._known(after),
+        )  # fmt: skip
+
+    def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
+        if not parent_ids:
+            return {}
+        # a test's ids are made UUIDs by a rule of its own: what comes back has the caller's names again
+        names = {self._id(each): each for each in parent_ids}
+        return self._ask(
+            "count_children", lambda found: {names[each]: rows.counts(numbers) for each, numbers in found.items()},
+            parent_ids=list(names),
+        )  # fmt: skip
 
     def children(self, parent_id: str) -> list[Task]:
         return self._ask("task_children", rows.tasks, parent_id=self._id(parent_id))

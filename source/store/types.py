@@ -184,6 +184,10 @@ class TaskFilter:
     #: the id of an orchestrator, or the run_id of a travel: with all that came of it
     run: str | None = None
     paused: bool | None = None
+    #: a part of the id, type, model, error message or prompt; ASCII letters in any case
+    text: str | None = None
+    #: whether it is nobody's child
+    top: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """The conditions by name; None where nothing was asked."""

@@ -118,17 +118,27 @@ $$;
 
 -- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
 -- given (a worker's id is that and 8 digits: gpu is not gpu-1); p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
--- all that came of it. (A plan for what is given: what is not asked costs nothing.)
+-- all that came of it; p_text: a part of the id, type, model, error message or prompt, in any case; p_top: whether it is
+-- nobody's child. p_newest: the newest first; p_after: those that follow this row. (A plan for what is given: what is not asked costs nothing.)
 create function public.select_tasks(
     p_statuses text[] default null, p_task_type text default null, p_worker_id text default null,
     p_error_class text default null, p_older_than_s double precision default null, p_run text default null,
-    p_paused boolean default null, p_limit bigint default 1000
+    p_paused boolean default null, p_text text default null, p_top boolean default null,
+    p_newest boolean default false, p_after uuid default null, p_limit bigint default 1000
 ) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
     v_roots uuid[] := private.roots_of(p_run);
+    v_at timestamptz;
+    v_seq bigint;
 begin
+    if p_after is not null then
+        select created_at, seq into v_at, v_seq from public.tasks where id = p_after;
+        if not found then
+            raise exception 'there is no task %', p_after using errcode = 'PT404', column = 'after';
+        end if;
+    end if;
     return (
         with recursive run (id) as (
             select unnest(v_roots)
@@ -139,7 +149,9 @@ begin
                 select id from public.tasks where orchestrator_id = run.id
             ) as child
         )
-        select coalesce(jsonb_agg(private.task_json(task) order by task.created_at, task.seq), '[]')
+        select coalesce(jsonb_agg(private.task_json(task) order by
+            case when p_newest then task.created_at end desc, case when p_newest then task.seq end desc,
+            task.created_at, task.seq), '[]')
         from (
             select * from public.tasks
             where (p_statuses is null or status = any (p_statuses::public.task_status[]))
@@ -150,10 +162,29 @@ begin
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
                 and (p_run is null or id in (select id from run))
                 and (p_paused is null or paused = p_paused)
-            order by created_at, seq limit greatest(p_limit, 0)
+                and (p_text is null or strpos(lower(concat_ws(E'\n', id, task_type, model, error_message,
+                    params ->> 'prompt', params ->> 'base_prompt')), lower(p_text)) > 0)
+                and (p_top is null or (parent_id is null and orchestrator_id is null) = p_top)
+                and (p_after is null or (p_newest and (created_at, seq) < (v_at, v_seq))
+                    or (not p_newest and (created_at, seq) > (v_at, v_seq)))
+            -- what is not asked is a constant, and no part of the order
+            order by case when p_newest then created_at end desc, case when p_newest then seq end desc, created_at, seq
+            limit greatest(p_limit, 0)
         ) as task);
 end
 $$;
 
+-- The children of each parent by status: {id: {status: number}}, without parents that have none.
+create function public.count_children(p_parent_ids uuid[]) returns jsonb
+language sql stable set search_path = ''
+as $$
+    select coalesce(jsonb_object_agg(parent_id, numbers), '{}') from (
+        select parent_id, jsonb_object_agg(status, number) as numbers from (
+            select parent_id, status, count(*) as number from public.tasks
+            where parent_id = any (p_parent_ids) group by parent_id, status
+        ) as each_status group by parent_id
+    ) as each_parent
+$$;
+
 grant execute on function private.roots_of(text) to authenticated, service_role;
-select private.open_to('{pause_task,resume_task,requeue_task,select_tasks}', '{}');
+select private.open_to('{pause_task,resume_task,requeue_task,select_tasks,count_children}', '{}');

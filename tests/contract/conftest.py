@@ -11,6 +11,7 @@ pytest.register_assert_rewrite(
     "contract_endings",
     "contract_graphs",
     "contract_interventions",
+    "contract_lists",
     "contract_order",
     "contract_parents",
 )

@@ -13,6 +13,7 @@ from contract_claims import ClaimContract
 from contract_endings import EndingContract
 from contract_graphs import GraphContract
 from contract_interventions import InterventionContract
+from contract_lists import ListContract
 from contract_order import OrderContract
 from contract_parents import ParentContract
 from contract_previews import PreviewContract
@@ -27,6 +28,7 @@ class StoreContract(
     ParentContract,
     GraphContract,
     InterventionContract,
+    ListContract,
     PreviewContract,
 ):
     """All of it."""
