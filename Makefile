@@ -54,7 +54,7 @@ test-slow: setup  ## tests that take minutes
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not alone and not gpu" $(call MARKED,slow)
 	$(PYTEST) -m "alone and not gpu" $(call MARKED,alone)
 
-check: setup  ## lint, format, types, layers, SQL, Edge Functions, generated documentation
+check: setup  ## lint, format, types, layers, SQL, Edge Functions, containers, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -63,6 +63,9 @@ check: setup  ## lint, format, types, layers, SQL, Edge Functions, generated doc
 	$(DENO) fmt --quiet --check $(EDGE)
 	$(DENO) lint --quiet $(EDGE)
 	$(DENO) check --quiet --frozen $(EDGE)
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.gpu.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	$(BIN)/python scripts/document.py --check
 
 format: setup  ## mend what `make check` says of style
@@ -71,6 +74,7 @@ format: setup  ## mend what `make check` says of style
 	$(DENO) fmt --quiet $(EDGE)
 
 docs: setup  ## write the generated parts of the documentation
+	$(BIN)/python scripts/licences.py
 	$(BIN)/python scripts/document.py
 
 bench: setup  ## run the benchmarks that need no GPU, and write benchmarks/README.md

@@ -7,10 +7,8 @@ whole. Either way it fails when a link of the documentation leads nowhere, or na
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +16,7 @@ HUB = "https://huggingface.co/"
 sys.path.insert(0, str(ROOT))
 
 from links import broken_links  # noqa: E402
-from tables import parameter_table, table  # noqa: E402
+from tables import filled, parameter_table, table  # noqa: E402
 from task_pages import stale_pages  # noqa: E402
 
 from headless.options import aliases  # noqa: E402
@@ -136,19 +134,6 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/settings.md": {"settings": settings},
     "docs/models.md": {"models": models, "sources": model_sources},
 }
-
-
-def filled(text: str, parts: dict[str, Callable[[], str]]) -> str:
-    for name, make in parts.items():
-        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise SystemExit(f"the markers of {name!r} are missing")
-        text = pattern.sub(partial(_filled_part, make()), text)
-    return text
-
-
-def _filled_part(body: str, match: re.Match[str]) -> str:
-    return f"{match[1]}{body}\n{match[2]}"
 
 
 def main() -> int:

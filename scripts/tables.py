@@ -1,8 +1,10 @@
-"""Markdown tables of the generated documentation."""
+"""Markdown tables of the generated documentation, and the places where they stand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from source.params.schema import ParameterRow
 
@@ -25,3 +27,17 @@ def parameter_table(rows: Iterable[ParameterRow]) -> str:
         for row in rows
     )
     return table(("parameter", "type and bounds", "default", "meaning", "also called"), cells)
+
+
+def filled(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    """The text with what each part makes between its markers. Raises SystemExit where these are missing."""
+    for name, make in parts.items():
+        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"the markers of {name!r} are missing")
+        text = pattern.sub(partial(_filled_part, make()), text)
+    return text
+
+
+def _filled_part(body: str, match: re.Match[str]) -> str:
+    return f"{match[1]}{body}\n{match[2]}"

@@ -1,4 +1,4 @@
-"""Supabase on this machine: python -m source.devstack up | down | status | env
+"""Supabase on this machine: python -m source.devstack up | run | down | status | env
 
 Exit code: 1 when something is missing or wrong, or (status) when a part does not answer."""
 
@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,14 +16,23 @@ from source.command_line import CommandParser
 from source.devstack.stack import Stack, edited_since, exports
 from Wan2GP.errors import WanError
 
+#: seconds between two looks whether all parts still run
+_LOOK_S = 2.0
+
 
 def parser() -> CommandParser:
     """The commands and their flags."""
     flags = CommandParser("python -m source.devstack", description=__doc__)
     flags.add_argument("--folder", type=Path, default=Path(".devstack"), help="data, keys, logs (default: .devstack)")
-    commands = flags.add_subparsers(dest="command", required=True, metavar="up|down|status|env")
+    commands = flags.add_subparsers(dest="command", required=True, metavar="up|run|down|status|env")
     up = commands.add_parser("up", help="start what does not run; apply new migrations")
-    up.add_argument("--port", type=_port, help="of the gateway (default: 54321, or a free one; then the same again)")
+    run = commands.add_parser(
+        "run", help="the same, and stay until SIGTERM or Ctrl-C, then stop everything: for containers"
+    )
+    for command in (up, run):
+        command.add_argument(
+            "--port", type=_port, help="of the gateway (default: 54321, or a free one; then the same again)"
+        )
     down = commands.add_parser("down", help="stop everything; data stays")
     down.add_argument("--erase", action="store_true", help="remove the folder too, with database, objects and keys")
     commands.add_parser("status", help="which parts answer")
@@ -32,7 +43,7 @@ def parser() -> CommandParser:
 def main() -> int:
     """Run one command."""
     given = parser().parse_args()
-    commands = {"up": _up, "down": _down, "status": _status, "env": _env}
+    commands = {"up": _up, "run": _run, "down": _down, "status": _status, "env": _env}
     try:
         return commands[given.command](Stack(given.folder), given)
     except BrokenPipeError:  # `… | head` has what it wanted; what Python flushes as it leaves must not fail as well
@@ -63,6 +74,22 @@ def _up(stack: Stack, given: argparse.Namespace) -> int:
         print(f"it runs already: {stack.url}")
     print(f"the environment to use, also in {stack.folder / 'environment'}:\n")
     return _env(stack, given)
+
+
+def _run(stack: Stack, given: argparse.Namespace) -> int:
+    """1 when a part ended by itself: whoever started this may start all of it again."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    started = stack.up(gateway_port=given.port)
+    print(f"{stack.url} answers; {len(started.migrations)} migrations applied", flush=True)
+    ended = None
+    while ended is None and not told.wait(_LOOK_S):
+        ended = next((part.name for part in stack.parts() if part.process() is None), None)
+    stack.down()
+    if ended:
+        print(f"devstack: {ended} ended by itself; its log is in {stack.folder / 'logs'}", file=sys.stderr)
+    return 1 if ended else 0
 
 
 def _down(stack: Stack, given: argparse.Namespace) -> int:

@@ -1,14 +1,16 @@
-"""The migrations of the Supabase project that belongs to this version."""
+"""The Supabase project that belongs to this version, and its migrations."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-SUPABASE = Path(__file__).resolve().parent.parent.parent / "supabase"
+_INSTALLED = Path(__file__).resolve().parents[1] / "supabase"
+#: in a wheel it lies inside the package (setup.py), in a checkout at the top
+SUPABASE = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "supabase"
 
 
 def migrations() -> list[Path]:
-    """Oldest first; none where the package is installed without the folder supabase."""
+    """Oldest first."""
     return sorted((SUPABASE / "migrations").glob("*.sql"))
 
 

@@ -179,6 +179,26 @@ def test_an_up_that_was_killed_is_taken_up_where_it_was(shell: Shell) -> None:
     assert shell.processes() == []
 
 
+def test_run_stays_until_it_is_told_to_stop_and_stops_everything(shell: Shell) -> None:
+    with subprocess.Popen(shell.arguments("run"), cwd=shell.root, stdout=subprocess.PIPE, text=True) as staying:
+        assert staying.stdout is not None and "answers" in staying.stdout.readline()
+        assert {process.pid for process in shell.processes()}
+        staying.terminate()
+        assert staying.wait(30) == 0
+    assert shell.processes() == []
+
+
+def test_run_ends_when_a_part_ends_by_itself(shell: Shell) -> None:
+    with subprocess.Popen(
+        shell.arguments("run"), cwd=shell.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as staying:
+        assert staying.stdout is not None and "answers" in staying.stdout.readline()
+        shell.stack.s3.kill()
+        _, said = staying.communicate(timeout=30)
+    assert (staying.returncode, "s3 ended by itself" in said) == (1, True)
+    assert shell.processes() == []
+
+
 def test_two_commands_at_once_take_turns(shell: Shell) -> None:
     shell.stack.down()
     both = [
