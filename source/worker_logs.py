@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -80,16 +79,9 @@ class WorkerLogs(logging.Handler):
             "metadata": {"logger": record.name, "thread": record.threadName},
         }
         task_id = getattr(record, "task", "-")
-        return entry | ({"task_id": task_id} if _is_uuid(task_id) else {})
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
+        return entry if task_id == "-" else entry | {"task_id": task_id}
 
 
 def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
+    """As the databases write times."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,7 +16,7 @@ from source.store.supabase import SupabaseStore
 from source.store.types import Claim
 
 #: parameters that are JSON
-JSON = frozenset({"tasks", "children", "claims", "progress", "result_data", "metadata", "logs"})
+JSON = frozenset({"tasks", "children", "claims", "progress", "result_data", "metadata", "sample", "logs"})
 
 
 class SqlFunctions:

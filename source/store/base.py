@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
+from source.errors import InvalidInput
 from source.store.circumstances import Circumstances
 from source.store.types import (
     USUAL_AFFINITY,
@@ -22,13 +23,30 @@ from source.store.types import (
     Claim,
     Event,
     HeartbeatReply,
+    LogFilter,
+    LogLine,
     NewTask,
     Preview,
     Status,
     Task,
     TaskFilter,
+    ThroughputBucket,
     WorkerRow,
+    WorkerSample,
 )
+
+#: spans of `throughput` at most
+MAX_SPANS = 5000
+
+
+def whole_bucket(since_s: float, bucket_s: float) -> int:
+    """The length of a span in whole seconds. Raises InvalidInput where that would be too many of them."""
+    if bucket_s < 1 or since_s <= 0 or since_s / int(bucket_s) > MAX_SPANS:
+        raise InvalidInput(
+            f"spans of {bucket_s:g} s within {since_s:g} s: one takes at least 1 s, and there are {MAX_SPANS} at most",
+            field="bucket_s",
+        )
+    return int(bucket_s)
 
 
 class TaskStore(ABC):
@@ -97,6 +115,23 @@ class TaskStore(ABC):
         """The workers that ever sent a heartbeat, the latest first."""
 
     @abstractmethod
+    def logs(self, chosen: LogFilter, *, limit: int = 200) -> list[LogLine]:
+        """The newest lines that `chosen` means, oldest first. Workers send them with heartbeats, so the last ones may
+        be on their way. Raises InvalidInput for a level that does not exist."""
+
+    @abstractmethod
+    def samples(
+        self, *, worker_id: str | None = None, since_s: float = 3600.0, limit: int = 2000
+    ) -> list[WorkerSample]:
+        """How workers were doing within the last `since_s` seconds, the newest ones, oldest first. `worker_id`: an id,
+        or the name that a worker was given."""
+
+    @abstractmethod
+    def throughput(self, *, since_s: float, bucket_s: float) -> list[ThroughputBucket]:
+        """What ended within the last `since_s` seconds by span of `bucket_s` seconds, status and type, oldest first;
+        spans in which nothing ended are left out. `bucket_s`: at least a second, and not more than 5000 spans."""
+
+    @abstractmethod
     def circumstances(self, task_id: str) -> Circumstances:
         """What surrounds a row, for the question why it waits. Raises TaskNotFound."""
 
@@ -147,10 +182,12 @@ class TaskStore(ABC):
     @abstractmethod
     def heartbeat(
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
-        status: str = "active", metadata: Mapping[str, Any] | None = None,
+        status: str = "active", metadata: Mapping[str, Any] | None = None, sample: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
         """Extend the leases and the worker's row. Never raises StaleClaim: the reply names what was lost. `metadata`:
-        facts for whoever looks at the worker; those of earlier heartbeats stay where this one says nothing."""
+        facts for whoever looks at the worker; those of earlier heartbeats stay where this one says nothing. `sample`:
+        how it is doing now, for `samples`. Log lines go along where the store was given any; what has been kept for
+        long is removed on the way."""
 
     @abstractmethod
     def generation_started(self, claim: Claim) -> None:

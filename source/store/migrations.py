@@ -126,6 +126,38 @@ def m004_previews(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+_FACTS = """
+CREATE TABLE log_lines (
+    id INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    level TEXT NOT NULL,
+    message TEXT NOT NULL,
+    worker_id TEXT,
+    task_id TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX log_lines_by_age ON log_lines (at);
+CREATE INDEX log_lines_by_task ON log_lines (task_id, at) WHERE task_id IS NOT NULL;
+CREATE TABLE worker_samples (
+    id INTEGER PRIMARY KEY,
+    worker_id TEXT NOT NULL REFERENCES workers (id) ON DELETE CASCADE,
+    at TEXT NOT NULL,
+    measured TEXT NOT NULL
+) STRICT;
+CREATE INDEX worker_samples_by_age ON worker_samples (at);
+CREATE INDEX worker_samples_by_worker ON worker_samples (worker_id, at);
+CREATE INDEX tasks_ended ON tasks (generation_processed_at, status, task_type, generation_started_at)
+    WHERE status IN ('Complete', 'Failed', 'Cancelled');
+"""
+
+
+@step
+def m005_facts(db: sqlite3.Connection) -> None:
+    """What workers say of themselves: log lines, and samples of how they do; and an index of what ended when."""
+    for statement in _statements(_FACTS):
+        db.execute(statement)
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 

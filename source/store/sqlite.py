@@ -14,35 +14,39 @@ from source.store import sqlite_choosing as choosing
 from source.store import sqlite_claiming as claiming
 from source.store import sqlite_claims as holding
 from source.store import sqlite_endings as endings
+from source.store import sqlite_facts as facts
 from source.store import sqlite_interventions as interventions
 from source.store import sqlite_previews as previews
 from source.store import sqlite_queueing as queueing
-from source.store.base import TaskStore
+from source.store.base import TaskStore, whole_bucket
 from source.store.circumstances import Circumstances
 from source.store.encoding import check_preview, encoded
 from source.store.migrations import migrate
 from source.store.sqlite_circumstances import circumstances, workers
 from source.store.sqlite_connections import SqliteConnections
 from source.store.sqlite_dependencies import insert
-from source.store.sqlite_rows import LATER, NOW, event_of, ids, task_of
+from source.store.sqlite_rows import NOW, event_of, ids, task_of
 from source.store.types import (
     TERMINAL,
     USUAL_AFFINITY,
+    USUAL_RETENTION,
     AffinityBound,
     Claim,
     Event,
     HeartbeatReply,
+    LogFilter,
+    LogLine,
     NewTask,
     Preview,
+    Retention,
     Status,
     Task,
     TaskFilter,
+    ThroughputBucket,
     WorkerRow,
+    WorkerSample,
 )
-
-_EXTEND = f"""
-UPDATE tasks SET lease_expires_at = {LATER}, updated_at = {NOW} WHERE {holding.HELD} RETURNING cancel_requested
-"""
+from source.worker_logs import WorkerLogs
 
 _WAIT = f"UPDATE tasks SET waiting = 1, lease_expires_at = NULL, result_data = ?, updated_at = {NOW} WHERE id = ?"
 
@@ -58,13 +62,6 @@ SELECT count(*) FROM tasks INDEXED BY tasks_by_status
 WHERE status IN ('Queued', 'In Progress') AND id NOT IN held
 """
 
-_SEEN = f"""
-INSERT INTO workers (id, status, last_heartbeat, current_model, metadata)
-VALUES (:id, :status, {NOW}, :current_model, :metadata)
-ON CONFLICT (id) DO UPDATE SET status = excluded.status, last_heartbeat = excluded.last_heartbeat,
-    current_model = excluded.current_model, metadata = json_patch(metadata, excluded.metadata)
-"""
-
 
 class SqliteStore(TaskStore):
     """The store over the file `path`, created when absent; its folder must exist.
@@ -73,10 +70,16 @@ class SqliteStore(TaskStore):
     Raises StoreError when the file cannot be used.
     """
 
-    def __init__(self, path: str | Path, *, max_attempts: int = 3) -> None:
+    def __init__(
+        self, path: str | Path, *, max_attempts: int = 3, logs: WorkerLogs | None = None,
+        retention: Retention = USUAL_RETENTION,
+    ) -> None:  # fmt: skip
+        """`logs`: lines that heartbeats take along. `retention`: how long those and other facts are kept."""
         self.connections = SqliteConnections(Path(path))
         self._reading, self._writing = self.connections.reading, self.connections.writing
         self._max_attempts = max_attempts
+        self._logs = logs
+        self._retention = retention
         try:
             with self._reading() as db:
                 migrate(db)
@@ -143,6 +146,20 @@ class SqliteStore(TaskStore):
         with self._reading() as db:
             return workers(db)
 
+    def logs(self, chosen: LogFilter, *, limit: int = 200) -> list[LogLine]:
+        with self._reading() as db:
+            return facts.logs(db, chosen, limit)
+
+    def samples(
+        self, *, worker_id: str | None = None, since_s: float = 3600.0, limit: int = 2000
+    ) -> list[WorkerSample]:
+        with self._reading() as db:
+            return facts.samples(db, worker_id, since_s, limit)
+
+    def throughput(self, *, since_s: float, bucket_s: float) -> list[ThroughputBucket]:
+        with self._reading() as db:
+            return facts.throughput(db, since_s, whole_bucket(since_s, bucket_s))
+
     def circumstances(self, task_id: str) -> Circumstances:
         with self._reading() as db:
             return circumstances(db, self._row(db, task_id))
@@ -185,20 +202,19 @@ class SqliteStore(TaskStore):
 
     def heartbeat(
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
-        status: str = "active", metadata: Mapping[str, Any] | None = None,
+        status: str = "active", metadata: Mapping[str, Any] | None = None, sample: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
-        lost, asked = set(), set()
-        facts = encoded(metadata or {}, "metadata")
-        with self._writing() as db:
-            seen = {"id": worker_id, "status": status, "current_model": current_model, "metadata": facts}
-            db.execute(_SEEN, seen)
-            for claim in claims:
-                row = db.execute(_EXTEND, {**holding.guard(claim), "delay_s": lease_s}).fetchall()
-                if not row:
-                    lost.add(claim.task_id)
-                elif row[0]["cancel_requested"]:
-                    asked.add(claim.task_id)
-        return HeartbeatReply(frozenset(lost), frozenset(asked))
+        """Log lines of a beat that failed go with a later one."""
+        worker = facts.seen(worker_id, status, current_model, metadata)
+        lines = self._logs.take() if self._logs else []
+        try:
+            with self._writing() as db:
+                facts.keep(db, worker, sample, lines, self._retention)
+                return holding.extend(db, claims, lease_s)
+        except BaseException:
+            if self._logs:
+                self._logs.put_back(lines)
+            raise
 
     def generation_started(self, claim: Claim) -> None:
         with self._claimed(claim) as (db, _):

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from source.store.sqlite_rows import IN_IDS, ids, task_of
+from source.store.sqlite_rows import IN_IDS, OF_WORKER, ids, task_of
 from source.store.types import Status, Task, TaskFilter
 
 # An orchestrator by its id, or those of a travel by its run_id, with all that came of them.
@@ -28,9 +28,7 @@ _SEARCHED = (
 _CONDITIONS = {
     "statuses": "status IN (SELECT value FROM json_each(:statuses))",
     "task_type": "task_type = :task_type",
-    # a name with what `new_worker_id` puts behind it: gpu is not gpu-1
-    "worker_id": f"""(worker_id = :worker_id OR (substr(worker_id, 1, length(:worker_id) + 1) = :worker_id || '-'
-        AND substr(worker_id, length(:worker_id) + 2) GLOB '{8 * "[0-9a-f]"}'))""",
+    "worker_id": OF_WORKER,
     "error_class": "error_class = :error_class",
     "older_than_s": "created_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:older_than_s || ' seconds')",
     "run": "id IN run",

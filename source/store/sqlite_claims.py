@@ -7,11 +7,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from source.errors import InvalidInput, StaleClaim
-from source.store.sqlite_rows import IN_IDS, ids, record
-from source.store.types import Claim, NewTask, Status
+from source.store.sqlite_rows import IN_IDS, LATER, NOW, ids, record
+from source.store.types import Claim, HeartbeatReply, NewTask, Status
 
 SAME_CLAIM = "id = :id AND worker_id = :worker_id AND claim_number = :claim_number"
 HELD = f"{SAME_CLAIM} AND status = 'In Progress' AND waiting = 0"
+
+_EXTEND = f"""
+UPDATE tasks SET lease_expires_at = {LATER}, updated_at = {NOW} WHERE {HELD} RETURNING cancel_requested
+"""
+
+
+def extend(db: sqlite3.Connection, claims: Sequence[Claim], lease_s: float) -> HeartbeatReply:
+    """Renew the leases; which claims hold no longer, and the cancellation of which rows was asked for."""
+    lost, asked = set(), set()
+    for claim in claims:
+        row = db.execute(_EXTEND, {**guard(claim), "delay_s": lease_s}).fetchall()
+        if not row:
+            lost.add(claim.task_id)
+        elif row[0]["cancel_requested"]:
+            asked.add(claim.task_id)
+    return HeartbeatReply(frozenset(lost), frozenset(asked))
 
 
 def guard(claim: Claim) -> dict[str, Any]:

@@ -15,6 +15,12 @@ from source.store.types import Event, Status, Task
 NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 #: now + :delay_s
 LATER = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', :delay_s || ' seconds')"
+#: now - :since_s
+EARLIER = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:since_s || ' seconds')"
+#: of a worker, or of every start of one with that name: an id is that with what `new_worker_id` puts behind it, so gpu
+#: is not gpu-1
+OF_WORKER = f"""(worker_id = :worker_id OR (substr(worker_id, 1, length(:worker_id) + 1) = :worker_id || '-'
+    AND substr(worker_id, length(:worker_id) + 2) GLOB '{8 * "[0-9a-f]"}'))"""
 #: the rows whose ids are bound by `ids(…)`
 IN_IDS = "IN (SELECT value FROM json_each(:ids))"
 

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -19,10 +20,11 @@ from typing import Any, Protocol, TypeVar
 from source.edge_functions import NoAnswer
 from source.errors import InvalidInput, StoreError, TaskNotFound
 from source.store import supabase_rows as rows
-from source.store.base import TaskStore
+from source.store.base import TaskStore, whole_bucket
 from source.store.circumstances import Circumstances
-from source.store.encoding import check_preview, encoded, plain
+from source.store.encoding import check_preview, encoded
 from source.store.supabase_rows import DEFAULT_PROJECT
+from source.store.supabase_values import json_of, storable, text
 from source.store.types import (
     DEFAULT_PROJECT_ID,
     USUAL_AFFINITY,
@@ -30,12 +32,16 @@ from source.store.types import (
     Claim,
     Event,
     HeartbeatReply,
+    LogFilter,
+    LogLine,
     NewTask,
     Preview,
     Status,
     Task,
     TaskFilter,
+    ThroughputBucket,
     WorkerRow,
+    WorkerSample,
 )
 from source.worker_logs import WorkerLogs
 
@@ -44,7 +50,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 #: the functions hand out no more at once
-MOST_CLAIMED, MOST_LISTED = 100, 1000
+MOST_CLAIMED, MOST_LISTED, MOST_SAMPLES = 100, 1000, 10_000
 
 
 class Functions(Protocol):
@@ -153,6 +159,33 @@ class SupabaseStore(TaskStore):
     def workers(self) -> list[WorkerRow]:
         return self._ask("list_workers", rows.workers)
 
+    def logs(self, chosen: LogFilter, *, limit: int = 200) -> list[LogLine]:
+        levels = chosen.levels
+        try:
+            task_id = chosen.task_id and self._id(chosen.task_id)
+        except InvalidInput:
+            return []  # no task has such an id, so no line names it
+        if limit <= 0:
+            return []
+        return self._ask(
+            "list_logs", rows.logs, task_id=task_id, worker_id=chosen.worker_id, since_s=chosen.since_s,
+            levels=None if levels is None else list(levels), text=chosen.text and text(chosen.text),
+            limit=min(limit, MOST_LISTED),
+        )  # fmt: skip
+
+    def samples(
+        self, *, worker_id: str | None = None, since_s: float = 3600.0, limit: int = 2000
+    ) -> list[WorkerSample]:
+        if limit <= 0:
+            return []
+        return self._ask(
+            "list_samples", rows.samples, worker_id=worker_id, since_s=since_s, limit=min(limit, MOST_SAMPLES)
+        )
+
+    def throughput(self, *, since_s: float, bucket_s: float) -> list[ThroughputBucket]:
+        span_s = whole_bucket(since_s, bucket_s)
+        return self._ask("throughput", rows.throughput, since_s=since_s, bucket_s=span_s)
+
     def circumstances(self, task_id: str) -> Circumstances:
         return self._ask("task_circumstances", rows.circumstances, task_id=self._known(task_id))
 
@@ -190,17 +223,18 @@ class SupabaseStore(TaskStore):
 
     def heartbeat(
         self, worker_id: str, claims: Sequence[Claim], *, lease_s: float, current_model: str | None = None,
-        status: str = "active", metadata: Mapping[str, Any] | None = None,
+        status: str = "active", metadata: Mapping[str, Any] | None = None, sample: Mapping[str, Any] | None = None,
     ) -> HeartbeatReply:  # fmt: skip
         """Takes log lines along. Those of a beat that failed go with a later one."""
         held = [{"task_id": self._id(claim.task_id), "claim_number": claim.claim_number} for claim in claims]
         beat: dict[str, Any] = {
             "worker_id": worker_id, "claims": held, "lease_s": lease_s, "current_model": current_model,
-            "status": status, "metadata": None if metadata is None else _json(metadata, "metadata"),
+            "status": status, "metadata": None if metadata is None else json_of(metadata, "metadata"),
+            "sample": None if sample is None else json_of(sample, "sample"),
         }  # fmt: skip
         logs = self._logs.take() if self._logs else []
         try:
-            return self._call("heartbeat", rows.reply, **beat, logs=_storable(logs) or None)
+            return self._call("heartbeat", rows.reply, **beat, logs=[self._line(entry) for entry in logs] or None)
         except InvalidInput as error:
             if not logs:
                 raise
@@ -212,20 +246,20 @@ class SupabaseStore(TaskStore):
             raise
 
     def generation_started(self, claim: Claim) -> None:
-        self._ask("generation_started", _nothing, **self._held(claim))
+        self._ask("generation_started", rows.nothing, **self._held(claim))
 
     def progress(self, claim: Claim, progress: Mapping[str, Any], *, event: str | None = None) -> bool:
         """Asked once: the next report says more."""
-        stored = _json(progress, "progress")
+        stored = json_of(progress, "progress")
         return self._ask("task_progress", bool, repeat=False, **self._held(claim), progress=stored, event=event)
 
     def show(self, claim: Claim, image: bytes, *, media_type: str, step: int) -> None:
         check_preview(image, media_type)
         shown = {"step": step, "media_type": media_type, "image": base64.b64encode(image).decode("ascii")}
-        self._ask("show_preview", _nothing, repeat=False, **self._held(claim), **shown)
+        self._ask("show_preview", rows.nothing, repeat=False, **self._held(claim), **shown)
 
     def note(self, claim: Claim, name: str, detail: str) -> None:
-        self._ask("task_note", _nothing, **self._held(claim), name=name, detail=_text(detail))
+        self._ask("task_note", rows.nothing, **self._held(claim), name=name, detail=text(detail))
 
     def fan_out(self, claim: Claim, children: Sequence[NewTask], *, final_child: str) -> list[str]:
         entries, final = [self._entry(child) for child in children], self._id(final_child)
@@ -241,24 +275,24 @@ class SupabaseStore(TaskStore):
             return
         if publish is not None:
             publish()
-        location = None if output_location is None else _text(output_location)
-        data = None if result_data is None else _json(result_data, "result_data")
-        self._call("complete-task", _success, **self._held(claim), output_location=location, result_data=data)
+        location = None if output_location is None else text(output_location)
+        data = None if result_data is None else json_of(result_data, "result_data")
+        self._call("complete-task", rows.success, **self._held(claim), output_location=location, result_data=data)
 
     def fail(self, claim: Claim, message: str, *, error_class: str) -> None:
-        self._ask("fail_task", _nothing, **self._held(claim), message=_text(message), error_class=error_class)
+        self._ask("fail_task", rows.nothing, **self._held(claim), message=text(message), error_class=error_class)
 
     def retry_later(self, claim: Claim, message: str, *, error_class: str, delay_s: float) -> Status:
         return self._ask(
-            "retry_task_later", Status, **self._held(claim), message=_text(message), error_class=error_class,
+            "retry_task_later", Status, **self._held(claim), message=text(message), error_class=error_class,
             delay_s=delay_s, max_attempts=self._max_attempts,
         )  # fmt: skip
 
     def release(self, claim: Claim) -> None:
-        self._ask("release_task", _nothing, repeat=False, **self._held(claim))
+        self._ask("release_task", rows.nothing, repeat=False, **self._held(claim))
 
     def cancelled(self, claim: Claim) -> None:
-        self._ask("task_cancelled", _nothing, **self._held(claim))
+        self._ask("task_cancelled", rows.nothing, **self._held(claim))
 
     # -- from outside -----------------------------------------------------------------------------------------------
 
@@ -341,6 +375,14 @@ class SupabaseStore(TaskStore):
     def _held(self, claim: Claim) -> dict[str, Any]:
         return {"task_id": self._id(claim.task_id), "worker_id": claim.worker_id, "claim_number": claim.claim_number}
 
+    def _line(self, entry: Mapping[str, Any]) -> Any:
+        """A log line; an id of a task that is none there is left out."""
+        line = storable(dict(entry))
+        task_id = line.pop("task_id", None)
+        with suppress(InvalidInput):
+            return line if task_id is None else line | {"task_id": self._id(task_id)}
+        return line
+
     def _entry(self, task: NewTask) -> dict[str, Any]:
         return asdict(task) | {
             "id": self._id(task.id),
@@ -350,31 +392,3 @@ class SupabaseStore(TaskStore):
             "project_id": None if task.project_id == DEFAULT_PROJECT_ID else self._named(task.project_id, "project_id"),
             "parent_id": task.parent_id and self._id(task.parent_id),
         }
-
-
-def _text(text: str) -> str:
-    """Text that Postgres can store: it takes no character 0."""
-    return plain(text).replace("\0", "\ufffd")
-
-
-def _json(value: Mapping[str, Any], field: str) -> Any:
-    return _storable(json.loads(encoded(value, field)))
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [_storable(each) for each in value]
-    if isinstance(value, dict):
-        return {_storable(name): _storable(each) for name, each in value.items()}
-    return value
-
-
-def _nothing(answer: None) -> None:
-    """What is only told has no answer."""
-
-
-def _success(answer: Mapping[str, Any]) -> None:
-    if answer["success"] is not True:
-        raise ValueError(answer["success"])

@@ -8,7 +8,18 @@ from dataclasses import fields
 from typing import Any
 
 from source.store.circumstances import Ahead, Circumstances, Owner
-from source.store.types import DEFAULT_PROJECT_ID, Event, HeartbeatReply, Preview, Status, Task, WorkerRow
+from source.store.types import (
+    DEFAULT_PROJECT_ID,
+    Event,
+    HeartbeatReply,
+    LogLine,
+    Preview,
+    Status,
+    Task,
+    ThroughputBucket,
+    WorkerRow,
+    WorkerSample,
+)
 
 #: what DEFAULT_PROJECT_ID is called there
 DEFAULT_PROJECT = "00000000-0000-0000-0000-000000000000"
@@ -49,6 +60,25 @@ def preview(row: Mapping[str, Any] | None) -> Preview | None:
     return Preview(**{**row, "image": base64.b64decode(row["image"], validate=True)}) if row else None
 
 
+def logs(lines: Sequence[Mapping[str, Any]]) -> list[LogLine]:
+    """Log lines, in their order. Older clients may have written any JSON as metadata."""
+    objects = ({**line, "metadata": line["metadata"] if isinstance(line["metadata"], dict) else {}} for line in lines)
+    return [LogLine(**line) for line in objects]
+
+
+def samples(rows: Sequence[Mapping[str, Any]]) -> list[WorkerSample]:
+    """Samples of workers, in their order."""
+    return [WorkerSample(row["worker_id"], row["at"], row["measured"]) for row in rows]
+
+
+def throughput(rows: Sequence[Mapping[str, Any]]) -> list[ThroughputBucket]:
+    """What ended, in its order."""
+    return [
+        ThroughputBucket(row["at"], Status(row["status"]), row["task_type"], row["count"], float(row["seconds"]))
+        for row in rows
+    ]
+
+
 def counts(numbers: Mapping[str, int]) -> dict[Status, int]:
     """Rows by status."""
     return {Status(name): number for name, number in numbers.items()}
@@ -83,3 +113,13 @@ def circumstances(facts: Mapping[str, Any]) -> Circumstances:
         ahead=ahead and Ahead(higher=ahead["higher"], older=ahead["older"], others=tuple(ahead["others"])),
         loaded=facts["loaded"],
     )
+
+
+def nothing(answer: None) -> None:
+    """What is only told has no answer."""
+
+
+def success(answer: Mapping[str, Any]) -> None:
+    """Raises ValueError for an answer that says something else."""
+    if answer["success"] is not True:
+        raise ValueError(answer["success"])

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from source.errors import InvalidInput
+
 DEFAULT_PROJECT_ID = "default_project_id"
 
 
@@ -245,3 +247,83 @@ class WorkerRow:
     created_at: str
     #: what the worker says of itself: load_s (seconds by model), takes_first (the affinity key of its next claim) …
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: of log lines, least to most
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a worker logged."""
+
+    #: when it was logged, by the worker's clock: it came to the database with a later heartbeat
+    at: str
+    level: str
+    message: str
+    worker_id: str | None = None
+    task_id: str | None = None
+    #: logger, thread …
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFilter:
+    """Which log lines: those for which everything that is given holds."""
+
+    task_id: str | None = None
+    #: a worker's id, or the name that it was given (every start of it)
+    worker_id: str | None = None
+    #: the least of `LEVELS`
+    level: str | None = None
+    #: seconds before now, by the database's clock
+    since_s: float | None = None
+    #: part of the message, in any case
+    text: str | None = None
+
+    @property
+    def levels(self) -> tuple[str, ...] | None:
+        """The levels that are meant; None for all of them. Raises InvalidInput for one that does not exist."""
+        if self.level is None:
+            return None
+        if self.level.upper() not in LEVELS:
+            raise InvalidInput(f"{self.level!r} is no level; there are {', '.join(LEVELS)}", field="level")
+        return LEVELS[LEVELS.index(self.level.upper()) :]
+
+
+@dataclass(frozen=True)
+class WorkerSample:
+    """How a worker was doing at one moment."""
+
+    worker_id: str
+    #: by the database's clock
+    at: str
+    #: as `source.metrics.samples.measured` has it: gpu_utilization, gpu_memory_used, rss, gpu_seconds …
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ThroughputBucket:
+    """Rows of one type that ended one way within one span of time."""
+
+    #: its begin: a multiple of its length since 1970
+    at: str
+    status: Status
+    task_type: str
+    count: int
+    #: from generation_started_at to the end, all of them together
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long a SQLite file keeps what is written beside the tasks. (A project's database has its own, by SQL.)"""
+
+    log_lines: int = 100_000
+    log_days: float = 7.0
+    sample_hours: float = 24.0
+    #: since the last heartbeat of a worker
+    worker_days: float = 30.0
+
+
+USUAL_RETENTION = Retention()

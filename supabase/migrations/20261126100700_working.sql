@@ -99,10 +99,11 @@ $$;
 -- Extend the leases and the worker's row. p_claims: [{task_id, claim_number}], all that the worker knows of. Answers
 -- {lost: [ids], cancel_requested: [ids]}; never raises PT409. A row that this worker claimed p_unknown_after_s seconds ago
 -- and does not name goes back to the queue: the answer to that claim got lost. Null leaves such rows to their leases.
+-- p_sample: how the worker is doing now.
 create function public.worker_heartbeat(
     p_worker_id text, p_claims jsonb, p_lease_s double precision, p_current_model text default null,
     p_status text default 'active', p_metadata jsonb default '{}', p_logs jsonb default '[]',
-    p_unknown_after_s double precision default 20
+    p_unknown_after_s double precision default 20, p_sample jsonb default null
 ) returns jsonb
 language plpgsql security definer set search_path = ''
 as $$
@@ -128,6 +129,9 @@ begin
         'cancel_requested', coalesce(jsonb_agg(given.id) filter (where extended.cancel_requested), '[]'))
     into v_answer from given left join extended using (id);
     perform private.see_worker(p_worker_id, v_person, p_status, p_current_model, p_metadata);
+    if p_sample is not null then
+        insert into public.worker_samples (worker_id, measured) values (p_worker_id, p_sample);
+    end if;
     perform private.insert_logs(p_logs, p_worker_id);
     return v_answer;
 end

@@ -116,8 +116,17 @@ begin
 end
 $$;
 
+-- Whether the id is that of the worker asked for, by its id or by the name that it was given: a worker's id is that and 8
+-- digits, so gpu is not gpu-1.
+create function private.of_worker(p_worker_id text, p_asked text) returns boolean
+language sql immutable set search_path = ''
+as $$
+    select p_worker_id = p_asked or (starts_with(p_worker_id, p_asked || '-')
+        and substr(p_worker_id, length(p_asked) + 2) ~ '^[0-9a-f]{8}$')
+$$;
+
 -- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
--- given (a worker's id is that and 8 digits: gpu is not gpu-1); p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
+-- given; p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
 -- all that came of it; p_text: a part of the id, type, model, error message or prompt, in any case; p_top: whether it is
 -- nobody's child. p_newest: the newest first; p_after: those that follow this row. (A plan for what is given: what is not asked costs nothing.)
 create function public.select_tasks(
@@ -156,8 +165,7 @@ begin
             select * from public.tasks
             where (p_statuses is null or status = any (p_statuses::public.task_status[]))
                 and (p_task_type is null or task_type = p_task_type)
-                and (p_worker_id is null or worker_id = p_worker_id or (starts_with(worker_id, p_worker_id || '-')
-                    and substr(worker_id, length(p_worker_id) + 2) ~ '^[0-9a-f]{8}$'))
+                and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
                 and (p_error_class is null or error_class = p_error_class)
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
                 and (p_run is null or id in (select id from run))
@@ -186,5 +194,5 @@ as $$
     ) as each_parent
 $$;
 
-grant execute on function private.roots_of(text) to authenticated, service_role;
+grant execute on function private.roots_of(text), private.of_worker(text, text) to authenticated, service_role;
 select private.open_to('{pause_task,resume_task,requeue_task,select_tasks,count_children}', '{}');

@@ -9,6 +9,7 @@ pytest.register_assert_rewrite(
     "contract_circumstances",
     "contract_claims",
     "contract_endings",
+    "contract_facts",
     "contract_graphs",
     "contract_interventions",
     "contract_lists",

@@ -11,6 +11,7 @@ from contract_adding import AddingContract
 from contract_circumstances import CircumstancesContract
 from contract_claims import ClaimContract
 from contract_endings import EndingContract
+from contract_facts import FactsContract
 from contract_graphs import GraphContract
 from contract_interventions import InterventionContract
 from contract_lists import ListContract
@@ -25,6 +26,7 @@ class StoreContract(
     OrderContract,
     CircumstancesContract,
     EndingContract,
+    FactsContract,
     ParentContract,
     GraphContract,
     InterventionContract,

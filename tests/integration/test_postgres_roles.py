@@ -18,7 +18,7 @@ QUEUED, RUNNING = "bbbbbbbb-0000-4000-8000-0000000000c1", "bbbbbbbb-0000-4000-80
 FAILED, OURS = "bbbbbbbb-0000-4000-8000-0000000000c3", "cccccccc-0000-4000-8000-0000000000c4"
 HIS_SHOT, HIS_IMAGE = "bbbbbbbb-0000-4000-8000-0000000000d1", "bbbbbbbb-0000-4000-8000-0000000000d2"
 TABLES = ("users", "projects", "user_api_tokens", "task_types", "workers", "tasks", "task_events", "generations",
-          "system_logs", "task_uploads", "shots", "shot_generations", "task_previews")  # fmt: skip
+          "system_logs", "worker_samples", "task_uploads", "shots", "shot_generations", "task_previews")  # fmt: skip
 
 
 def held(task_id: str = RUNNING, worker_id: str = "ben-box", claim_number: int = 1) -> dict[str, Any]:
@@ -44,7 +44,8 @@ def people(database: Database) -> Database:
         ben.execute("insert into public.tasks (id, task_type, params, project_id) values (%s, 't2v', '{}', %s)",
                     (QUEUED, HIS))  # fmt: skip
         call(ben, "worker_heartbeat", p_worker_id="ben-box", p_claims="[]", p_lease_s=600,
-             p_logs=json.dumps([{"message": "hello", "task_id": RUNNING}]))  # fmt: skip
+             p_logs=json.dumps([{"message": "hello", "task_id": RUNNING}, {"message": "idle"}]),
+             p_sample='{"rss": 1}')  # fmt: skip
         call(ben, "create_api_token", p_name="laptop")
         call(ben, "show_preview", **held(), p_step=1, p_media_type="image/webp", p_image="AAAA")
         call(ben, "declare_upload", **held(), p_filename="a.mp4")
@@ -80,7 +81,8 @@ VISIBLE = {
     "workers":         (0, 1, 1),
     "tasks":           (0, 3, 4),
     "generations":     (0, 2, 2),
-    "system_logs":     (0, 1, 1),
+    "system_logs":     (0, 2, 2),
+    "worker_samples":  (0, 1, 1),
     "task_uploads":    (0, 1, 1),
     "shots":           (0, 1, 1),
     "shot_generations": (0, 1, 1),
@@ -133,6 +135,8 @@ def test_the_reading_functions_show_a_person_nothing_of_others(people: Database)
     with people.acting("authenticated", ANNA) as anna:
         assert call(anna, "list_tasks") == call(anna, "list_workers") == call(anna, "select_tasks") == []
         assert call(anna, "select_tasks", p_run=RUNNING) == []
+        assert call(anna, "list_logs") == call(anna, "list_samples") == []
+        assert call(anna, "throughput", p_since_s=60, p_bucket_s=60) == []
         assert call(anna, "task_timeline", p_task_id=RUNNING) == []
         assert call(anna, "open_tasks") == call(anna, "latest_change") == call(anna, "creations_in_last_minute") == 0
         assert call(anna, "orchestrator_children", p_orchestrator_task_id=RUNNING) == []
@@ -259,7 +263,7 @@ def test_what_a_person_logs_about_the_task_of_another_is_not_shown_to_them(peopl
         log = json.dumps([{"message": "gotcha", "task_id": RUNNING}])
         call(anna, "worker_heartbeat", p_worker_id="anna-box", p_claims="[]", p_lease_s=60, p_logs=log)
     with people.acting("authenticated", BEN) as ben:
-        assert ben.execute("select message from public.system_logs").fetchall() == [("hello",)]
+        assert ben.execute("select message from public.system_logs").fetchall() == [("hello",), ("idle",)]
 
 
 def test_the_service_may_take_any_worker_s_name(people: Database) -> None:

@@ -15,6 +15,7 @@ const body = z.object({
   claims: optional(z.array(z.object({ task_id: id, claim_number: count })).max(1000)),
   current_model: optional(name),
   metadata: optional(json),
+  sample: optional(json),
   vram_total_mb: optional(count),
   vram_used_mb: optional(count),
   current_task_id: optional(id),

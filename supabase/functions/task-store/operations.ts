@@ -10,6 +10,8 @@ const failure = { message: text, error_class: name };
 /** Also checks of the table task_previews. */
 const previewType = z.enum(["image/webp", "image/png", "image/jpeg"]);
 const previewImage = z.base64().min(4).max(4 * Math.ceil(32_768 / 3));
+/** Seconds before now. */
+const past = z.number().min(0).max(3650 * 86_400);
 const maxAttempts = optional(z.int().min(1).max(1000));
 
 export const OPERATIONS = {
@@ -22,6 +24,20 @@ export const OPERATIONS = {
   task_preview: byTask,
   count_tasks: nothing,
   list_workers: nothing,
+  list_logs: z.object({
+    task_id: optional(id),
+    worker_id: optional(name),
+    levels: optional(z.array(name).max(5).transform((values) => new PostgresArray(values))),
+    since_s: optional(past),
+    text: optional(text),
+    limit: optional(limit),
+  }),
+  list_samples: z.object({
+    worker_id: optional(name),
+    since_s: optional(past),
+    limit: optional(z.int().min(1).max(10_000)),
+  }),
+  throughput: z.object({ since_s: past, bucket_s: z.int().min(1).max(3650 * 86_400) }),
   open_tasks: nothing,
   latest_change: z.object({ since: optional(count) }),
   installation: nothing,
@@ -35,7 +51,7 @@ export const OPERATIONS = {
     task_type: optional(name),
     worker_id: optional(name),
     error_class: optional(name),
-    older_than_s: optional(z.number().min(0).max(3650 * 86_400)),
+    older_than_s: optional(past),
     run: optional(name),
     paused: optional(z.boolean()),
     text: optional(name),
