@@ -1,57 +1,142 @@
 #!/usr/bin/env python3
-"""Add one task and print its id. Exit code: 1 bad input (nothing was added), 2 the database failed."""
+"""Add one task and print its id; with --wait follow it to its end and print where its output is."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 
 from source.command_line import CommandParser, database_of, exit_code
 from source.enqueue import enqueue, read_params
 from source.errors import WanError
-from source.settings import load_settings
+from source.parameter_help import print_types, type_list
+from source.settings import Settings, load_settings
 from source.task_registry import registry
+
+EXAMPLES = (
+    ("""python add_task.py --type t2v --params '{"prompt": "a red ball rolls"}'""", "queue a video, print its id"),
+    (
+        "python add_task.py --type travel_orchestrator --params @samples/tasks/travel_orchestrator.json --wait",
+        "queue a travel from a file, follow it, and print the path of the video",
+    ),
+    ("python add_task.py --wait --id ID --timeout 3600", "follow a task that is there already, an hour at most"),
+    ("python add_task.py --list-types", "the task types; --help TYPE shows the parameters of one"),
+)
+CODES = {
+    0: "the task was added; with --wait: it is Complete",
+    1: "bad input, nothing was added",
+    2: "the database failed",
+    3: "with --wait: the task failed; standard error says why",
+    4: "with --wait: it was cancelled",
+    5: "with --wait: it had not ended after --timeout seconds, and goes on",
+    130: "with --wait: Ctrl-C; the task goes on",
+}
 
 
 def parser() -> CommandParser:
     """The flags."""
-    flags = CommandParser("add_task.py", description=__doc__, add_help=False)
+    flags = CommandParser("add_task.py", description=__doc__, examples=EXAMPLES, codes=CODES, add_help=False)
     flags.add_type_help()
-    flags.add_argument("--type", dest="task_type", help="task type; --list-types shows them")
+    flags.add_argument("--type", dest="task_type", metavar="TYPE", help="task type; --list-types shows them")
     flags.add_argument("--params", metavar="JSON|@FILE", help="the parameters, or a file that holds them")
     flags.add_argument("--dependant-on", action="append", default=[], metavar="ID", help="run after this; repeatable")
     flags.add_argument("--priority", type=int, default=0, help="larger first (default: 0)")
     flags.add_argument(
         "--project-id", metavar="ID", help="project of the row (on Supabase a UUID; default: your only one)"
     )
+    flags.add_argument("--wait", action="store_true", help="follow the task to its end, print where its output is")
+    flags.add_argument(
+        "--id", action="append", default=[], dest="ids", metavar="ID",
+        help="with --wait: follow this task, and add none; repeatable",
+    )  # fmt: skip
+    flags.add_argument("--timeout", type=_seconds, metavar="S", help="with --wait: for at most S seconds")
     flags.add_database()
     flags.add_argument("--list-types", action="store_true", help="show the task types and leave")
+    flags.add_argument("--json", action="store_true", help="with --list-types: as JSON")
     flags.add_argument("--schema", metavar="TYPE", help="print a task type's parameters as JSON Schema and leave")
     flags.add_version()
+    flags.add_completion()
     return flags
 
 
 def main() -> int:
-    """Parse the flags, check the task, add it."""
+    """Parse the flags, check the task, add it, and follow it where that is asked."""
     flags = parser()
     try:
         given = flags.parse_args()
         if given.list_types:
-            print("\n".join(f"{kind.name:28} {kind.help}" for kind in registry()))
-        elif given.schema:
+            print_types() if not given.json else print(json.dumps(type_list(), indent=2, ensure_ascii=False))
+            return 0
+        if given.schema:
             print(json.dumps(registry().get(given.schema).schema(), indent=2, ensure_ascii=False))
-        elif given.task_type and given.params:
-            settings, params = load_settings(**database_of(given)), read_params(given.params)
-            print(enqueue(
-                settings, given.task_type, params, dependant_on=given.dependant_on, priority=given.priority,
-                project_id=given.project_id,
-            ))  # fmt: skip
-        else:
-            flags.error("--type and --params are needed")
+            return 0
+        check(flags, given)
+        settings = load_settings(**database_of(given))
+        ids = given.ids or added(settings, given)
+        if given.wait:
+            return followed(settings, ids, given.timeout)
     except WanError as error:
         print(f"add_task.py: {error}", file=sys.stderr)
         return exit_code(error)
+    print("\n".join(ids))
     return 0
+
+
+def check(flags: CommandParser, given: argparse.Namespace) -> None:
+    """Leave with a message when flags are missing that others need."""
+    if given.ids and not given.wait:
+        flags.error("--id names a task to follow: give --wait too")
+    if given.ids and (given.task_type or given.params):
+        flags.error("--id follows a task that is there already, so --type and --params make no sense beside it")
+    if given.timeout is not None and not given.wait:
+        flags.error("--timeout says how long to follow a task: give --wait too")
+    if not given.ids and not (given.task_type and given.params):
+        flags.error("--type and --params are needed")
+
+
+def added(settings: Settings, given: argparse.Namespace) -> list[str]:
+    """Add what the flags say; the ids. Raises InvalidInput and StoreError."""
+    params = read_params(given.params)
+    return [
+        enqueue(
+            settings, given.task_type, params, dependant_on=given.dependant_on, priority=given.priority,
+            project_id=given.project_id,
+        )
+    ]  # fmt: skip
+
+
+def followed(settings: Settings, ids: Sequence[str], timeout_s: float | None) -> int:
+    """Follow the tasks, print their outputs, and return the exit code. Raises TaskNotFound and StoreError."""
+    from rich.console import Console
+
+    from source.following import INTERRUPTED, Bars, anybody_works, follow, location_of, said_of
+    from source.store.opening import open_existing
+
+    console = Console(stderr=True)
+    with closing(open_existing(settings)) as store:
+        try:
+            with Bars(console) as bars:
+                if bars.shown and not anybody_works(store):
+                    console.print("No worker of this database gives a sign of life: `python worker.py` starts one.")
+                outcome = follow(store, ids, timeout_s=timeout_s, seen=bars if bars.shown else None)
+        except KeyboardInterrupt:
+            print("\n".join(said_of(task, settings) for task in map(store.get, ids)), file=sys.stderr)
+            return INTERRUPTED
+    for task in outcome.tasks:
+        if task.status == "Complete":
+            print(location_of(task, settings))
+        else:
+            print(f"add_task.py: {said_of(task, settings)}", file=sys.stderr)
+    return outcome.code
+
+
+def _seconds(text: str) -> float:
+    if not (seconds := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 #!/usr/bin/env python3
-"""Look at tasks, stop them, queue them again; look at workers, check an installation.
-
-Exit code: 1 not found, not possible, or the doctor found a failure; 2 the database failed.
-"""
+"""Look at tasks, stop them, queue them again; look at workers, check an installation."""
 
 from __future__ import annotations
 
@@ -24,13 +21,28 @@ from source.settings import load_settings
 WIDTH = 200
 
 
+EXAMPLES = (
+    ("python debug.py tasks --status Failed", "the newest tasks that failed"),
+    ("python debug.py task ID", "one task: what happened when, why it failed, its children"),
+    ("python debug.py why ID", "why a task waits"),
+    ("python debug.py retry ID", "queue a failed task again"),
+    ("python debug.py doctor", "check this installation"),
+)
+CODES = {
+    0: "done",
+    1: "not found, not possible, or the doctor found a failure; also a wrong argument",
+    2: "the database failed, or is not there",
+}
+
+
 def parser() -> CommandParser:
     """The commands and their flags."""
     shared = CommandParser(add_help=False)
     shared.add_database()
     shared.add_argument("--json", action="store_true", help="print JSON")
-    flags = CommandParser("debug.py", description=__doc__)
+    flags = CommandParser("debug.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     flags.add_version()
+    flags.add_completion()
     add_commands(flags, shared)
     return flags
 

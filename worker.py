@@ -1,9 +1,5 @@
 #!/usr/bin/env python3
-"""Run tasks of the tasks table.
-
-Exit code: 0 stopped or idle, 1 wrong configuration, 2 no database or a full disk at the start (later may be better),
-3 the GPU was lost or its engine hangs, 4 an unforeseen failure.
-"""
+"""Run tasks of the tasks table, until told to stop."""
 
 from __future__ import annotations
 
@@ -22,10 +18,28 @@ from source.command_line import CommandParser, exit_code
 from source.errors import WanError
 from source.settings import load_settings
 
+EXAMPLES = (
+    ("python worker.py", "run what stands in tasks.db, and wait for more; Ctrl-C or SIGTERM ends it, no task is lost"),
+    ("python worker.py --until-idle --db-file work/tasks.db", "leave when every task has ended"),
+    ("python worker.py --supervise --wgp-profile 4", "on a GPU of little memory, and replaced whenever it dies"),
+    (
+        "SUPABASE_ACCESS_TOKEN=@token python worker.py --db-type supabase --supabase-url https://abc.supabase.co",
+        "run the tasks of a Supabase project",
+    ),
+    ("python worker.py --migrate-only", "bring the database up to date, and leave"),
+)
+CODES = {
+    0: "stopped, or idle with --until-idle",
+    1: "wrong configuration: a flag, a setting, a token",
+    2: "no database, or a full disk at the start: later may be better",
+    3: "the GPU was lost, or its engine hangs: start another worker",
+    4: "an unforeseen failure; the log says which",
+}
+
 
 def parser() -> CommandParser:
     """The flags. One that is not given leaves the setting to the environment, the .env file or its default."""
-    flags = CommandParser("worker.py", description=__doc__)
+    flags = CommandParser("worker.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     flags.add_database()
     flags.add_argument("--main-output-dir", type=Path, help="scratch space (default: outputs)")
     flags.add_argument("--poll-interval", dest="poll_interval_s", type=float, help="seconds (default: 10)")
@@ -37,6 +51,10 @@ def parser() -> CommandParser:
     flags.add_argument("--preload-model", metavar="MODEL", help="model to load at start")
     flags.add_engine()
     flags.add_argument("--mask-active-frames", action=argparse.BooleanOptionalAction, help="give VACE a mask video")
+    flags.add_argument(
+        "--colour-match-videos", action=argparse.BooleanOptionalAction,
+        help="match the colours of each segment of a travel to its images",
+    )  # fmt: skip
     flags.add_argument("--debug", action="store_true", default=None, help="verbose log; keep scratch folders")
     flags.add_argument(
         "--skip-cleanup", "--skip_cleanup", action="store_true", default=None, help="keep scratch folders"
@@ -48,7 +66,9 @@ def parser() -> CommandParser:
     flags.add_argument("--migrate-only", action="store_true", help="bring the database up to date and leave")
     flags.add_argument("--supervise", action="store_true", help="replace the worker by another one whenever it dies")
     flags.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)  # by a process that holds our stdin
+    flags.add_outdated()
     flags.add_version()
+    flags.add_completion()
     return flags
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from Wan2GP.command_line import Command
 from Wan2GP.definitions import Definitions, ModelDefinition, availability, load_definitions
 from Wan2GP.errors import ModelUnavailable, WanError
 from Wan2GP.fetching import fetch, gigabytes
@@ -28,7 +29,7 @@ _READY, _MISSING, _REFUSED = "ready", "missing", "refused"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: done, or the weights are sound; 1: not, and the reason went to stderr."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     out = Console(soft_wrap=True, highlight=False)
     try:
         definitions = load_definitions(options.definitions)
@@ -42,13 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+EXAMPLES = (
+    ("python -m Wan2GP.models list", "every model, and whether it can run here"),
+    ("python -m Wan2GP.models where vace_14B", "which file or folder holds which part"),
+    ("python -m Wan2GP.models fetch vace_14B --loras loras/wan", "bring its weights, and its LoRAs"),
+    ("python -m Wan2GP.models verify vace_14B", "whether they are whole and fit"),
+)
+CODES = {0: "done, or the weights are sound", 1: "not; standard error says why"}
+
+
+def parser() -> Command:
+    """The commands and their flags."""
+    shared = Command(add_help=False)
     shared.add_argument("--ckpts", type=Path, default=Path("ckpts"), help="folder of weights (default: ckpts)")
     shared.add_argument(
         "--definitions", type=Path, action="append", default=[], help="a further folder of model definitions"
     )
-    parser = argparse.ArgumentParser(prog="python -m Wan2GP.models", description=(__doc__ or "").splitlines()[0])
+    parser = Command(
+        "python -m Wan2GP.models", description=(__doc__ or "").splitlines()[0], examples=EXAMPLES, codes=CODES
+    )
+    parser.add_version()
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", parents=[shared], help="every model, and whether it can run here")
     listing.add_argument("--json", action="store_true", help="for programs")

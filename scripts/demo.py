@@ -7,7 +7,6 @@ emptied first, or in a new folder of your choice.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from source.media.analysis import contact_sheet  # noqa: E402
 from source.planning.frames import plan_frames  # noqa: E402
+from Wan2GP.command_line import Command  # noqa: E402
 from Wan2GP.media import probe_video  # noqa: E402
 
 
@@ -55,12 +55,21 @@ def pictures_by_frame(sample: str) -> dict[int, str]:
     }
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+EXAMPLES = (
+    ("python scripts/demo.py", "travel between three photos; the files lie in demo/"),
+    ("python scripts/demo.py --tiny --folder /tmp/shapes", "the same between shapes, by diffusion, in a new folder"),
+)
+CODES = {0: "the travel is Complete", 1: "it is not, or a command failed; the message says which"}
+
+
+def parser() -> Command:
+    """The flags."""
+    parser = Command("scripts/demo.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     parser.add_argument("--folder", type=Path, default=DEMO, help="a folder that does not exist yet (default: demo)")
     parser.add_argument("--tiny", action="store_true", help="travel between shapes with the tiny Wan VACE")
     parser.add_argument("--sample", help="another chained travel, as samples/tasks/travel_orchestrator.photos.json")
-    return parser.parse_args()
+    parser.add_version()
+    return parser
 
 
 def new_folder(folder: Path) -> Path:
@@ -81,7 +90,7 @@ def shown(path: Path) -> Path:
 
 def main() -> int:
     started = time.monotonic()
-    given = arguments()
+    given = parser().parse_args()
     folder, sample = new_folder(given.folder), given.sample or (SHAPES if given.tiny else PHOTOS)
     database = str(folder / "tasks.db")
     task = run(

@@ -6,7 +6,6 @@ whole. Either way it fails when a link of the documentation leads nowhere, or na
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from source.params.schema import parameter_rows, parameter_schema  # noqa: E402
 from source.settings import Settings  # noqa: E402
 from source.task_registry import registry  # noqa: E402
 from Wan2GP.architecture import Architecture  # noqa: E402
+from Wan2GP.command_line import Command  # noqa: E402
 from Wan2GP.definitions import ModelDefinition, load_definitions  # noqa: E402
 
 
@@ -128,18 +128,38 @@ def model_files(definition: ModelDefinition) -> list[str]:
     return [each[0] for each in variants if each] + list(definition.model.get("loras", ()))
 
 
+def commands() -> str:
+    import commands_page  # it imports this module, as one of the commands
+
+    return commands_page.commands()
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"task types": task_types},
+    "docs/commands.md": {"commands": commands},
     "docs/options.md": {"options": knobs},
     "docs/settings.md": {"settings": settings},
     "docs/models.md": {"models": models, "sources": model_sources},
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+EXAMPLES = (
+    ("python scripts/document.py", "write them (make docs)"),
+    ("python scripts/document.py --check", "say what is out of date (make check)"),
+)
+CODES = {0: "all is up to date, or was written", 1: "something is out of date, or a link leads nowhere"}
+
+
+def parser() -> Command:
+    """The flags."""
+    parser = Command("scripts/document.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     parser.add_argument("--check", action="store_true", help="change nothing; fail when something is out of date")
-    check = parser.parse_args().check
+    parser.add_version()
+    return parser
+
+
+def main() -> int:
+    check = parser().parse_args().check
     stale = []
     for name, parts in PARTS.items():
         path = ROOT / name

@@ -5,7 +5,6 @@ A package's licence is what its own metadata say: an SPDX expression, else its t
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import tomllib
@@ -15,9 +14,14 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tables import filled, table
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tables import filled, table  # noqa: E402
+
+from Wan2GP.command_line import Command  # noqa: E402
+
 PAGE = ROOT / "docs" / "licences.md"
 
 #: what may be installed with this project without a word: permissive, or (MPL) copyleft of single files
@@ -109,10 +113,23 @@ def rows(packages: dict[str, metadata.Distribution]) -> Iterator[tuple[str, str]
     return ((f"`{name}`", licence(known)) for name, known in packages.items())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+EXAMPLES = (
+    ("python scripts/licences.py", "write the lists"),
+    ("python scripts/licences.py --check", "say what is missing there, or not expected"),
+)
+CODES = {0: "all is up to date, or was written", 1: "a package is missing there, or its licence is not expected"}
+
+
+def parser() -> Command:
+    """The flags."""
+    parser = Command("scripts/licences.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     parser.add_argument("--check", action="store_true", help="change nothing")
-    check = parser.parse_args().check
+    parser.add_version()
+    return parser
+
+
+def main() -> int:
+    check = parser().parse_args().check
     found = lists()
     surprises = [each for packages in found.values() for each in unexpected(packages)]
     if surprises:

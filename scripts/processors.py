@@ -5,7 +5,6 @@ python scripts/processors.py samples/astronaut.jpg docs/images/processors.png
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -29,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from demo import run  # noqa: E402
 
 from source.media.lettering import font  # noqa: E402
+from Wan2GP.command_line import Command  # noqa: E402
 
 
 def drawn(picture: Path, folder: Path) -> list[Path]:
@@ -58,11 +58,21 @@ def side_by_side(pictures: Mapping[str, Path], sheet: Path) -> None:
     board.save(sheet, optimize=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+EXAMPLES = (("python scripts/processors.py samples/astronaut.jpg sheet.png", "draw what the processors make of it"),)
+CODES = {0: "the picture is written", 1: "a task failed; the message says which"}
+
+
+def parser() -> Command:
+    """The flags."""
+    parser = Command("scripts/processors.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     parser.add_argument("picture", type=Path)
     parser.add_argument("sheet", type=Path, help="the PNG that is written")
-    given = parser.parse_args(arguments)
+    parser.add_version()
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
     picture = given.picture.resolve()
     with tempfile.TemporaryDirectory() as folder:
         made = drawn(picture, Path(folder))

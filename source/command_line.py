@@ -5,22 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from source.errors import RefusedWrite, StoreError, TaskNotFound, WanError, disk_full
+from Wan2GP.command_line import Command
 
-DISTRIBUTION = "headless-wan2gp"
-
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 _SEE = "see docs/settings.md"
 
 
-class CommandParser(argparse.ArgumentParser):
-    """Leaves with exit code 1 when an argument is wrong: 2 says that the database is."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
+class CommandParser(Command):
+    """A command of this half, with the flags that several have."""
 
     def add_type_help(self) -> None:
         """`--help` alone shows the flags, `--help TYPE` the parameters of a task type."""
@@ -28,7 +25,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_database(self) -> None:
         """The flags that say which database."""
-        self.add_argument("--db-type", help="database backend: sqlite (default) or supabase")
+        self.add_argument("--db-type", choices=("sqlite", "supabase"), help="database backend (default: sqlite)")
         self.add_argument("--db-file", type=Path, help="SQLite file (default: tasks.db)")
         self.add_argument("--supabase-url", metavar="URL", help="address of the Supabase project")
         self.add_argument(
@@ -53,8 +50,40 @@ class CommandParser(argparse.ArgumentParser):
         for name in ("transformer-quantization", "transformer-dtype-policy", "text-encoder-quantization"):
             self.add_argument(f"--wgp-{name}", metavar="TYPE", help=_SEE)
 
-    def add_version(self) -> None:
-        self.add_argument("--version", action=VersionAction)
+    def add_completion(self) -> None:
+        """`--print-completion SHELL`."""
+        self.add_argument("--print-completion", action=CompletionAction)
+
+    def add_outdated(self) -> None:
+        """Flags of older workers that have no counterpart. One is taken where leaving it out makes no other result,
+        and refused where it does: nobody shall believe that it acts."""
+        for flag, outdated in _OUTDATED.items():
+            self.add_argument(
+                flag, nargs=outdated.values, action=OutdatedAction, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A flag of older workers."""
+
+    #: how many values it took
+    values: int | str
+    #: what stands in its place
+    instead: str
+    refused: bool
+
+
+#: of `worker.py`
+_OUTDATED = {
+    "--queue-workers": Outdated(
+        1, "one generation has the GPU at a time; MAX_IN_FLIGHT says how many tasks there are beside it", False
+    ),
+    "--delete-db": Outdated(0, "a worker never deletes tasks; remove the file of --db-file yourself", True),
+    "--apply-reward-lora": Outdated(
+        0, "rows name the LoRAs that they want, in activated_loras and loras_multipliers", True
+    ),
+}  # fmt: skip
 
 
 def database_of(given: argparse.Namespace) -> dict[str, Any]:
@@ -89,6 +118,32 @@ class HelpAction(argparse.Action):
         parser.exit(0)
 
 
+class CompletionAction(argparse.Action):
+    """`--print-completion SHELL`: print the script and leave. What makes it is imported only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        text = f"print what completes this command in a shell, and leave: {', '.join(SHELLS)} (docs/commands.md)"
+        super().__init__(option_strings, dest, metavar="SHELL", choices=SHELLS, help=text)
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, value: object, __: str | None = None) -> NoReturn:
+        from source.completion import completion_script
+
+        sys.stdout.write(completion_script(parser, str(value), Path(sys.argv[0]).name))
+        parser.exit(0)
+
+
+class OutdatedAction(argparse.Action):
+    """A flag that has no meaning any more: says what stands in its place, and leaves where it is refused."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, given: argparse.Namespace, values: Any, name: str | None = None
+    ) -> None:
+        outdated = _OUTDATED[str(name)]
+        if outdated.refused:
+            parser.error(f"{name} is no longer there: {outdated.instead}")
+        sys.stderr.write(f"{parser.prog}: {name} is ignored: {outdated.instead}\n")
+
+
 class TokenAction(argparse.Action):
     """A token by `@FILE`. One that is written out is taken too, with a warning."""
 
@@ -101,19 +156,3 @@ class TokenAction(argparse.Action):
                 f"{self.dest.upper()}, or name a file that holds it: {self.option_strings[0]} @FILE\n"
             )
         setattr(given, self.dest, value)
-
-
-class VersionAction(argparse.Action):
-    """`--version`: print the installed version and leave. It is looked up only when asked for: that takes a while."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and leave")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib import metadata
-
-        try:
-            installed = metadata.version(DISTRIBUTION)
-        except metadata.PackageNotFoundError:
-            installed = "unknown: run from a folder that was never installed"
-        parser.exit(0, f"{parser.prog} {installed}\n")

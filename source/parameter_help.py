@@ -1,8 +1,9 @@
-"""A task type's parameters for people: what `add_task.py --help TYPE` shows."""
+"""Task types and their parameters for people: what `add_task.py --list-types` and `--help TYPE` show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -23,6 +24,36 @@ def print_help(task_type: str) -> None:
     """To standard output, as wide as the terminal. Raises InvalidInput for an unknown type."""
     console = Console()
     (console if console.is_terminal else Console(width=WIDTH)).print(rendered_help(registry().get(task_type)))
+
+
+def print_types() -> None:
+    """The task types to standard output: a table on a terminal, elsewhere a line for each."""
+    console = Console()
+    if not console.is_terminal:
+        for kind in registry():
+            console.out(f"{kind.name:36} {kind.help}", highlight=False)
+        return
+    table = Table("task type", "what it does", "output", "model", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for kind in registry():
+        table.add_row(Text(kind.name, style="bold"), Text(kind.help), Text(kind.output), Text(kind.default_model or ""))
+    console.print(table)
+
+
+def type_list() -> list[dict[str, Any]]:
+    """The task types for programs."""
+    return [
+        {
+            "name": kind.name,
+            "help": kind.help,
+            "output": kind.output,
+            "default_model": kind.default_model,
+            "forces_model": kind.forces_model,
+            "uses_gpu": kind.uses_gpu,
+            "defaults": dict(kind.defaults),
+        }
+        for kind in registry()
+    ]
 
 
 def rendered_help(kind: TaskType) -> RenderableType:

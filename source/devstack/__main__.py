@@ -1,6 +1,4 @@
-"""Supabase on this machine: python -m source.devstack up | run | down | status | env
-
-Exit code: 1 when something is missing or wrong, or (status) when a part does not answer."""
+"""Supabase on this machine: database, Edge Functions, storage."""
 
 from __future__ import annotations
 
@@ -19,10 +17,19 @@ from Wan2GP.errors import WanError
 #: seconds between two looks whether all parts still run
 _LOOK_S = 2.0
 
+EXAMPLES = (
+    ("python -m source.devstack up", "start it, and print what to export"),
+    ('eval "$(python -m source.devstack env)"', "use it from this shell"),
+    ("python -m source.devstack run", "the same in a container: stay until SIGTERM"),
+    ("python -m source.devstack down", "stop it; its data stays"),
+)
+CODES = {0: "done", 1: "something is missing or wrong, or (status) a part does not answer"}
+
 
 def parser() -> CommandParser:
     """The commands and their flags."""
-    flags = CommandParser("python -m source.devstack", description=__doc__)
+    flags = CommandParser("python -m source.devstack", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_version()
     flags.add_argument("--folder", type=Path, default=Path(".devstack"), help="data, keys, logs (default: .devstack)")
     commands = flags.add_subparsers(dest="command", required=True, metavar="up|run|down|status|env")
     up = commands.add_parser("up", help="start what does not run; apply new migrations")

@@ -296,7 +296,7 @@ def test_the_worker_fails_a_task_whose_model_is_missing_and_says_what_would_work
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
-        (("--db-type", "oracle"), {}, "db_type"),
+        (("--db-type", "oracle"), {}, "--db-type"),
         (("--poll-interval", "0"), {}, "poll_interval_s"),
         (("--wan-dir", "/nowhere"), {}, "/nowhere"),
         (("--no-such-flag",), {}, "no-such-flag"),

@@ -1,0 +1,64 @@
+"""What every command of the project shares: help with examples and exit codes, a version, and wrong arguments that
+end with exit code 1."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+DISTRIBUTION = "headless-wan2gp"
+#: exit code of a wrong argument
+BAD_INPUT = 1
+
+
+class Command(argparse.ArgumentParser):
+    """A parser whose `--help` ends with examples and exit codes.
+
+    `examples` are (command line, what it does); `codes` say what an exit code means.
+    """
+
+    def __init__(
+        self, prog: str | None = None, *, description: str | None = None, examples: Sequence[tuple[str, str]] = (),
+        codes: Mapping[int, str] | None = None, **more: Any,
+    ) -> None:  # fmt: skip
+        more.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog, description=(description or "").strip(), **more)
+        self.examples = tuple(examples)
+        self.codes = dict(codes or {})
+        self.epilog = self._ending()
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 1: in some commands 2 says that the database is at fault."""
+        self.print_usage(sys.stderr)
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; `{self.prog} --help` shows examples\n")
+
+    def add_version(self) -> None:
+        """`--version`."""
+        self.add_argument("--version", action=VersionAction)
+
+    def _ending(self) -> str:
+        lines = ["examples:"] if self.examples else []
+        for command, meaning in self.examples:
+            lines += [f"  {command}", f"      {meaning}"]
+        if self.codes:
+            lines += [*([""] if lines else []), "exit codes:"]
+            lines += [f"  {code:<4}{meaning}" for code, meaning in self.codes.items()]
+        return "\n".join(lines)
+
+
+class VersionAction(argparse.Action):
+    """`--version`: print the installed version and leave. It is looked up only when asked for: that takes a while."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and leave")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib import metadata
+
+        try:
+            installed = metadata.version(DISTRIBUTION)
+        except metadata.PackageNotFoundError:
+            installed = "unknown: run from a folder that was never installed"
+        parser.exit(0, f"{parser.prog} {installed}\n")
