@@ -13,7 +13,7 @@ from rich.status import Status
 
 from source.command_line import CommandParser, database_of, exit_code
 from source.diagnostics.commands import add_commands, answer
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.errors import InvalidInput, WanError
 from source.settings import load_settings
 

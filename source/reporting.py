@@ -21,6 +21,7 @@ from source.errors import (
     StoreError,
     TaskNotFound,
 )
+from source.stages import StageTimes
 from source.store.base import TaskStore
 from source.store.types import Claim
 
@@ -76,6 +77,7 @@ class ProgressReport:
 
     The first report of each phase is always stored and makes an entry in the timeline; generating makes one entry,
     "started", of the store's own. A database that is out of reach is no reason to stop: that report is left out.
+    Each carries what the phases before it took (`stages`), and the last one stays in the row.
     """
 
     def __init__(self, store: TaskStore, claim: Claim, token: CancelToken, *, interval_s: float) -> None:
@@ -86,8 +88,10 @@ class ProgressReport:
         self._next_at = 0.0
         self._phases: set[str] = set()
         self._started = False
+        self._stages = StageTimes()
 
     def __call__(self, progress: Progress) -> None:
+        self._stages.hear(progress)
         new = progress.phase not in self._phases
         if not new and time.monotonic() < self._next_at:
             return
@@ -100,11 +104,15 @@ class ProgressReport:
         except StoreError as error:
             log.debug("progress was not stored: %s", error)
 
+    def enter(self, phase: str) -> None:
+        """The time from now on, until a report says more, is that of `phase`; nothing is stored for it."""
+        self._stages.enter(phase)
+
     def _store_it(self, progress: Progress, event: str | None) -> None:
         if progress.phase in GENERATING and not self._started:
             self._store.generation_started(self._claim)
             self._started = True
-        if self._store.progress(self._claim, as_json(progress), event=event):
+        if self._store.progress(self._claim, as_json(progress) | self._stages.as_json(), event=event):
             self._token.cancel(cancelled_on_request())
 
 

@@ -282,11 +282,9 @@ class RunContext:
         self._token.raise_if_cancelled()
 
     def generate(self, model: str, options: GenerationOptions, *, lossless: bool = False) -> GenerationResult:
-        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors.
-
-        `lossless` asks for an FFV1 video, for a caller that encodes the frames itself.
-        Progress is stored on this thread, so that a slow database never holds the GPU.
-        """
+        """Run the engine; media and LoRAs in `options` are fetched and checked first. Raises typed errors. `lossless`
+        asks for an FFV1 video, for a caller that encodes the frames itself. Progress is stored on this thread, so that
+        a slow database never holds the GPU."""
         self._generations += 1
         options = self._with_pinned_seed(self._with_local_loras(model, self._with_local_media(options)))
         task = GenerationTask(
@@ -300,10 +298,10 @@ class RunContext:
             lossless=lossless,
         )
         self._token.raise_if_cancelled()
-        if self.task.claim_number > 1 and self.entries(OUT_OF_MEMORY):
-            self.last_try = True
+        self.last_try |= self.task.claim_number > 1 and bool(self.entries(OUT_OF_MEMORY))
         self.stage = Stage.BEFORE
         news: SimpleQueue[Progress | None] = SimpleQueue()
+        self._store_progress.enter("queued")
         future = self._workplace.queue.submit(
             task, on_progress=news.put, cancel=self._token, spent=self.spent,
             on_out_of_memory=partial(self._in_little_memory, task) if not self.last_try else None,
@@ -315,6 +313,7 @@ class RunContext:
                 self._read_weights(model)
             self._note(progress)
         self._reach(Stage.AFTER)
+        self._store_progress.enter("finishing")
         result = future.result()
         self._made_of.generated(result)
         for name in result.beside:

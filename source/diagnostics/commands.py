@@ -17,9 +17,10 @@ from rich.console import RenderableType
 from source.chaos.flags import add_chaos
 from source.command_line import CommandParser, TokenAction
 from source.diagnostics.interventions import INTERVENTIONS, Confirm, add_interventions, intervene
-from source.diagnostics.rendering import rendered_task, rendered_tasks
 from source.diagnostics.replays import rendered_replay, replay
-from source.diagnostics.views import outputs_of, task_view, tasks_view
+from source.diagnostics.task import task_view
+from source.diagnostics.task_page import rendered_task
+from source.diagnostics.tasks import rendered_tasks, tasks_view
 from source.diagnostics.why import rendered_why, why_view
 from source.diagnostics.workers import rendered_workers, workers_view
 from source.errors import InvalidInput
@@ -126,11 +127,10 @@ def answer(settings: Settings, given: argparse.Namespace, beginning: Callable[[s
 def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -> tuple[Any, RenderableType]:
     match given.command:
         case "task":
-            view = task_view(store, given.id)
-            return view, rendered_task(view, outputs_of(store, given.id))
+            view = task_view(store, given.id, _bound(settings))
+            return view, rendered_task(view)
         case "why":
-            bound = AffinityBound(settings.affinity_tasks, settings.affinity_wait_s)
-            why = why_view(store, given.id, bound)
+            why = why_view(store, given.id, _bound(settings))
             return why, rendered_why(why)
         case "tasks":
             if not 1 <= given.limit <= MAX_LIMIT:
@@ -157,6 +157,10 @@ def _of_store(store: TaskStore, settings: Settings, given: argparse.Namespace) -
                 dry_run=given.dry_run,
             )  # fmt: skip
             return queued, rendered_replay(queued)
+
+
+def _bound(settings: Settings) -> AffinityBound:
+    return AffinityBound(settings.affinity_tasks, settings.affinity_wait_s)
 
 
 def _with_scratch(settings: Settings, folder: Path | None) -> Settings:

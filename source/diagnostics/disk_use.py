@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.disk import GB, Disk, free_bytes, size_of
 from source.errors import TaskNotFound
 from source.leftovers import CHECKPOINTS, DELIVERED, OUTBOX, Leftover, Leftovers

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from source.command_line import CommandParser
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.errors import InvalidInput, RefusedWrite, StoreError, TaskNotFound
 from source.store.base import TaskStore
 from source.store.types import Status, Task, TaskFilter

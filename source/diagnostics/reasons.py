@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from source.diagnostics.causes import BECAUSE_OF_OTHERS
 from source.diagnostics.workers import HEALTHY_S, STOPPED
 from source.reporting import steps_in_words
 from source.store.circumstances import Ahead, Circumstances
@@ -12,8 +13,6 @@ from source.store.types import TERMINAL, UNSUCCESSFUL, AffinityBound, Status, Ta
 
 #: rows, workers and children that are named one by one
 MOST_NAMED = 5
-#: error classes of rows that failed because another did
-_BECAUSE_OF_OTHERS = ("dependency", "parent")
 
 
 def reasons(facts: Circumstances, bound: AffinityBound) -> list[str]:
@@ -39,13 +38,13 @@ def _ended(facts: Circumstances) -> Iterator[str]:
     attempts = f" after {_times(task.attempts, 'attempt')}" if task.attempts > 1 else ""
     kind = f" ({task.error_class})" if task.error_class else ""
     yield f"It {_ended_as(task)}{kind}{attempts}{_message(task)}."
-    roots = [row for row in facts.needed if row.status in UNSUCCESSFUL and row.error_class not in _BECAUSE_OF_OTHERS]
+    roots = [row for row in facts.needed if row.status in UNSUCCESSFUL and row.error_class not in BECAUSE_OF_OTHERS]
     if facts.parent is not None and facts.parent.status in UNSUCCESSFUL and not roots:
         yield f"Its parent, {_name(facts.parent)}, {_ended_as(facts.parent)}{_message(facts.parent)}."
     for row in [row for row in roots if row.id not in (task.error_message or "")][:MOST_NAMED]:
         yield f"It depended on {_name(row)}, which {_ended_as(row)}{_message(row)}."
     for child in [row for row in facts.children if row.status in UNSUCCESSFUL][:MOST_NAMED]:
-        if child.error_class not in _BECAUSE_OF_OTHERS:
+        if child.error_class not in BECAUSE_OF_OTHERS:
             yield f"Its child {_name(child)} {_ended_as(child)}{_message(child)}."
     if task.status is Status.FAILED:
         root = (roots or [task])[0]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.errors import InvalidInput
 from source.settings import Settings
 from source.store.base import TaskStore

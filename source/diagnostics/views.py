@@ -1,51 +1,32 @@
-"""Tasks as plain JSON values, without secrets."""
+"""Rows as plain JSON values, without secrets: what every page of debug.py, and of the web, is made of.
+
+`task.task_view` is one task with all that is known of it, `tasks.tasks_view` a list of them, `worker.worker_view` one
+worker, `workers.workers_view` all of them, `health.health_view` the installation, `logs.logs_view` log lines.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from source.ledger import claim_lines
 from source.logs import redact_values
-from source.store.base import TaskStore
-from source.store.types import Event, Status, Task
+from source.store.types import Status, Task
 
 View = dict[str, Any]
 
-_TASK_KEYS = (
-    "id", "task_type", "status", "paused", "params", "attempts", "worker_id", "output_location", "error_message",
-    "progress", "created_at", "generation_started_at", "generation_processed_at",
+LIST_KEYS = (
+    "id", "task_type", "status", "paused", "waiting", "attempts", "priority", "worker_id", "model", "output_location",
+    "error_message", "error_class", "progress", "parent_id", "child_key", "created_at", "claimed_at",
+    "generation_started_at", "generation_processed_at",
 )  # fmt: skip
-_LIST_KEYS = (
-    "id", "task_type", "status", "paused", "attempts", "worker_id", "model", "output_location", "error_message",
-    "progress", "parent_id", "created_at", "generation_started_at", "generation_processed_at",
-)  # fmt: skip
-_CHILD_KEYS = ("id", "task_type", "status", "child_key", "output_location", "error_message")
-_EVENT_KEYS = ("at", "name", "worker_id", "claim_number", "detail")
+#: phases after the frames are there
+_MADE = frozenset({"decoding", "saving", "finishing", "publishing", "uploading", "stitching", "splicing"})
 
 
-def task_view(store: TaskStore, task_id: str) -> View:
-    """One task with its timeline, how each claim of it ended, and its children. Raises TaskNotFound."""
-    task, events = store.get(task_id), store.events(task_id)
-    view = _picked(task, _TASK_KEYS)
-    view["timeline"] = [_picked(event, _EVENT_KEYS) for event in events]
-    view["claims"] = [asdict(line) for line in claim_lines(events, task.result_data)]
-    view["children"] = [_picked(child, _CHILD_KEYS) for child in store.children(task_id)]
-    return view
-
-
-def outputs_of(store: TaskStore, task_id: str) -> list[str]:
-    """The files of a task that made several; empty for any other. Raises TaskNotFound."""
-    listed = (store.get(task_id).result_data or {}).get("outputs")
-    return [str(each) for each in listed] if isinstance(listed, list) else []
-
-
-def tasks_view(
-    store: TaskStore, *, status: Status | None = None, task_type: str | None = None, limit: int = 50
-) -> list[View]:
-    """The newest tasks first."""
-    return [_picked(task, _LIST_KEYS) for task in store.tasks(status=status, task_type=task_type, limit=limit)]
+def picked(row: object, keys: Iterable[str]) -> View:
+    """Those attributes of a row, redacted."""
+    return {key: redact_values(getattr(row, key)) for key in keys}
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:
@@ -55,5 +36,30 @@ def seconds_between(start: str | None, end: str | None) -> float | None:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def _picked(row: Task | Event, keys: tuple[str, ...]) -> View:
-    return {key: redact_values(getattr(row, key)) for key in keys}
+def time_of(moment: datetime) -> str:
+    """As the database writes it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_at_work(row: Task, now: str | None = None) -> float | None:
+    """From the start of the generation, or where there is none from the claim, to the end, or to `now`."""
+    end = row.generation_processed_at if row.terminal else now
+    return seconds_between(row.generation_started_at or row.claimed_at, end)
+
+
+def share_done(row: Task) -> float:
+    """How much of a row is done, 0 to 1: by the denoising steps of all its windows, which nearly all of the time goes
+    to; 1 for one that ended well."""
+    if row.status is Status.COMPLETE:
+        return 1.0
+    progress = row.progress or {}
+    phase, fraction = progress.get("phase"), float(progress.get("fraction") or 0.0)
+    if row.status is not Status.IN_PROGRESS:
+        return 0.0
+    if phase in _MADE:
+        return 1.0
+    if phase not in ("denoising", "generating"):
+        return 0.0
+    windows = max(int(progress.get("windows") or 1), 1)
+    before = max(int(progress.get("window") or 1), 1) - 1
+    return min((before + fraction) / windows, 1.0)

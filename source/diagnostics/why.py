@@ -9,8 +9,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from source.diagnostics.reasons import reasons
-from source.diagnostics.rendering import STYLES, printable
+from source.diagnostics.rendering import STYLES
 from source.diagnostics.views import View
+from source.diagnostics.words import printable
 from source.logs import redact_values
 from source.store.base import TaskStore
 from source.store.types import AffinityBound

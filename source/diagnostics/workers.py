@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headless.accounting import IDLE
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.store.types import WorkerRow
 
 View = dict[str, Any]

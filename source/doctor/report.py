@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.doctor.checks import Examined, State, healthy
 from source.logs import redact
 

@@ -19,9 +19,12 @@ from source.store.sqlite import SqliteStore
 from source.store.types import NewTask
 
 TASK_KEYS = {
-    "id", "task_type", "status", "paused", "params", "attempts", "worker_id", "output_location", "error_message",
-    "progress", "created_at", "generation_started_at", "generation_processed_at", "timeline", "claims",
-    "children",
+    "id", "task_type", "status", "paused", "waiting", "cancel_requested", "params", "attempts", "priority", "model",
+    "project_id", "parent_id", "child_key", "dependant_on", "worker_id", "claim_number", "lease_expires_at",
+    "run_after", "output_location", "error_message", "error_class", "progress", "created_at", "claimed_at",
+    "generation_started_at", "generation_processed_at",
+    "outputs", "result", "timeline", "warnings", "claims", "timing", "share", "children", "progress_of_children",
+    "frames", "loras", "cause", "reasons", "hints",
 }  # fmt: skip
 
 

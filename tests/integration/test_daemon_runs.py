@@ -14,6 +14,7 @@ from worker_floor import Floor
 from headless.generation import Progress
 from headless.options import GenerationOptions
 from headless.testing import FakeOrchestrator
+from source.diagnostics.views import seconds_between
 from source.errors import DeviceLost, EngineError, InvalidMedia, Transient
 from source.media.poster import poster
 from source.params.base import TaskParams
@@ -78,7 +79,18 @@ def test_progress_is_stored_as_the_engine_reports_it(floor: Floor) -> None:
     assert seen[-1] is None
     stored = floor.store.get(task).progress
     assert stored is not None
-    assert set(stored) == {"phase", "step", "total", "fraction", "text"}
+    assert set(stored) == {"phase", "step", "total", "fraction", "text", "stages", "steps_made"}
+
+
+def test_what_the_phases_took_stays_in_the_row_and_is_all_of_the_claim(floor: Floor) -> None:
+    task = floor.add(num_inference_steps=4)
+    floor.work()
+    told = floor.store.get(task).progress or {}
+    assert told["steps_made"] == 4
+    assert {"queued", "loading", "denoising", "decoding", "saving", "finishing"} <= set(told["stages"])
+    times = {event.name: event.at for event in floor.store.events(task)}
+    took = seconds_between(times["claimed"], times["publishing"])
+    assert took is not None and 0 < sum(told["stages"].values()) <= took + 0.05
 
 
 def test_at_most_six_lines_are_logged_for_a_task(floor: Floor, caplog: pytest.LogCaptureFixture) -> None:

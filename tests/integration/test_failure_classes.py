@@ -13,7 +13,7 @@ from worker_floor import DEADLINE_S, Floor
 
 from headless.generation import CancelToken, GenerationOutcome, GenerationTask, OnProgress
 from headless.testing import FakeOrchestrator, Gate
-from source.diagnostics.views import task_view
+from source.diagnostics.task import task_view
 from source.errors import DeviceLost, EngineError, OutOfMemory
 from source.hangs import Hangs
 from source.ledger import claim_lines

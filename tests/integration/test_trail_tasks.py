@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from worker_floor import Floor
 
-from source.diagnostics.views import task_view
+from source.diagnostics.task import task_view
 from source.params.base import TaskParams
 from source.store.types import Status
 from source.task_registry import Done, TaskContext

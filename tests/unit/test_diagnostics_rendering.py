@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from source.diagnostics.rendering import rendered_task, rendered_tasks
-from source.diagnostics.views import outputs_of, task_view, tasks_view
+from source.diagnostics.task import task_view
+from source.diagnostics.task_page import rendered_task
+from source.diagnostics.tasks import rendered_tasks, tasks_view
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask
 
@@ -35,7 +36,8 @@ def failed(**changes: Any) -> dict[str, Any]:
     return {
         "id": "8f1f2f3e-0c5e-4b57-9a39-0f6a3c7f4a11", "task_type": "individual_travel_segment", "status": "Failed",
         "attempts": 1, "worker_id": "w", "model": None, "output_location": None, "error_message": LONG,
-        "progress": None, "parent_id": None, "created_at": "2026-01-02T03:04:05.678Z",
+        "error_class": "bad_input", "claimed_at": None, "progress": None, "parent_id": None,
+        "created_at": "2026-01-02T03:04:05.678Z",
         "generation_started_at": "2026-01-02T03:04:06.000Z", "generation_processed_at": "2026-01-02T03:05:07.500Z",
     } | changes  # fmt: skip
 
@@ -46,7 +48,7 @@ def test_a_long_failure_leaves_the_other_columns_readable(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert lines[1].startswith("8f1f2f3e-0c5e-4b57-9a39-0f6a3c7f4a11  Failed       01-02 03:04:05  61.5")
     assert lines[2].strip().startswith("the picture cannot be read")
-    assert lines[3] == "1 Failed"
+    assert lines[3:] == ["1 Failed", "failures: 1 bad_input", "on average 0.32 s queued, 1:02 min at work"]
 
 
 def test_lines_of_a_message_and_markup_stay_one_plain_line() -> None:
@@ -83,10 +85,14 @@ def test_a_task_is_shown_with_its_children_and_without_secrets(store: SqliteStor
 
 
 def test_a_childs_failure_is_told_below_its_parent(store: SqliteStore) -> None:
-    view = task_view(store, store.add(NewTask(task_type="travel_orchestrator", params={})))
-    view["children"] = [failed(child_key="travel_segment:0")]
-    lines = shown(rendered_task(view), 100).splitlines()
-    position = next(index for index, line in enumerate(lines) if line.startswith("8f1f2f3e"))
+    parent = store.add(NewTask(task_type="travel_orchestrator", params={}))
+    [claimed] = store.claim("w", lease_s=60)
+    child = NewTask.child(claimed, "travel_segment:0", "travel_segment", {})
+    store.fan_out(claimed.claim, [child], final_child=child.id)
+    [segment] = store.claim("w", lease_s=60)
+    store.fail(segment.claim, LONG, error_class="bad_input")
+    lines = shown(rendered_task(task_view(store, parent)), 100).splitlines()
+    position = next(index for index, line in enumerate(lines) if line.startswith(child.id))
     assert "travel_segment:0" in lines[position]
     assert "the picture cannot be read" in lines[position + 1]
 
@@ -111,8 +117,8 @@ def test_the_newest_tasks_come_first(store: SqliteStore) -> None:
 def test_every_file_of_a_task_is_shown(store: SqliteStore) -> None:
     files = ["files/a_1.png", "files/a_2.png", "files/a_3.png"]
     added = store.add(NewTask(task_type="flux", params={"prompt": "a ball"}))
-    assert outputs_of(store, added) == []
+    assert task_view(store, added)["outputs"] == []
     [task] = store.claim("w", lease_s=60)
     store.complete(task.claim, files[0], result_data={"model": "flux", "outputs": files})
-    text = shown(rendered_task(task_view(store, added), outputs_of(store, added)), 100)
+    text = shown(rendered_task(task_view(store, added)), 100)
     assert all(file in text for file in files)

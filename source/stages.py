@@ -1,0 +1,55 @@
+"""What a run spent its time on, phase by phase: heard from its progress, so it costs nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from headless.generation import Progress
+
+#: from the claim until the run says something else
+FIRST = "preparing"
+
+
+class StageTimes:
+    """Books each second since it was made under one phase, and counts denoising steps. One thread calls it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._phase = FIRST
+        self._seconds: dict[str, float] = {}
+        self._steps = 0
+        #: the window and the step that were heard of last
+        self._place = (-1, 0)
+
+    def enter(self, phase: str) -> None:
+        """Be in `phase` from now on."""
+        self._book()
+        self._phase = phase
+
+    def hear(self, progress: Progress) -> None:
+        """The run reported progress."""
+        self.enter(progress.phase)
+        if progress.phase in ("queued", "loading"):
+            self._place = (-1, 0)
+        if progress.phase == "denoising":
+            self._count(progress.window, progress.step)
+
+    def _count(self, window: int, step: int) -> None:
+        """The first report of a window says where it begins: 0, or what an earlier claim had made of it."""
+        same, before = window == self._place[0], self._place[1]
+        self._steps += max(step - before, 0) if same else int(step == 1)
+        self._place = (window, step)
+
+    def as_json(self) -> dict[str, Any]:
+        """Seconds by phase, in the order in which the phases came, and the steps: {"stages": {…}, "steps_made": 12}."""
+        self._book()
+        told: dict[str, Any] = {"stages": {phase: round(each, 3) for phase, each in self._seconds.items()}}
+        return told | ({"steps_made": self._steps} if self._steps else {})
+
+    def _book(self) -> None:
+        now = self._clock()
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._at
+        self._at = now
