@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from source.diagnostics.rendering import printable
+from source.diagnostics.words import printable
 from source.diagnostics.workers import workers_view
 from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.reporting import steps_in_words
