@@ -48,6 +48,9 @@ server_config: dict[str, Any] = {
     "profile": -1,
     "attention_mode": "auto",
     "compile": "",
+    "transformer_quantization": "bf16",
+    "vae_precision": "32",
+    "vae_channels_last": False,
 }
 
 _definition_dirs: tuple[Path, ...] = ()
@@ -67,10 +70,14 @@ def configure(
     budgets: Budgets | None = None,
     attention: str | None = None,
     compiled: bool | None = None,
+    quantization: str | None = None,
+    vae_precision: int | None = None,
+    vae_channels_last: bool | None = None,
 ) -> None:
     """Set where weights and LoRAs are, further folders of definitions, where files go, the device ("" chooses), the
     memory profile of runs that ask for none (-1 chooses), how much memory models and caches may take, and what makes
-    models fast that are loaded from then on: the kernel of attention ("auto" measures), and compiled blocks."""
+    models fast that are loaded from then on: the kernel of attention ("auto" measures), compiled blocks, transformers
+    in "bf16" or "fp8", and a VAE of 32 or 16 bits, with channels last or not (docs/speed.md)."""
     global _definition_dirs, _definitions, _budgets
     if checkpoints is not None:
         server_config["checkpoints_paths"] = [str(checkpoints)]
@@ -83,6 +90,8 @@ def configure(
         server_config["save_path"] = str(save_path)
     compile_ = None if compiled is None else "transformer" * compiled
     given = {"device": device, "profile": profile, "attention_mode": attention, "compile": compile_}
+    given |= {"transformer_quantization": quantization, "vae_channels_last": vae_channels_last}
+    given |= {"vae_precision": None if vae_precision is None else str(vae_precision)}
     server_config.update({name: value for name, value in given.items() if value is not None})
     if budgets is not None:
         _budgets = budgets
@@ -237,8 +246,17 @@ def _place(profile: int = -1) -> Place:
 
         device = default_device()
     chosen = profile if profile > 0 else server_config["profile"]
-    attention, compiled = server_config["attention_mode"], bool(server_config["compile"])
-    return Place(_checkpoints(), device, chosen, _resident_models().memory, attention, compiled)
+    return Place(
+        _checkpoints(),
+        device,
+        chosen,
+        _resident_models().memory,
+        attention=server_config["attention_mode"],
+        compiled=bool(server_config["compile"]),
+        fp8=server_config["transformer_quantization"] == "fp8",
+        vae_bits=int(server_config["vae_precision"]),
+        vae_channels_last=server_config["vae_channels_last"],
+    )
 
 
 def _checkpoints() -> Path:

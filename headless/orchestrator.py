@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -87,6 +87,21 @@ class MemoryPlan:
         return Budgets(gpu, ram, self.cache_mb << 20)
 
 
+@dataclass(frozen=True)
+class SpeedPlan:
+    """What makes Wan models fast (docs/speed.md)."""
+
+    #: "auto" measures the kernels of attention that are installed, or the name of one
+    attention: str = "auto"
+    #: whether blocks of transformers are compiled
+    compiled: bool = False
+    #: "bf16", or "fp8": 8 bits where that is faster
+    quantization: str = "bf16"
+    #: bits of the VAE's numbers, 32 or 16; and whether its convolutions keep channels last
+    vae_precision: int = 32
+    vae_channels_last: bool = False
+
+
 def built_in_engine() -> Engine:
     """Our own engine; importing it does not import torch."""
     from Wan2GP import wgp
@@ -102,8 +117,7 @@ class WanOrchestrator:
     definitions   further folders of model definitions, read after the shipped ones
     device        "cuda" or "cpu"; None takes the accelerator when there is one
     memory        how much of the machine models and caches may take; None leaves it to the engine
-    attention     "auto" measures the kernels of attention that are installed, or the name of one (docs/speed.md)
-    compiled      whether blocks of transformers are compiled
+    speed         what makes models fast; None is what loses nothing
     engine        gives the engine's module at first use, so that a worker starts fast
     clock         answers seconds and never goes back; steps are timed with it
     """
@@ -116,8 +130,7 @@ class WanOrchestrator:
         definitions: Sequence[Path] = (),
         device: str | None = None,
         memory: MemoryPlan | None = None,
-        attention: str = "auto",
-        compiled: bool = False,
+        speed: SpeedPlan | None = None,
         engine: Callable[[], Engine] = built_in_engine,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -127,7 +140,7 @@ class WanOrchestrator:
         self._definitions: Definitions = load_definitions(definitions)
         self._device = checked_device(device) if device else machine_device()
         self._memory = memory or MemoryPlan()
-        self._speed: dict[str, Any] = {"attention": attention, "compiled": compiled}
+        self._speed = speed or SpeedPlan()
         self._import_engine = engine
         self._clock = clock
         self._engine: Engine | None = None
@@ -208,7 +221,7 @@ class WanOrchestrator:
                 device=self._device,
                 profile=self._memory.profile,
                 budgets=self._memory.budgets(),
-                **self._speed,
+                **asdict(self._speed),
             )
             self._engine = engine  # last: another thread may ask for it
         return self._engine

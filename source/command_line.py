@@ -45,6 +45,12 @@ class CommandParser(Command):
         self.add_argument("--wgp-preload-policy", metavar="P,S,U", help="U: free the models when no task waits")
         for name in ("vae-config", "boost", "preload", "vae-precision", "mixed-precision"):
             self.add_argument(f"--wgp-{name}", type=int, metavar="N", help=_SEE)
+        self.add_argument(
+            "--vae-channels-last",
+            action="store_true",
+            default=None,
+            help="convolutions of Wan's VAE keep channels last",
+        )
         for name in ("attention-mode", "compile"):
             self.add_argument(f"--wgp-{name}", metavar="WORD", help=_SEE)
         for name in ("transformer-quantization", "transformer-dtype-policy", "text-encoder-quantization"):

@@ -19,10 +19,10 @@ _MET: dict[str, tuple[tuple[Any, ...], str]] = {
     "wgp_vae_config": ((0, 1), "each model's VAE is tiled as it was published, or not at all"),
     "wgp_boost": ((2,), "there is no boost to switch on (1); 2 is off"),
     "wgp_preload": ((0,), "a model that goes through the GPU layer by layer keeps nothing there"),
-    "wgp_transformer_quantization": (("bf16",), "weights are widened to 16 bits when they are read"),
+    "wgp_transformer_quantization": (("bf16", "fp8"), "other quantised weights are widened to 16 bits"),
     "wgp_transformer_dtype_policy": (("", "bf16"), "transformers compute in bfloat16"),
     "wgp_text_encoder_quantization": (("bf16",), "weights are widened to 16 bits when they are read"),
-    "wgp_vae_precision": ((32,), "in 16 bits the pictures of Wan's VAE show bands"),
+    "wgp_vae_precision": ((16, 32), "a VAE computes in bfloat16 or in float32"),
     "wgp_mixed_precision": ((0,), "parts of a model that need 32 bits have them anyway"),
 }
 
@@ -70,10 +70,19 @@ class EngineSettings(BaseSettings):
     wgp_vae_config: int | None = Field(None, description="0 or 1; others are refused")
     wgp_boost: int | None = Field(None, description="2 (off); others are refused")
     wgp_preload: int | None = Field(None, description="0; others are refused")
-    wgp_transformer_quantization: str | None = Field(None, description="`bf16`; others are refused")
+    wgp_transformer_quantization: str | None = Field(
+        None,
+        description="`bf16`, or `fp8`: Wan's transformers compute in 8 bits where that is faster, measured once on "
+        "each GPU (docs/speed.md); others are refused",
+    )
     wgp_transformer_dtype_policy: str | None = Field(None, description="empty or `bf16`; others are refused")
     wgp_text_encoder_quantization: str | None = Field(None, description="`bf16`; others are refused")
-    wgp_vae_precision: int | None = Field(None, description="32; others are refused")
+    wgp_vae_precision: int | None = Field(
+        None, description="32, or 16: Wan's VAE computes in bfloat16 (docs/speed.md); others are refused"
+    )
+    vae_channels_last: bool = Field(
+        False, description="convolutions of Wan's VAE keep channels last, which gives the same pictures (docs/speed.md)"
+    )
     wgp_mixed_precision: int | None = Field(None, description="0; others are refused")
 
     #: the letters of a policy

@@ -18,7 +18,7 @@ from rich.console import Console
 from headless.accounting import in_words
 from headless.generation import Orchestrator
 from headless.model_management import HeadlessTaskQueue
-from headless.orchestrator import MemoryPlan, WanOrchestrator
+from headless.orchestrator import MemoryPlan, SpeedPlan, WanOrchestrator
 from source.chaos.history import History
 from source.chaos.witness import witnessed
 from source.checkpoints import Checkpoints
@@ -139,8 +139,7 @@ def _engine(settings: Settings) -> Orchestrator:
         definitions=(settings.finetunes,) if settings.finetunes.is_dir() else (),
         device=settings.device,
         memory=_memory_of(settings),
-        attention=settings.wgp_attention_mode or "auto",
-        compiled=bool(settings.wgp_compile),
+        speed=_speed_of(settings),
     )
 
 
@@ -150,6 +149,16 @@ def _memory_of(settings: Settings) -> MemoryPlan:
         gpu_gb=settings.gpu_budget_gb,
         ram_gb=settings.ram_budget_gb,
         cache_mb=settings.engine_cache_mb,
+    )
+
+
+def _speed_of(settings: Settings) -> SpeedPlan:
+    return SpeedPlan(
+        attention=settings.wgp_attention_mode or "auto",
+        compiled=bool(settings.wgp_compile),
+        quantization=settings.wgp_transformer_quantization or "bf16",
+        vae_precision=settings.wgp_vae_precision or 32,
+        vae_channels_last=settings.vae_channels_last,
     )
 
 

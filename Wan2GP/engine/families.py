@@ -42,6 +42,11 @@ class Place:
     attention: str = "auto"
     #: whether blocks of transformers are compiled
     compiled: bool = False
+    #: whether transformers compute in 8 bits where that is faster (`Wan2GP.engine.speed.fp8`)
+    fp8: bool = False
+    #: bits (32 or 16) of the numbers of Wan's VAE, and whether its convolutions keep channels last
+    vae_bits: int = 32
+    vae_channels_last: bool = False
 
 
 class Cancel:

@@ -122,7 +122,7 @@ def _renamed(name: str, tensor: Stored, width: int) -> Iterator[tuple[str, Store
 def _joined(tensor: Stored, rows: Sequence[tuple[int, int]]) -> Stored:
     """Some of the rows, in this order."""
     shape = (sum(end - start for start, end in rows), *tensor.shape[1:])
-    return replace(tensor, shape=shape, load=lambda: _rows(tensor.load(), rows))
+    return replace(tensor, shape=shape, load=lambda: _rows(tensor.load(), rows), eight_bits=None)
 
 
 def _rows(tensor: torch.Tensor, rows: Sequence[tuple[int, int]]) -> torch.Tensor:

@@ -65,7 +65,8 @@ def _scaled(stored: Mapping[str, Stored], data: str, scale: str, path: Path) -> 
     quantised, factor = stored[data], stored[scale]
     if quantised.dtype not in (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2):
         raise ModelUnavailable(f"{path}: {data} is quantised in a way that this version cannot read: {quantised.dtype}")
-    return replace(quantised, dtype=torch.float32, load=_product(quantised.load, factor.load))
+    eight_bits = (lambda: (quantised.load(), factor.load())) if quantised.dtype == torch.float8_e4m3fn else None
+    return replace(quantised, dtype=torch.float32, load=_product(quantised.load, factor.load), eight_bits=eight_bits)
 
 
 def _product(data: Callable[[], torch.Tensor], scale: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

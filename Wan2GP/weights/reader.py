@@ -31,6 +31,8 @@ class Stored:
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], torch.Tensor]
+    #: of a weight that is stored as float8_e4m3 with a scale: the two as they are (the scale: one number, or one a row)
+    eight_bits: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
 def read_state_dict(path: Path, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:

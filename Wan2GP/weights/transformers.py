@@ -7,7 +7,7 @@ a file that does not fit exactly is refused, by the names of what does not fit.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from accelerate import init_empty_weights
 
 from Wan2GP.errors import ModelUnavailable
+from Wan2GP.weights.fp8 import put_in_fp8, stored_in_fp8
 from Wan2GP.weights.reader import Stored, converted, stored_tensors
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -26,23 +27,42 @@ _ALIGNMENT_BYTES = 64
 
 
 def transformer_from_files(
-    files: Sequence[Path], *, config: Mapping[str, Any], cls: type[Module], dtype: torch.dtype
+    files: Sequence[Path],
+    *,
+    config: Mapping[str, Any],
+    cls: type[Module],
+    dtype: torch.dtype,
+    in_fp8: Callable[[Module], Collection[str]] | None = None,
+    device: torch.device | None = None,
 ) -> Module:
     """A transformer of class `cls` on the CPU with the weights of all files together, later ones over earlier ones.
 
     A file is a single file, a shard index or a folder in diffusers' format. What the class keeps in float32 stays so.
+    The linear layers that `in_fp8` names compute in 8 bits (`Wan2GP.weights.fp8`); those that are stored so are taken
+    as they are, others are converted on `device` (None: the CPU).
     Raises ModelUnavailable that names the file and what is missing, left over, of a wrong shape or not a number.
     """
     model = _empty(cls, config)
     stored = _fitting(files, model)
     exact = tuple(getattr(cls, "_keep_in_fp32_modules", None) or ())
+    eight_bits = {f"{layer}.weight" for layer in in_fp8(model)} if in_fp8 is not None else set()
+    put_in_fp8(model, [name.removesuffix(".weight") for name in eight_bits])
     weights = {}
     for name, each in stored.items():
         tensor = each.load()
         _check_values(name, tensor, files)
+        if name in eight_bits:
+            weights |= _in_eight_bits(name, each, tensor, device or torch.device("cpu"))
+            continue
         weights[name] = _aligned(converted(tensor, torch.float32 if set(exact) & set(name.split(".")) else dtype))
     model.load_state_dict(weights, strict=True, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _in_eight_bits(name: str, stored: Stored, plain: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
+    weight, scale = stored.eight_bits() if stored.eight_bits is not None else (plain, None)
+    made = stored_in_fp8(name.removesuffix(".weight"), weight, scale, device)
+    return {each: _aligned(tensor) for each, tensor in made.items()}
 
 
 def check_fit(files: Sequence[Path], *, config: Mapping[str, Any], cls: type[torch.nn.Module]) -> int:

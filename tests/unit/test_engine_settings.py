@@ -31,7 +31,8 @@ def test_a_profile_and_budgets_are_taken_from_flags_and_environment(monkeypatch:
     "met",
     [
         {"wgp_attention_mode": "auto"}, {"wgp_compile": ""}, {"wgp_vae_config": 0}, {"wgp_boost": 2},
-        {"wgp_preload": 0}, {"wgp_transformer_quantization": "bf16"}, {"wgp_vae_precision": 32},
+        {"wgp_preload": 0}, {"wgp_transformer_quantization": "bf16"}, {"wgp_transformer_quantization": "fp8"},
+        {"wgp_vae_precision": 16}, {"wgp_vae_precision": 32}, {"vae_channels_last": True},
         {"wgp_mixed_precision": 0},
     ],
     ids=str,
@@ -44,7 +45,7 @@ def test_what_happens_anyway_may_be_asked_for(met: dict[str, object]) -> None:
     ("asked", "why"),
     [
         ({"wgp_profile": 6}, "wgp_profile: "),
-        ({"wgp_transformer_quantization": "int8"}, "'int8' cannot be met: weights are widened .* give 'bf16'"),
+        ({"wgp_transformer_quantization": "int8"}, "'int8' cannot be met: .* are widened .* give 'bf16' or 'fp8'"),
         ({"wgp_preload": 2000}, "wgp_preload 2000 cannot be met: .* keeps nothing there; leave it out, or give 0"),
         ({"wgp_boost": 1}, "no boost"),
         ({"wgp_preload_policy": "P,X"}, "letters P, S and U, not X"),

@@ -17,7 +17,7 @@ from headless.engine_run import typed_error
 from headless.generation import CancelToken, GenerationTask, Progress
 from headless.inputs import check_inputs
 from headless.options import GenerationOptions
-from headless.orchestrator import MAX_SEED, MemoryPlan, WanOrchestrator
+from headless.orchestrator import MAX_SEED, MemoryPlan, SpeedPlan, WanOrchestrator
 from Wan2GP.engine.residency.budgets import Budgets
 from Wan2GP.errors import (
     DeviceLost,
@@ -363,12 +363,13 @@ def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEn
     loras = tmp_path / "loras"
     orchestrator = WanOrchestrator(
         checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine,
-        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), attention="sage", compiled=True,
+        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), speed=SpeedPlan("sage", True, "fp8", 16, True),
     )  # fmt: skip
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
     places = {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
-    speed = {"attention": "sage", "compiled": True}
+    speed = {"attention": "sage", "compiled": True, "quantization": "fp8"}
+    speed |= {"vae_precision": 16, "vae_channels_last": True}
     assert engine.settings == places | speed | {"profile": 4, "budgets": Budgets(1 << 29, None, 3 << 20)}
 
 

@@ -139,6 +139,13 @@ def test_master_copies_are_packed_into_few_pieces() -> None:
     assert len(pieces) < len(tensors) and num_bytes(made) == num_bytes(tensors)
 
 
+def test_master_copies_keep_channels_last() -> None:
+    weight = torch.randn(6, 4, 3, 3, 3).to(memory_format=torch.channels_last_3d)
+    [copy] = packed([weight], pin=False)
+    copy.copy_(weight)
+    assert copy.stride() == weight.stride() and torch.equal(copy, weight)
+
+
 def test_layers_that_come_one_by_one_compute_the_same_with_loras_too(tmp_path: Path, model: nn.Module) -> None:
     plain = predict(model)
     with LoraSet({"transformer": model}, [lora(tmp_path, model)], [(1.0,)]) as loras:

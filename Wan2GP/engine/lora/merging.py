@@ -3,6 +3,9 @@
 A merged weight is W = W0 + sum(multiplier * delta), computed in float32 from the kept original W0 and then rounded to
 the weight's type. Nothing is ever subtracted again: a change of multipliers starts from W0, so a LoRA that is off
 leaves W0 itself, bit for bit, and so does the end of the run. Merged LoRAs cost nothing per step.
+
+A weight in 8 bits (`Wan2GP.weights.fp8`) stays as it is, for rounding would take most of a LoRA away again: the factors
+of all LoRAs together stand beside it, and their small products are computed in each step.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from Wan2GP.engine.lora.deltas import Delta
+from Wan2GP.engine.lora.deltas import Delta, LowRank
 from Wan2GP.engine.lora.files import FIELD, LoraFile, Rename, read_lora
 from Wan2GP.engine.lora.targets import Matched, match, no_match
 from Wan2GP.engine.residency.standby import settle
 from Wan2GP.errors import EngineError, Unsupported
+from Wan2GP.weights.fp8 import Fp8Linear
 
 #: types of weights that a LoRA can be added to; quantised ones would lose it in rounding or hold no plain numbers
 _MERGEABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -99,6 +103,9 @@ class _Merged:
 
     def __init__(self, module: nn.Module) -> None:
         self.parameters: Mapping[str, nn.Parameter] = dict(module.named_parameters())
+        self._eight_bits = {
+            f"{name}.weight": part for name, part in module.named_modules() if isinstance(part, Fp8Linear)
+        }
         self._deltas: dict[str, list[tuple[int, Delta]]] = {}
         self._originals: dict[str, Tensor] = {}
         self._recipes: dict[str, _Recipe] = {}
@@ -107,7 +114,10 @@ class _Merged:
         """Take up what a file does to this transformer; nothing is merged yet."""
         matched = match(file, self.parameters)
         for name, deltas in matched.deltas.items():
-            _require_plain(self.parameters[name], name, file.name)
+            if name in self._eight_bits:
+                _require_factors(deltas, name, file.name)
+            else:
+                _require_plain(self.parameters[name], name, file.name)
             self._deltas.setdefault(name, []).extend((position, delta) for delta in deltas)
         return matched
 
@@ -124,10 +134,16 @@ class _Merged:
         """Put back the original of every weight that was changed, and let the originals go."""
         for name, original in self._originals.items():
             self.parameters[name].copy_(original)
+        for layer in self._eight_bits.values():
+            layer.beside = None
         self._originals.clear()
         self._recipes.clear()
 
     def _set(self, name: str, recipe: _Recipe, multipliers: Sequence[float]) -> None:
+        if name in self._eight_bits:
+            self._stand_beside(name, multipliers)
+            self._recipes[name] = recipe
+            return
         parameter = self.parameters[name]
         if name not in self._originals:
             self._originals[name] = _kept(parameter)
@@ -145,6 +161,16 @@ class _Merged:
                 total = torch.add(total, delta.of(base), alpha=multipliers[position])
         return total
 
+    def _stand_beside(self, name: str, multipliers: Sequence[float]) -> None:
+        """The factors of all LoRAs of a layer that count, as one pair, their multipliers in the second."""
+        counted = [(delta, multipliers[at]) for at, delta in self._deltas[name] if multipliers[at]]
+        pairs = [(delta.down, delta.up, delta.scale * by) for delta, by in counted if isinstance(delta, LowRank)]
+        layer = self._eight_bits[name]
+        layer.beside = None
+        if pairs:
+            down = torch.cat([down.float().flatten(1) for down, _, _ in pairs])
+            layer.put_beside(down, torch.cat([up.float().flatten(1) * by for _, up, by in pairs], dim=1))
+
 
 def _kept(parameter: Tensor) -> Tensor:
     """A copy in host memory; page-locked where the weight is on an accelerator, for a fast way back."""
@@ -159,6 +185,16 @@ def _require_plain(parameter: nn.Parameter, name: str, file: str) -> None:
     if parameter.is_meta:
         what = "is not in memory: load the model without sequential offloading"
     raise Unsupported(f"{file}: it cannot be merged because the model's {name} {what}", field=FIELD)
+
+
+def _require_factors(deltas: Sequence[Delta], name: str, file: str) -> None:
+    other = next((delta for delta in deltas if not isinstance(delta, LowRank)), None)
+    if other is not None:
+        raise Unsupported(
+            f"{file}: what it adds to {name} ({type(other).__name__}) is no product of two small matrices, and a model "
+            "in fp8 takes no other LoRA; start the worker with --wgp-transformer-quantization bf16 for it",
+            field=FIELD,
+        )
 
 
 def _note(file: LoraFile, transformer: str, matched: Matched) -> str:

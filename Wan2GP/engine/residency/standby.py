@@ -201,8 +201,8 @@ def _grouped(tensors: Sequence[Tensor], blocks: Sequence[nn.Module]) -> dict[Any
 
 
 def packed(tensors: Sequence[Tensor], *, pin: bool = True, piece_bytes: int = _PIECE_BYTES) -> list[Tensor]:
-    """Uninitialised host tensors of the same shapes, as views of few pieces of (page-locked) memory. One that is larger
-    than a piece stays pageable."""
+    """Uninitialised host tensors of the same shapes and orders of numbers (channels last stay last), as views of few
+    pieces of (page-locked) memory. One that is larger than a piece stays pageable."""
     pieces: list[list[tuple[int, int]]] = []
     room = 0
     for index, tensor in enumerate(tensors):
@@ -224,7 +224,8 @@ def _views(piece: list[tuple[int, int]], tensors: Sequence[Tensor], pin: bool) -
     for index, offset in piece:
         tensor = tensors[index]
         flat = memory[offset : offset + num_bytes([tensor])]
-        yield index, flat.view(tensor.dtype).view(tensor.shape)
+        # A weight has no gaps, in whichever order its numbers are; `empty_like` of any other is contiguous.
+        yield index, flat.view(tensor.dtype).as_strided(tensor.shape, torch.empty_like(tensor, device="meta").stride())
 
 
 def _aligned(size: int) -> int:

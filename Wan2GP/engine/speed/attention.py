@@ -9,9 +9,7 @@ worth using, torch's own, and nothing is measured.
 from __future__ import annotations
 
 import logging
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +20,7 @@ import torch
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
 from Wan2GP.engine.speed.choices import Choices
+from Wan2GP.engine.speed.timing import card, timed
 from Wan2GP.errors import InvalidInput, ModelUnavailable
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def _measured_choice(transformer: Any, device: torch.device, folder: Path) -> st
     shape = (1, TOKENS, int(config.num_attention_heads), int(config.attention_head_dim))
     dtype = transformer.dtype
     versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
-    key = f"attention on {torch.cuda.get_device_name(device)}, {versions}, {dtype}, {'x'.join(map(str, shape))}"
+    key = f"attention on {card(device)}, {versions}, {dtype}, {'x'.join(map(str, shape))}"
     return Choices(folder / "measured_choices.json").of(
         key, lambda: fastest(measure_attention(shape, dtype, device, [each for each in KERNELS if works(each, device)]))
     )
@@ -124,7 +123,7 @@ def measure_attention(
     for kernel in kernels:
         try:
             found = _attended(kernel, query, key, value)
-            seconds = _timed(lambda kernel=kernel: _attended(kernel, query, key, value), device, repeats)  # type: ignore[misc]
+            seconds = timed(lambda kernel=kernel: _attended(kernel, query, key, value), device, repeats)  # type: ignore[misc]
         except _CANNOT as error:
             logger.info("attention kernel %s cannot be used for %s: %s", kernel, shape, error)
             continue
@@ -147,20 +146,3 @@ def _attended(kernel: str, query: torch.Tensor, key: torch.Tensor, value: torch.
     with attention_backend(kernel):
         found: torch.Tensor = dispatch_attention_fn(query, key, value)
     return found
-
-
-def _timed(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The median of several runs in seconds; one run before them is not counted."""
-    seconds = []
-    for _ in range(repeats + 1):
-        _finish(device)
-        began = time.perf_counter()
-        work()
-        _finish(device)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

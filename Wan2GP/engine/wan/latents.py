@@ -13,6 +13,15 @@ from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.media import Frame
 
 
+def laid_out(vae: Any, layout: torch.memory_format) -> Any:
+    """The VAE with the weights of its convolutions in time and space in that order, which is then that of what they
+    compute too."""
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.to(memory_format=layout)
+    return vae
+
+
 def to_tensor(frames: np.ndarray) -> torch.Tensor:
     """(F, H, W, 3) uint8 -> (1, 3, F, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1)

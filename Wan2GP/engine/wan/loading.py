@@ -18,6 +18,8 @@ from Wan2GP.engine.loading import weights_dtype
 from Wan2GP.engine.residency.shared import SharedParts
 from Wan2GP.engine.speed.attention import set_attention
 from Wan2GP.engine.speed.compiling import compile_blocks
+from Wan2GP.engine.speed.fp8 import Fp8Choice, check_fp8
+from Wan2GP.engine.wan.latents import laid_out
 from Wan2GP.engine.wan.own_layers import extra_parts, laid_over, transformer_class
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.errors import ModelUnavailable
@@ -37,6 +39,8 @@ def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
     """
     layout = where(definition, place.checkpoints)
     assert layout is not None, "a model without weights is not available"
+    if place.fp8:
+        check_fp8(torch.device(place.device))
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
@@ -58,7 +62,6 @@ def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
 
 
 def _loaded(definition: ModelDefinition, layout: Layout, place: Place) -> WanParts:
-    from diffusers import AutoencoderKLWan
     from transformers import AutoTokenizer, UMT5EncoderModel
 
     folder, dtype = layout.folder, weights_dtype(place.device)
@@ -73,14 +76,13 @@ def _loaded(definition: ModelDefinition, layout: Layout, place: Place) -> WanPar
         return shared.part(cls, [folder / name], numbers, read)
 
     def transformer_of(files: Sequence[Path]) -> Any:
-        return _transformer(definition, files, dtype, shared)
+        return _transformer(definition, files, dtype, place)
 
     transformer = transformer_of([layout.transformer, *laid_over(definition, layout.modules)])
     return WanParts(
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **offline),
         text_encoder=folder_part(UMT5EncoderModel, "text_encoder", dtype),
-        # In half precision the VAE shows banding; it is small, so it stays in full precision.
-        vae=folder_part(AutoencoderKLWan, "vae", torch.float32),
+        vae=_vae(folder / "vae", place),
         transformer=transformer,
         transformer_2=None if second is None else transformer_of([second, *layout.modules_2]),
         **_image_parts(folder, index, partial(folder_part, numbers=dtype)),
@@ -90,6 +92,19 @@ def _loaded(definition: ModelDefinition, layout: Layout, place: Place) -> WanPar
         boundary_ratio=index.get("boundary_ratio"),
         expand_timesteps=bool(index.get("expand_timesteps")),
     )
+
+
+def _vae(folder: Path, place: Place) -> Any:
+    from diffusers import AutoencoderKLWan
+
+    numbers = torch.bfloat16 if place.vae_bits == 16 else torch.float32
+    layout = torch.channels_last_3d if place.vae_channels_last else torch.contiguous_format
+
+    def read() -> Any:
+        return laid_out(AutoencoderKLWan.from_pretrained(folder, dtype=numbers, local_files_only=True), layout)
+
+    shared: SharedParts = place.memory.shared
+    return shared.part(AutoencoderKLWan, [folder], (numbers, layout), read)
 
 
 def _image_parts(folder: Path, index: Mapping[str, Any], part: Callable[..., Any]) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def _image_parts(folder: Path, index: Mapping[str, Any], part: Callable[..., Any
     return {"image_encoder": encoder, "image_processor": processor}
 
 
-def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torch.dtype, shared: SharedParts) -> Any:
+def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torch.dtype, place: Place) -> Any:
     """The transformer that the files make up."""
     import diffusers
 
@@ -112,8 +127,14 @@ def _transformer(definition: ModelDefinition, files: Sequence[Path], dtype: torc
     if name not in _TRANSFORMERS:
         raise ModelUnavailable(f"{files[-1]} holds a {name}, which is no transformer of this family")
     kind = transformer_class(definition.architecture_name, getattr(diffusers, name))
+    device = torch.device(place.device)
+    in_fp8 = Fp8Choice(device, place.checkpoints, place.compiled).layers if place.fp8 else None
+    shared: SharedParts = place.memory.shared
     return shared.part(
-        kind, files, (dtype, config), lambda: transformer_from_files(files, config=config, cls=kind, dtype=dtype)
+        kind,
+        files,
+        (dtype, config, place.fp8),
+        lambda: transformer_from_files(files, config=config, cls=kind, dtype=dtype, in_fp8=in_fp8, device=device),
     )
 
 
