@@ -8,11 +8,12 @@ import socket
 from collections.abc import Collection
 from urllib.parse import quote, urlsplit
 
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from source.page.access import COOKIE, TooManyTries
+from source.page.access import COOKIE, Access, Session, TooManyTries
 from source.page.context import page_of
 
 #: to be had without the token
@@ -45,32 +46,55 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}" if plain else ""
 
 
-class Guard(BaseHTTPMiddleware):
+class Guard:
     """Refuses foreign hosts and origins and who did not show the token; gives every answer its headers."""
 
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = self._refusal(request) or await call_next(request)
-        for name, value in {**_HEADERS, "Content-Security-Policy": content_policy()}.items():
-            response.headers.setdefault(name, value)
-        if not request.url.path.startswith("/static/"):
-            response.headers.setdefault("Cache-Control", "no-store")
-        return response
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    def _refusal(self, request: Request) -> Response | None:
-        access = page_of(request).access
-        if not is_our_host(request.headers.get("host", ""), page_of(request).settings.page_hosts):
-            return PlainTextResponse("this page does not go by that name; PAGE_HOSTS can add one\n", 421)
-        if request.method not in SAFE_METHODS and not _from_here(request):
-            return PlainTextResponse("a page of another site sent this\n", 403)
-        try:
-            request.state.session = access.session(request.cookies.get(COOKIE))
-            if request.state.session is None and access.required and "authorization" in request.headers:
-                request.state.session = access.program(request.headers["authorization"])
-        except TooManyTries as error:
-            return PlainTextResponse(f"{error}\n", 429, headers={"Retry-After": f"{error.wait_s:.0f}"})
-        if not access.required or request.state.session or OPEN_PATHS.fullmatch(request.url.path):
-            return None
-        return _log_in_first(request)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = _refusal(Request(scope))
+        answer = self._app if refusal is None else refusal
+        await answer(scope, receive, _with_headers(send, scope["path"]))
+
+
+def _with_headers(send: Send, path: str) -> Send:
+    usual = {**_HEADERS, "Content-Security-Policy": content_policy()}
+    usual["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in usual.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return sending
+
+
+def _refusal(request: Request) -> Response | None:
+    page = page_of(request)
+    if not is_our_host(request.headers.get("host", ""), page.settings.page_hosts):
+        return PlainTextResponse("this page does not go by that name; PAGE_HOSTS can add one\n", 421)
+    if request.method not in SAFE_METHODS and not _from_here(request):
+        return PlainTextResponse("a page of another site sent this\n", 403)
+    try:
+        request.state.session = _session(request, page.access)
+    except TooManyTries as error:
+        return PlainTextResponse(f"{error}\n", 429, headers={"Retry-After": f"{error.wait_s:.0f}"})
+    if not page.access.required or request.state.session or OPEN_PATHS.fullmatch(request.url.path):
+        return None
+    return _log_in_first(request)
+
+
+def _session(request: Request, access: Access) -> Session | None:
+    found = access.session(request.cookies.get(COOKIE))
+    if found is None and access.required and "authorization" in request.headers:
+        return access.program(request.headers["authorization"])
+    return found
 
 
 def is_our_host(header: str, named: Collection[str]) -> bool:

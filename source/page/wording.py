@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from source.store.types import Status
 
@@ -84,7 +85,17 @@ def seconds_since(at: str | None) -> float | None:
     return None if not at else max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
 
 
+def task_url(task_id: str, part: str = "", **query: Any) -> str:
+    """The address of a task's page, or of a part of it. (An id may hold slashes, so it stands in the query.)"""
+    return f"/task{part}?{urlencode({'id': task_id, **query})}"
+
+
+def with_query(query: Mapping[str, Any], **changes: Any) -> str:
+    """A query string: `query` with `changes`; what is blank is left out, a list is repeated."""
+    return urlencode([(name, value) for name, value in (dict(query) | changes).items() if value], doseq=True)
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "mark": mark, "kind": kind, "short": short, "clock": clock, "duration": duration, "size": size,
-    "percent": percent, "pretty": pretty,
+    "percent": percent, "pretty": pretty, "task_url": task_url, "with_query": with_query,
 }  # fmt: skip
