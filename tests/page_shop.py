@@ -1,8 +1,9 @@
-"""Databases for tests of the page: a small fleet at work, with real media, and the page served by uvicorn on a thread."""
+"""Databases for tests of the page: a small fleet at work, with real media; and the page, served on a thread."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 from PIL import Image
-from travel_shop import Workshop, clip, pictures, travel
+from travel_shop import Workshop, travel
 
 from source.page.access import access_of
 from source.page.app import page
@@ -53,11 +54,12 @@ def served(store: SqliteStore, settings: Settings, token: str | None = TOKEN) ->
 def finished_travel(folder: Path) -> Workshop:
     """A travel of two segments with its guide, made by a worker with the fake engine."""
     shop = Workshop(folder)
-    guide = clip(folder / "dance.mp4", list(range(20, 220, 5)))
-    images = [str(SAMPLES / name) for name in ("astronaut.jpg", "coffee.jpg", "rocket.jpg")]
-    found = images if all(Path(each).is_file() for each in images) else pictures(folder)
+    guide = str(SAMPLES / "bbb_416x240_49f.mp4")
+    uploads = shop.settings.public_dir / "uploads"
+    uploads.mkdir(parents=True)
+    images = [str(shutil.copy(SAMPLES / name, uploads)) for name in ("astronaut.jpg", "coffee.jpg", "rocket.jpg")]
     asked = travel(
-        found, parsed_resolution_wh="320x192", base_prompts_expanded=list(PROMPTS[:2]),
+        images, parsed_resolution_wh="320x192", base_prompts_expanded=list(PROMPTS[:2]),
         structure_guidance={"target": "vace", "preprocessing": "none", "videos": [{"path": guide}]},
     )  # fmt: skip
     row = shop.run("travel_orchestrator", asked)
@@ -169,17 +171,21 @@ def sketch() -> bytes:
 
 
 def spread(store: SqliteStore) -> None:
-    """Rows of a test are all of one second: those of a day lie minutes apart."""
+    """Rows of a test are all of one second: those of a day lie minutes apart, and took a while."""
+    moved = "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, :shift)"
     with closing(sqlite3.connect(store.path)) as db, db:
-        rows = db.execute(
-            "SELECT id FROM tasks WHERE parent_id IS NULL ORDER BY created_at DESC, rowid DESC"
-        ).fetchall()
-        for minutes, (task_id,) in enumerate(rows):
-            shift = f"-{7 * minutes} minutes"
-            for column in ("created_at", "generation_started_at", "generation_processed_at"):
-                later = {"created_at": "", "generation_started_at": "+12 seconds"}.get(column, "+94 seconds")
-                db.execute(
-                    f"UPDATE tasks SET {column} = strftime('%Y-%m-%dT%H:%M:%fZ', created_at, ?, ?) "
-                    f"WHERE id = ? AND {column} IS NOT NULL AND status <> 'In Progress'",
-                    (shift if column == "created_at" else "+0 seconds", later or "+0 seconds", task_id),
-                )
+        rows = db.execute("SELECT id FROM tasks WHERE parent_id IS NULL ORDER BY created_at DESC, rowid DESC")
+        for number, (task_id,) in enumerate(rows.fetchall()):
+            values = {"id": task_id, "shift": f"-{7 * number} minutes"}
+            columns = ("created_at", "claimed_at", "generation_started_at", "generation_processed_at")
+            assignments = ", ".join(f"{column} = {moved.format(column)}" for column in columns)
+            db.execute(f"UPDATE tasks SET {assignments} WHERE :id IN (id, parent_id)", values)
+            db.execute(
+                f"UPDATE task_events SET at = {moved.format('at')} "
+                "WHERE task_id IN (SELECT id FROM tasks WHERE :id IN (id, parent_id))", values,
+            )  # fmt: skip
+            later = {"id": task_id, "shift": f"+{80 + 13 * (number % 5)} seconds"}
+            ended = "generation_processed_at"
+            db.execute(f"UPDATE tasks SET {ended} = {moved.format(ended)} WHERE id = :id", later)
+            ends = "name IN ('complete', 'failed')"
+            db.execute(f"UPDATE task_events SET at = {moved.format('at')} WHERE task_id = :id AND {ends}", later)

@@ -52,7 +52,7 @@ def graph_of(children: Sequence[Mapping[str, Any]]) -> Graph | None:
     if not children or len(children) > MOST_NODES:
         return None
     views = {str(each["id"]): each for each in children}
-    needs = {name: [str(n) for n in each["dependant_on"] if str(n) in views] for name, each in views.items()}
+    needs = _direct({name: [str(n) for n in each["dependant_on"] if str(n) in views] for name, each in views.items()})
     layers = _ordered(_layers(needs), needs)
     tallest = max(map(len, layers))
     nodes = {
@@ -63,6 +63,18 @@ def graph_of(children: Sequence[Mapping[str, Any]]) -> Graph | None:
     paths = [_path(nodes[needed], nodes[name]) for name, all_needed in needs.items() for needed in all_needed]
     width = 2 * MARGIN + len(layers) * WIDTH + (len(layers) - 1) * GAP_X
     return Graph(list(nodes.values()), paths, width, 2 * MARGIN + tallest * (HEIGHT + GAP_Y) - GAP_Y)
+
+
+def _direct(needs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Without what follows from the rest: where c needs b and b needs a, that c needs a as well is not drawn."""
+    above: dict[str, set[str]] = {}
+    for layer in _layers(needs):
+        for name in layer:
+            above[name] = {each for needed in needs[name] for each in (needed, *above.get(needed, ()))}
+    return {
+        name: [each for each in found if not any(each in above[other] for other in found if other != each)]
+        for name, found in needs.items()
+    }
 
 
 def _layers(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:

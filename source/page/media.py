@@ -100,6 +100,8 @@ def suffix_of(location: str) -> str:
 
 def _medium(page: Page, task: Task, key: str, location: str) -> Medium:
     label = key.removeprefix("params.").removeprefix("orchestrator_details.")
+    if key == "output" and task.child_key:
+        label = task.child_key
     url = task_url(task.id, "/media", key=key, v=task.claim_number) if _can_be_shown(page, location) else None
     return Medium(task.id, key, label, _role(key, task), TYPES[suffix_of(location)].split("/")[0], url, location)
 
