@@ -29,6 +29,7 @@ from source.hangs import Hangs
 from source.leases import ACTIVE, Changes, Leases
 from source.leftovers import Leftovers
 from source.loras import LoRAStore
+from source.metrics.samples import Measurements
 from source.outbox import Outbox
 from source.provenance.weights import WeightDigests
 from source.run_context import Stage, Watch, Workplace
@@ -108,6 +109,7 @@ class Worker:
         self._latest: tuple[Claim, str | None] | None = None
         self._stops = 0
         self._hangs = False
+        self.measurements = Measurements(queue.statistics, self.runs)
         self.watchdog = Hangs(queue, settings, self.runs, self._lose_device)
         self._rescued_at = self._swept_at = time.monotonic()
 
@@ -118,7 +120,7 @@ class Worker:
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
         leases = Leases(
             self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts,
-            lambda: LOW_DISK if self._pauses else ACTIVE,
+            lambda: LOW_DISK if self._pauses else ACTIVE, self.measurements.sample,
         )  # fmt: skip
         self._changes = Changes(self._store, self.runs, self._wake, leases.beat)
         with leases, self._changes, self.watchdog:
@@ -128,6 +130,7 @@ class Worker:
                 self._claim_until_told(leases, until_idle)
             finally:
                 self._leave()
+                self.measurements.close()
         return EXIT_DEVICE_LOST if self._without_device else EXIT_OK
 
     def stop(self) -> None:

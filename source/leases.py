@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -81,8 +82,10 @@ class Leases(Watchful):
     def __init__(
         self, store: TaskStore, worker_id: str, settings: Settings, runs: Runs, loaded_model: Callable[[], str | None],
         facts: Callable[[], Mapping[str, Any]] = dict, status: Callable[[], str] = lambda: ACTIVE,
+        sample: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:  # fmt: skip
-        """`facts` and `status`: what whoever looks at the worker is told beside its model."""
+        """`facts` and `status`: what whoever looks at the worker is told beside its model; `sample`: how it is doing,
+        which goes along as often as HEARTBEAT_S says."""
         super().__init__()
         self._store = store
         self._worker_id = worker_id
@@ -91,6 +94,8 @@ class Leases(Watchful):
         self._loaded_model = loaded_model
         self._facts = facts
         self._status = status
+        self._sample = sample
+        self._sampled_at = -math.inf
         self._reached_at = time.monotonic()
 
     def _main(self) -> None:
@@ -127,12 +132,21 @@ class Leases(Watchful):
             current_model=self._loaded_model(),
             status=self._status(),
             metadata=_device_facts() | dict(self._facts()),
+            sample=self._sample_when_due(),
         )
         self._reached_at = time.monotonic()
         for task_id in reply.lost:
             runs[task_id].lose()
         for task_id in reply.cancel_requested:
             runs[task_id].cancel()
+
+    def _sample_when_due(self) -> Mapping[str, Any] | None:
+        """Heartbeats come more often where others change the table."""
+        now = time.monotonic()
+        if now - self._sampled_at < 0.9 * self._settings.heartbeat_s:
+            return None
+        self._sampled_at = now
+        return self._sample()
 
     def _say_goodbye(self) -> None:
         try:

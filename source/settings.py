@@ -28,6 +28,7 @@ from headless.options import aliases
 from source.addresses import is_loopback
 from source.engine_settings import EngineSettings
 from source.errors import ConfigurationError
+from source.observation_settings import ObservationSettings
 
 
 def _folders(value: Any) -> Any:
@@ -47,7 +48,7 @@ def _address(url: str | None) -> str | None:
     return url and url.rstrip("/")
 
 
-class Settings(EngineSettings):
+class Settings(ObservationSettings, EngineSettings):
     """How the worker and the command-line tools behave."""
 
     model_config = SettingsConfigDict(
@@ -235,7 +236,6 @@ class Settings(EngineSettings):
 
     debug: bool = Field(False, description="verbose log; scratch folders are kept")
     skip_cleanup: bool = Field(False, description="keep scratch folders")
-    save_logging: Path | None = Field(None, description="also write the log to this file")
     page_token: SecretStr | None = Field(
         None,
         description="token of the page of `debug.py serve`, or `@FILE`: who has it may change tasks, and other "

@@ -88,8 +88,7 @@ def run_worker(
         return _run(settings, store, console, until_idle, supervised, equipment or _usual(settings))
     finally:
         store.close()
-        if logs is not None:
-            logging.getLogger().removeHandler(logs)
+        logging.getLogger().removeHandler(logs)
 
 
 def check_installation(store: SupabaseStore) -> None:
@@ -114,10 +113,8 @@ def check_installation(store: SupabaseStore) -> None:
     log.info("Supabase: Postgres %s, migration %s", found.get("postgres"), schema or "not recorded")
 
 
-def _logs_for_the_database(settings: Settings) -> WorkerLogs | None:
-    """On Supabase the log goes there too."""
-    if settings.db_type != "supabase":
-        return None
+def _logs_for_the_database(settings: Settings) -> WorkerLogs:
+    """The log goes there too, with heartbeats."""
     logs = WorkerLogs(secret_values(settings))
     logging.getLogger().addHandler(logs)
     return logs

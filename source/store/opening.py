@@ -9,6 +9,7 @@ from source.errors import StoreError
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
+from source.store.types import Retention
 
 if TYPE_CHECKING:
     from source.store.supabase import SupabaseStore
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: Settings, logs: WorkerLogs | None = None) -> TaskStore:
-    """A file that does not exist yet is made. `logs`: lines that go to a Supabase project. Close the store. Raises
+    """A file that does not exist yet is made. `logs`: lines that heartbeats take along. Close the store. Raises
     StoreError, and ConfigurationError for a token that cannot be read; whether a project answers is not asked here."""
     if settings.db_type == "supabase":
         return open_supabase(settings, logs)
-    return SqliteStore(settings.db_file, max_attempts=settings.max_attempts)
+    kept = Retention(settings.log_lines, settings.log_days, settings.sample_hours, settings.worker_days)
+    return SqliteStore(settings.db_file, max_attempts=settings.max_attempts, logs=logs, retention=kept)
 
 
 def open_watched(settings: Settings) -> TaskStore:

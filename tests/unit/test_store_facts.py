@@ -14,6 +14,7 @@ from source.errors import StoreError
 from source.store import LogFilter, NewTask
 from source.store.sqlite import SqliteStore
 from source.store.sqlite_facts import PRUNED
+from source.store.supabase_schema import migrations
 from source.store.types import Retention
 from source.worker_logs import BATCH, WorkerLogs
 
@@ -118,3 +119,9 @@ def test_throughput_of_many_rows_reads_an_index_alone(tmp_path: Path) -> None:
         assert sum(bucket.seconds for bucket in found) == pytest.approx(200_000, rel=1e-3)
         assert took_s < 2
         assert store.logs(LogFilter()) == []
+
+
+def test_each_migration_of_the_project_has_a_number_of_its_own() -> None:
+    """The Supabase CLI applies of two with one number the first alone."""
+    numbers = [path.name.partition("_")[0] for path in migrations()]
+    assert len(set(numbers)) == len(numbers) > 20
