@@ -30,11 +30,13 @@ class WanError(Exception):
 
 
 class InvalidInput(WanError):
-    """The input cannot be used. `field` names the parameter at fault, when there is one."""
+    """The input cannot be used. `field` names the parameter at fault, when there is one; `faults` says of each
+    parameter at fault, such as "phase_config.phases.0.guidance_scale", what is wrong with it."""
 
     def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
         super().__init__(f"{field}: {message}" if field and message else message)
         self.field = field
+        self.faults: dict[str, str] = {field: message} if field and message else {}
 
 
 class InvalidMedia(InvalidInput):

@@ -16,7 +16,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from Wan2GP.errors import InvalidInput, did_you_mean
 from Wan2GP.mask_prompts import parse_mask_prompts
@@ -32,6 +34,10 @@ class Media:
     """Marks a field that names a file or URL, so that it is fetched and checked before the GPU is touched."""
 
     kind: str  # image | video | audio
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Says so in the JSON Schema too."""
+        return handler(schema) | {"x-media": self.kind}
 
 
 def size_of(value: Any) -> tuple[int, int] | None:
@@ -323,18 +329,18 @@ def parse_model(model: type[Model], values: Mapping[str, Any], written: Mapping[
 def invalid_input(error: ValidationError, model: type[BaseModel], written: Mapping[str, str]) -> InvalidInput:
     """Turn pydantic's report into one message that names every field at fault."""
     known = aliases(model)
-    problems = []
+    faults: dict[str, str] = {}
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         where = ".".join([written.get(part, part) for part in location[:1]] + location[1:]) or "parameters"
         if item["type"] == "extra_forbidden":
-            problems.append(f"{where}: there is no parameter of that name.{did_you_mean(where, known)}")
+            message = f"there is no parameter of that name.{did_you_mean(where, known)}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = item.get("input")
-            shown = "" if item["type"] in ("missing", "value_error") else f" (given: {given!r:.80})"
-            problems.append(f"{where}: {message}{shown}")
+            shown = "" if item["type"] in ("missing", "value_error") else f" (given: {item.get('input')!r:.80})"
+            message = item["msg"].removeprefix("Value error, ") + shown
+        faults[where] = f"{faults[where]}; {message}" if where in faults else message
     first = error.errors()[0]["loc"]
-    failure = InvalidInput("; ".join(problems))
+    failure = InvalidInput("; ".join(f"{where}: {message}" for where, message in faults.items()))
     failure.field = written.get(str(first[0]), str(first[0])) if first else None
+    failure.faults = faults
     return failure

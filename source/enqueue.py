@@ -19,16 +19,26 @@ def read_params(text: str) -> dict[str, Any]:
     """The JSON object in `text`, or in the file that `@file` names. Raises InvalidInput."""
     try:
         source = Path(text[1:]).read_text(encoding="utf-8-sig") if text.startswith("@") else text
-        values = json.loads(source, parse_constant=_refuse_constant)
-    except OSError as error:
-        raise InvalidInput(f"{text[1:]} cannot be read: {error.strerror}", field="params") from error
-    except ValueError as error:
-        raise InvalidInput(f"is not valid JSON: {error}", field="params") from error
-    except RecursionError:
-        raise InvalidInput("is nested too deeply", field="params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise InvalidInput(f"{text[1:]} cannot be read: {reason}", field="params") from error
+    try:
+        values = parsed_json(source)
+    except InvalidInput as error:
+        raise InvalidInput(str(error), field="params") from error
     if not isinstance(values, dict):
         raise InvalidInput(f'must be a JSON object such as {{"prompt": "…"}}, not {source[:60]!r}', field="params")
     return values
+
+
+def parsed_json(text: str) -> Any:
+    """What a JSON text says. Raises InvalidInput, also for NaN and infinity, which rows cannot hold."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise InvalidInput(f"is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidInput("is nested too deeply") from None
 
 
 def check_task(task_type: str, params: Mapping[str, Any], known: TaskRegistry | None = None) -> None:

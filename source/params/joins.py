@@ -73,7 +73,7 @@ def as_fraction(aspect: str) -> Fraction:
 class ClipRange(Part):
     """The frames start..stop-1 of a video as the whole project sees it: at the common rate."""
 
-    path: str | None = Field(None, description="path or URL of the video")
+    path: VideoRef | None = Field(None, description="path or URL of the video")
     task_id: str | None = Field(None, description="or the task whose output it is")
     start: NonNegativeInt = Field(0, description="first frame")
     stop: PositiveInt = Field(..., description="frame after the last one")
@@ -164,7 +164,7 @@ class JoinSegmentParams(JoinParams):
 class ListedClip(Part):
     """A clip of a project."""
 
-    url: str = Field(..., description="path or URL", validation_alias=AliasChoices("url", "path"))
+    url: VideoRef = Field(..., description="path or URL", validation_alias=AliasChoices("url", "path"))
     name: str | None = Field(None, description="for people")
 
 

@@ -150,13 +150,26 @@ class ParameterRow:
         return self.name.split(".")[0].removesuffix("[]")
 
 
+def other_names(schema: Schema) -> dict[str, str]:
+    """Further names of parameters -> the usual one."""
+    return {
+        name: shape["$ref"].rpartition("/")[2]
+        for name, shape in schema["properties"].items()
+        if "$ref" in shape and name not in CONTAINERS
+    }
+
+
+def needed_names(schema: Schema) -> set[str]:
+    """The parameters that a row must give."""
+    return {clause["description"].split()[0] for clause in schema.get("allOf", ())}
+
+
 def parameter_rows(schema: Schema) -> Iterator[ParameterRow]:
     """The parameters of a schema in their order: aliases folded in, objects followed by what they hold."""
     also: dict[str, list[str]] = {}
-    for name, shape in schema["properties"].items():
-        if "$ref" in shape and name not in CONTAINERS:
-            also.setdefault(shape["$ref"].rpartition("/")[2], []).append(name)
-    required = {clause["description"].split()[0] for clause in schema.get("allOf", ())}
+    for name, meant in other_names(schema).items():
+        also.setdefault(meant, []).append(name)
+    required = needed_names(schema)
     for name, shape in schema["properties"].items():
         if "$ref" not in shape:
             yield _row(name, shape, schema["$defs"], tuple(also.get(name, ())), name in required)

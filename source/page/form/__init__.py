@@ -1,0 +1,1 @@
+"""A form for each task type, made of its JSON Schema."""
