@@ -52,15 +52,22 @@ def enqueue(
 ) -> str:  # fmt: skip
     """Check a task, add it, and return its id. Raises InvalidInput (nothing was added then) and StoreError."""
     check_task(task_type, params)
-    task = NewTask(
+    task = new_task(task_type, params, dependant_on=dependant_on, priority=priority, project_id=project_id)
+    with closing(open_watched(settings)) as store:
+        return store.add(task)
+
+
+def new_task(
+    task_type: str, params: Mapping[str, Any], *, dependant_on: Sequence[str], priority: int, project_id: str | None
+) -> NewTask:
+    """A row to add."""
+    return NewTask(
         task_type=task_type,
         params=params,
         dependant_on=tuple(dependant_on),
         priority=priority,
         project_id=project_id or DEFAULT_PROJECT_ID,
     )
-    with closing(open_watched(settings)) as store:
-        return store.add(task)
 
 
 def _refuse_constant(name: str) -> NoReturn:

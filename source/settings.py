@@ -210,6 +210,11 @@ class Settings(ObservationSettings, EngineSettings):
         "`host`, `host:port`, or a network such as `10.1.0.0/16`",
     )
 
+    max_upload_mb: int = Field(2048, ge=1, description="largest file that the page of `debug.py serve` takes")
+    upload_days: float = Field(
+        30, gt=0, description="days after which an uploaded file that no unfinished task names may be removed"
+    )
+
     replicate_api_token: SecretStr | None = Field(None, description="token of Replicate, for magic_edit")
     replicate_base_url: str = Field(
         "https://api.replicate.com", pattern="^https?://[^/]", description="Replicate, or a proxy of it"

@@ -25,6 +25,8 @@ from source.errors import InvalidMedia
 from source.settings import Settings
 from source.store.types import Task
 
+#: folders beside the database whose files rows name by `folder/name`: results, and what people uploaded
+FILES, UPLOADS = "files", "uploads"
 FALLBACK_NAME = "sanitized_file"
 #: together with the claim number these fit into the 255 bytes that every common file system takes
 MAX_NAME_BYTES, MAX_OWNER_BYTES = 180, 60
@@ -217,7 +219,7 @@ class LocalStorage:
 
     def __init__(self, settings: Settings) -> None:
         self.public_dir = settings.public_dir.resolve()
-        self._files = self.public_dir / "files"
+        self._files = self.public_dir / FILES
         self._staging = self.public_dir / ".staging"
         self._scratch = settings.main_output_dir.resolve()
 
@@ -243,7 +245,8 @@ class LocalStorage:
         return StagedOutput(location, staged, final)
 
     def resolve(self, location: str) -> Path:
-        """The local file behind an output location (`files/…`). Raises InvalidMedia for what is outside or missing."""
+        """The local file behind an output location (`files/…`) or an upload (`uploads/…`). Raises InvalidMedia for what
+        is outside or missing."""
         path = (self.public_dir / location).resolve()
         if not path.is_relative_to(self.public_dir):
             raise InvalidMedia(f"the location {location!r} is outside the folder of results")
@@ -283,7 +286,7 @@ def prepare_output_path_with_upload(storage: LocalStorage, task: Task, filename:
     owner = task_name(task)
     if not name.startswith(f"{owner}_"):
         name = f"{owner}_{name}"
-    return storage.final_path(name), f"files/{name}"
+    return storage.final_path(name), f"{FILES}/{name}"
 
 
 def upload_and_get_final_output_location(storage: Storage, task: Task, path: Path) -> str:

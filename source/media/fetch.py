@@ -23,7 +23,7 @@ from source.media.download import (
 )
 from source.media.places import Folders, Reach
 from source.settings import Settings
-from source.storage import LocalStorage, Storage, sanitise_filename
+from source.storage import FILES, UPLOADS, LocalStorage, Storage, sanitise_filename
 from Wan2GP.media import check_video, probe_image, publishing
 
 #: real containers alone: a playlist could make the process read other files or addresses
@@ -60,7 +60,8 @@ class MediaFetcher:
     def fetch(self, reference: str, *, kind: str, field: str) -> Path:
         """The local file of a path or http(s) URL, checked to be an `image`, `video` or `audio`.
 
-        A path is absolute, relative to the working directory, or an output location (`files/…`).
+        A path is absolute, relative to the working directory, an output location (`files/…`), or an upload
+        (`uploads/…`).
         Raises InvalidMedia, its message beginning with `field`, and Transient where a later try may succeed.
         """
         with naming(field):
@@ -101,7 +102,7 @@ class MediaFetcher:
             raise InvalidMedia(f"{reference[:80]!r} is not a file path: {reason}") from None
         if path.is_dir():
             raise InvalidMedia(f"{path} is a folder; give a file")
-        if path.parts[:1] == ("files",):
+        if path.parts[:1] in ((FILES,), (UPLOADS,)):
             return self._storage.resolve(reference)
         raise InvalidMedia(f"the file {path} does not exist (working directory: {Path.cwd()})")
 

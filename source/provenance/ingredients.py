@@ -16,7 +16,7 @@ from source.media.download import url_scheme
 from source.provenance.portable import MAX_PATH, Meaning, is_place, portable, several
 from source.provenance.record import FileNote, GenerationNote, WeightNote
 from source.provenance.weights import Digests
-from source.storage import Storage
+from source.storage import FILES, UPLOADS, Storage
 from Wan2GP.errors import InvalidMedia
 from Wan2GP.layout import PACKAGE_DIR
 from Wan2GP.media.digest import FileDigests
@@ -171,7 +171,7 @@ class Ingredients:
                 return None
             if path.is_file():
                 return path
-            return self.storage.resolve(text) if path.parts[:1] == ("files",) else None
+            return self.storage.resolve(text) if path.parts[:1] in ((FILES,), (UPLOADS,)) else None
         except (OSError, RuntimeError, ValueError, InvalidInput):
             return None
 

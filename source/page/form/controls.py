@@ -11,6 +11,10 @@ from source.page.form.texts import AS_JSON, ITEM, Faults, Node
 
 #: stands for the number of an item that is still to be added; one for each depth of lists in lists
 ANY_ITEM = "__{depth}__"
+_OPTIONS = {
+    Kind.FLAG: (("true", "yes"), ("false", "no")),
+    Kind.SWITCH: (("1", "on"), ("0", "off")),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Control:
         return f"f-{self.path}".replace(".", "-")
 
     @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """What may be chosen: each value with its text."""
+        if self.kind in _OPTIONS:
+            return _OPTIONS[self.kind]
+        found = tuple((each, each) for each in self.field.choices)
+        return found if not self.text or self.text in self.field.choices else (*found, (self.text, self.text))
+
+    @property
+    def unchosen(self) -> str:
+        """What it is when nothing is chosen."""
+        default = self.field.default
+        return f"default: {dict(self.options).get(default, default)}" if default else "–"
+
+    @property
     def marker(self) -> str:
         """Of a group in a list: the hidden control that says that the item is there."""
         return f"{self.path}.{ITEM}"
@@ -46,7 +64,9 @@ class Control:
     @property
     def given(self) -> bool:
         """Whether something is written here."""
-        return bool(self.text) or any(part.given for part in self.parts) or (self.kind is Kind.LIST and bool(self.parts))
+        return (
+            bool(self.text) or any(part.given for part in self.parts) or (self.kind is Kind.LIST and bool(self.parts))
+        )
 
     @property
     def faulty(self) -> bool:
@@ -72,7 +92,9 @@ def first_problem(controls: Iterable[Control]) -> Control | None:
 
 def problems(controls: Iterable[Control]) -> tuple[Control, ...]:
     """Every control at fault."""
-    return tuple(each for control in controls for each in (*((control,) if control.problem else ()), *problems(control.parts)))
+    return tuple(
+        each for control in controls for each in (*((control,) if control.problem else ()), *problems(control.parts))
+    )
 
 
 def _control(field: Field, node: Node | None, path: str, faults: Faults, depth: int) -> Control:
@@ -86,9 +108,7 @@ def _control(field: Field, node: Node | None, path: str, faults: Faults, depth: 
         blank = _control(item, None, f"{path}.{ANY_ITEM.format(depth=depth)}", {}, depth + 1)
         return Control(field, path, Kind.LIST, "", _problem(path, faults), items, blank, depth)
     if field.kind is Kind.GROUP:
-        parts = tuple(
-            _control(each, held.get(each.name), f"{path}.{each.name}", faults, depth) for each in field.of
-        )
+        parts = tuple(_control(each, held.get(each.name), f"{path}.{each.name}", faults, depth) for each in field.of)
         return Control(field, path, Kind.GROUP, "", _problem(path, faults), parts, depth=depth)
     return Control(field, path, field.kind, node if isinstance(node, str) else "", _problem(path, faults), depth=depth)
 

@@ -39,8 +39,8 @@ class Kind(StrEnum):
 
 
 #: words that are not written as the others are
-_SPELLED = {"url": "URL", "fps": "FPS", "json": "JSON", "lora": "LoRA", "loras": "LoRAs", "svi": "SVI", "uni3c": "Uni3C",
-            "vace": "VACE", "id": "id", "nag": "NAG", "gpu": "GPU", "riflex": "RIFLEx", "cfg": "CFG"}  # fmt: skip
+_SPELLED = {"url": "URL", "fps": "FPS", "json": "JSON", "lora": "LoRA", "loras": "LoRAs", "svi": "SVI",
+            "uni3c": "Uni3C", "vace": "VACE", "nag": "NAG", "gpu": "GPU", "riflex": "RIFLEx", "cfg": "CFG"}  # fmt: skip
 #: parts of a name that ask for several lines, and those that say that it is no prompt after all
 _LONG, _NOT_LONG = ("prompt",), ("type", "enhancer", "model", "enhance_")
 #: a schema's types of one number
@@ -156,7 +156,11 @@ def _list(name: str, shape: Schema, definitions: Schema) -> tuple[Kind, tuple[Fi
     ways = [each for each in _ways(held[0]) if each != {"type": "null"}] if held else []
     if {_type(each) for each in ways} <= {"integer", "number"} and ways:
         return Kind.NUMBERS, ()
-    if len(ways) == 1 and (_type(ways[0]) == "string" or _held(ways[0], definitions)) and len(list(_ways(held[0]))) == 1:
+    if (
+        len(ways) == 1
+        and (_type(ways[0]) == "string" or _held(ways[0], definitions))
+        and len(list(_ways(held[0]))) == 1
+    ):
         return Kind.LIST, (_field(name, held[0], definitions),)
     if len(ways) == 1 and _type(ways[0]) == "string":
         return Kind.LIST, (_field(name, ways[0], definitions),)

@@ -70,8 +70,7 @@ def tree_from(pairs: Iterable[tuple[str, str]]) -> Tree:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a form says: a row's parameters, and what is wrong with it, by the names of its controls ("" for the whole).
-    """
+    """What a form says: a row's parameters, and what is wrong with them by the names of controls ("": the whole)."""
 
     params: dict[str, Any]
     faults: Faults
@@ -95,10 +94,18 @@ def checked(task_type: str, fields: Iterable[Field], tree: Tree) -> Submitted:
     said = params_of(fields, tree)
     if said.faults:
         return said
+    missing = {
+        path_of(*place_of(field, tree)): f"is needed: {field.help}"
+        for field in fields
+        if field.needed and _written(field, said.params) is None
+    }
     try:
         check_task(task_type, said.params)
     except InvalidInput as error:
-        return Submitted(said.params, _placed(error, fields, tree))
+        found = _placed(error, fields, tree)
+        if missing:  # which the whole may say a second time
+            found.pop("", None)
+        return Submitted(said.params, missing | found)
     return said
 
 
@@ -115,10 +122,9 @@ def place_of(field: Field, tree: Tree) -> tuple[str | None, str]:
 def _places(fields: Iterable[Field], tree: Tree) -> Iterator[tuple[Field, str | None, str]]:
     for field in fields:
         for level in reversed(LEVELS):
-            values = tree if level is None else tree.get(level)
-            for name in field.names if isinstance(values, dict) else ():
-                if name in values:
-                    yield field, level, name
+            values: Any = tree if level is None else tree.get(level)
+            if isinstance(values, dict):
+                yield from ((field, level, name) for name in field.names if name in values)
 
 
 def _rest(tree: Tree, faults: Faults) -> dict[str, Any]:

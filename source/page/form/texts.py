@@ -3,7 +3,7 @@
 A node is what a form sends for one place: a text, or the nodes of the places inside. In a node
 
     {"_json": "[1, 2]"}     the value is written as JSON
-    {"0": …, "1": …}        the items of a list; one that holds several fields has "_item" too, so that an empty one is seen
+    {"0": …, "1": …}        the items of a list; one of several fields has "_item" too, so that an empty one is seen
 """
 
 from __future__ import annotations
