@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from source.page.form.fields import Field, Kind
 from source.page.form.rows import Tree, path_of, place_of
 from source.page.form.texts import AS_JSON, ITEM, Faults, Node
+from source.params.base import CONTAINERS
 
 #: stands for the number of an item that is still to be added; one for each depth of lists in lists
 ANY_ITEM = "__{depth}__"
@@ -41,6 +42,13 @@ class Control:
     @property
     def id(self) -> str:
         return f"f-{self.path}".replace(".", "-")
+
+    @property
+    def written(self) -> str:
+        """Where its value stands, where that is not the row itself under the usual name."""
+        level, _, name = self.path.rpartition(".")
+        here = name in self.field.names and (level in CONTAINERS or not level)
+        return self.path if here and self.path != self.field.name else ""
 
     @property
     def options(self) -> tuple[tuple[str, str], ...]:

@@ -41,6 +41,8 @@ class Kind(StrEnum):
 #: words that are not written as the others are
 _SPELLED = {"url": "URL", "fps": "FPS", "json": "JSON", "lora": "LoRA", "loras": "LoRAs", "svi": "SVI",
             "uni3c": "Uni3C", "vace": "VACE", "nag": "NAG", "gpu": "GPU", "riflex": "RIFLEx", "cfg": "CFG"}  # fmt: skip
+#: words of a name that say where its value came from
+_DROPPED = frozenset(("expanded", "resolved"))
 #: parts of a name that ask for several lines, and those that say that it is no prompt after all
 _LONG, _NOT_LONG = ("prompt",), ("type", "enhancer", "model", "enhance_")
 #: a schema's types of one number
@@ -69,9 +71,14 @@ class Field:
     @property
     def label(self) -> str:
         """The name for people: "Guidance scale"."""
-        words = [_SPELLED.get(word.lower(), word) for word in self.name.split("_") if word]
+        words = [_SPELLED.get(word.lower(), word) for word in self.name.split("_") if word and word not in _DROPPED]
         text = " ".join(words)
         return text[:1].upper() + text[1:]
+
+    @property
+    def code(self) -> str:
+        """The name as rows have it, where the label does not tell it."""
+        return self.name if any(word in _DROPPED for word in self.name.split("_")) else ""
 
 
 def fields_of(schema: Schema, defaults: Mapping[str, Any] | None = None) -> tuple[Field, ...]:

@@ -105,7 +105,7 @@ def checked(task_type: str, fields: Iterable[Field], tree: Tree) -> Submitted:
         found = _placed(error, fields, tree)
         if missing:  # which the whole may say a second time
             found.pop("", None)
-        return Submitted(said.params, missing | found)
+        return Submitted(said.params, found | missing)
     return said
 
 

@@ -11,12 +11,15 @@ from source.params.generating import GeneratingParams
 
 #: parameters that most people set, in the order in which they think of them
 USUAL = (
-    "prompt", "base_prompt", "base_prompts_expanded", "image_start", "image_end", "image", "image_url", "mask_url",
-    "input_image_path", "input_image_paths_resolved", "video_guide", "video_source", "source_video_url", "video_path",
-    "input_video_path", "starting_video_path", "ending_video_path", "clip_list", "portions_to_regenerate", "workflow",
-    "negative_prompt", "model", "model_type", "resolution", "video_length", "segment_frames_expanded",
-    "frame_overlap_expanded", "fps_helpers", "num_inference_steps", "guidance_scale", "seed", "seed_base", "loras",
+    "prompt", "image_url", "mask_url", "image", "input_image_path", "input_image_paths_resolved", "source_video_url",
+    "video_path", "input_video_path", "starting_video_path", "ending_video_path", "clip_list",
+    "portions_to_regenerate", "workflow", "image_start", "image_end", "video_guide", "video_source",
+    "base_prompts_expanded", "base_prompt", "negative_prompt", "segment_frames_expanded", "frame_overlap_expanded",
+    "model", "model_type", "resolution", "video_length", "fps_helpers", "num_inference_steps", "guidance_scale", "seed",
+    "seed_base", "loras",
 )  # fmt: skip
+#: those that only types without media or lengths of their own leave to the engine
+_ENGINES = frozenset(("image_start", "image_end", "video_guide", "video_source", "video_length"))
 
 #: a type with no more of its own than that shows them all
 _FEW = 14
@@ -91,11 +94,13 @@ def sections_of(params: type[TaskParams], controls: Iterable[Control]) -> tuple[
 
 def _title(control: Control, own: set[str]) -> str:
     name = control.field.name
-    if control.field.needed or name in USUAL or (name in own and len(own) <= _FEW):
+    usual = name in USUAL and not (own and name in _ENGINES)
+    if control.field.needed or usual or (name in own and len(own) <= _FEW):
         return ""
     return _OWN if name in own else _PLACES.get(name, _OTHER)
 
 
-def _rank(control: Control) -> tuple[bool, int]:
+def _rank(control: Control) -> int:
+    """What is needed and not usual is what the type is about."""
     name = control.field.name
-    return not control.field.needed, USUAL.index(name) if name in USUAL else len(USUAL)
+    return USUAL.index(name) if name in USUAL else -1 if control.field.needed else len(USUAL)

@@ -121,7 +121,6 @@ function find(box) {
   const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
   let found = 0;
   for (const item of document.querySelectorAll(box.dataset.finds)) {
-    if (item.parentElement.closest("li, .field")) continue; // a part of a group goes with it
     const text = item.dataset.find.toLowerCase();
     item.hidden = !words.every((word) => text.includes(word));
     found += item.hidden ? 0 : 1;
