@@ -6,9 +6,11 @@ want. What cannot be told to belong to a row of this database stays as well: ano
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,9 @@ from source.errors import InvalidInput, TaskNotFound
 from source.outbox import Outbox
 from source.params.base import levels
 from source.settings import Settings
+from source.storage import UPLOADS
 from source.store.base import TaskStore
-from source.store.types import Status, Task
+from source.store.types import Status, Task, TaskFilter
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ KEEPING = ("debug_mode_enabled", "skip_cleanup_enabled", "debug")
 OUTBOX, CHECKPOINTS, DELIVERED = "outbox", "checkpoints", "delivered"
 
 #: the name of a task, the number of its claim, the mark of its database
+#: unfinished tasks that are looked through for uploads
+_MOST_ROWS = 10_000
 _CLAIMED = re.compile(r"\.?(?P<task>.+)-(?P<claim>\d+)-(?P<database>[0-9a-f]{8})")
 _STAGED = re.compile(r"(?P<task>.+?)-(?P<claim>\d+)_.+", re.DOTALL)
 
@@ -39,7 +44,7 @@ _STAGED = re.compile(r"(?P<task>.+?)-(?P<claim>\d+)_.+", re.DOTALL)
 class Leftover:
     """Something that a task keeps on a disk."""
 
-    #: scratch, outbox, staging, checkpoints, delivered
+    #: scratch, outbox, staging, checkpoints, delivered, upload
     kind: str
     path: Path
     size_bytes: int
@@ -71,7 +76,10 @@ class Leftovers:
 
     def found(self) -> list[Leftover]:
         """By kind."""
-        return [*self._scratches(), *self._parcels(), *self._staged(), *self._checkpoints(), *self._delivered()]
+        return [
+            *self._scratches(), *self._parcels(), *self._staged(), *self._checkpoints(), *self._delivered(),
+            *self._uploads(),
+        ]  # fmt: skip
 
     def clean(self) -> list[Leftover]:
         """Remove what nobody needs. Returns what was removed."""
@@ -127,6 +135,29 @@ class Leftovers:
                 "delivered", path, size_of(path), "", "", True, "the project has it; kept to save a download"
             )
 
+    def _uploads(self) -> Iterator[Leftover]:
+        """What people uploaded: it may go when it is old and no unfinished task names it."""
+        folder = self._settings.public_dir.resolve() / UPLOADS
+        old = [path for path in _files(folder) if _age_days(path) > self._settings.upload_days]
+        named = self._named_by_unfinished(old)
+        for path in _files(folder):
+            if path not in old:
+                why = "it was uploaded lately"
+            else:
+                why = "an unfinished task names it" if path in named else "no unfinished task names it"
+            yield Leftover("upload", path, size_of(path), "", "", path in old and path not in named, why)
+
+    def _named_by_unfinished(self, paths: list[Path]) -> set[Path]:
+        """Those whose name stands anywhere in the parameters of a task that may still read it; all where there are too
+        many tasks to look at."""
+        if not paths:
+            return set()
+        rows = self._store.select(TaskFilter(statuses=(Status.QUEUED, Status.IN_PROGRESS)), limit=_MOST_ROWS)
+        if len(rows) == _MOST_ROWS:
+            return set(paths)
+        texts = [json.dumps(row.params, ensure_ascii=False) for row in rows]
+        return {path for path in paths if any(path.name in text for text in texts)}
+
     # ---- whose
 
     def _of_claim(self, kind: str, path: Path, named: re.Match[str], *, debugging: bool = False) -> Leftover:
@@ -167,6 +198,21 @@ class Leftovers:
 
 def _of_another(kind: str, path: Path, task: str) -> Leftover:
     return Leftover(kind, path, size_of(path), task, "", False, "it belongs to another database")
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    except OSError:
+        return []
+
+
+def _age_days(path: Path) -> float:
+    """Since it was written, or uploaded again; 0 for a file that is gone."""
+    try:
+        return (time.time() - path.stat().st_mtime) / 86400
+    except OSError:
+        return 0.0
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from source.page.access import Access
 from source.page.app import page
 from source.settings import Settings
 from source.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TOKEN = "a-token-of-the-tests"
 
@@ -42,11 +52,37 @@ class PageSite:
         """Close the database."""
         self.store.close()
 
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """The page on a port of this machine, for a browser: its address."""
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", lifespan="off"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                thread.join()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's browser. Skips the test without it; where REQUIRE_PROGRAMS is set, it fails."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        (pytest.fail if os.environ.get("REQUIRE_PROGRAMS") else pytest.skip)("there is no Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
 
 class SentForm(HTMLParser):
-    """The controls that a browser would send of the form `.task-form`: (name, value), in their order.
-
-    `described`: what each visible control is described by; `problems`: name -> text of what is wrong there.
+    """A page's form `.task-form` as a browser without scripts has it: `pairs`, what it would send; `inputs`, the
+    attributes of what can be filled in; `ids` and `texts` (of paragraphs) of the page; `labelled`, ids with labels.
     """
 
     def __init__(self, html: str) -> None:

@@ -165,6 +165,7 @@ def test_controls_are_the_ones_that_suit() -> None:
     )
     assert [each.kind for each in found["base_prompts_expanded"].of] == [Kind.LONG]
     assert found["segment_frames_expanded"].kind is Kind.NUMBERS
+    assert found["frame_overlap_expanded"].kind is Kind.SOME_NUMBERS
     videos = found["structure_guidance.videos"]
     assert (videos.kind, videos.of[0].kind) == (Kind.LIST, Kind.GROUP)
     assert dict(flat(videos.of[0].of))["path"].media == "video"
@@ -185,6 +186,13 @@ def test_controls_are_the_ones_that_suit() -> None:
             {"prompt": "a cat", "phase_config.phases.0._item": "1", "phase_config.phases.0.guidance_scale": "99"},
             "phase_config.phases.0.guidance_scale",
             "less than or equal to 30",
+        ),
+        (
+            "travel_orchestrator",
+            {"segment_frames_expanded": "17, 17", "frame_overlap_expanded": "4", "model": "draft"}
+            | {f"input_image_paths_resolved.{place}": "a.png" for place in range(2)},
+            "input_image_paths_resolved",
+            "2 segments need 3",
         ),
         ("travel_orchestrator", {"orchestrator_details.seed": "-7"}, "orchestrator_details.seed", "greater than"),
     ],

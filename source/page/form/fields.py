@@ -29,6 +29,8 @@ class Kind(StrEnum):
     MEDIA = "media"
     #: several numbers in one line
     NUMBERS = "numbers"
+    #: one number, or several in one line
+    SOME_NUMBERS = "some_numbers"
     #: a text, or JSON that is a number, a list or an object
     MIXED = "mixed"
     #: any number of the same; `of` has one field
@@ -132,6 +134,8 @@ def _control(name: str, ways: list[Schema], definitions: Schema) -> tuple[Kind, 
     first, kinds = ways[0], {_type(each) for each in ways}
     if _type(first) == "array" and len(kinds - {"string"}) == 1:
         return _list(name, first, definitions)
+    if _type(first) in _NUMBERS and kinds == {_type(first), "array"}:
+        return Kind.SOME_NUMBERS, ()
     if kinds == {"integer", "boolean"}:
         return (Kind.SWITCH if (first.get("minimum"), first.get("maximum")) == (0, 1) else Kind.INTEGER), ()
     if len(ways) > 1:

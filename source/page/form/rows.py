@@ -19,6 +19,8 @@ from source.page.form.texts import ABSENT, Faults, as_json, read, shown
 from source.params.base import LEVELS
 
 REST = "_rest"
+#: where a fault is of no single parameter
+_WHOLE = "parameters"
 #: how deep a name may lead
 _MAX_PARTS = 16
 Tree = dict[str, Any]
@@ -157,8 +159,12 @@ def _placed(error: InvalidInput, fields: tuple[Field, ...], tree: Tree) -> Fault
     faults: Faults = {}
     for where, message in (error.faults or {"": str(error)}).items():
         name, _, inside = where.partition(".")
+        if name in ("", _WHOLE):  # of several fields together; the message may begin with one
+            name, where = message.partition(" ")[0], ""
         if name not in by_name:
-            faults[""] = f"{faults[''] + '; ' if '' in faults else ''}{f'{where}: ' if where else ''}{message}"
+            faults[""] = "; ".join(
+                text for text in (faults.get(""), f"{where}: {message}" if where else message) if text
+            )
             continue
         path = path_of(*place_of(by_name[name], tree))
         faults[f"{path}.{inside}" if inside else path] = message

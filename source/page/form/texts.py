@@ -116,6 +116,12 @@ def _numbers(text: str) -> list[int | float]:
     return [_number(part) for part in parts]
 
 
+def _some_numbers(text: str) -> int | float | list[int | float]:
+    """One number stands for itself; [4] is a list of one."""
+    found = _numbers(text.strip().removeprefix("[").removesuffix("]"))
+    return found[0] if len(found) == 1 and not text.strip().startswith("[") else found
+
+
 def _mixed(text: str) -> Any:
     """JSON where it is a number, a quoted text, a list or an object; else the text as it is."""
     try:
@@ -127,7 +133,7 @@ def _mixed(text: str) -> Any:
 
 _READERS: Mapping[Kind, Callable[[str], Any]] = {
     Kind.TEXT: str, Kind.LONG: str, Kind.MEDIA: str, Kind.CHOICE: str, Kind.INTEGER: _integer, Kind.NUMBER: _number,
-    Kind.NUMBERS: _numbers, Kind.MIXED: _mixed, Kind.JSON: _json,
+    Kind.NUMBERS: _numbers, Kind.SOME_NUMBERS: _some_numbers, Kind.MIXED: _mixed, Kind.JSON: _json,
     Kind.FLAG: lambda text: text == "true", Kind.SWITCH: _integer,
 }  # fmt: skip
 

@@ -38,12 +38,18 @@ function number(items) {
 
 // -- uploads ---------------------------------------------------------------------------------------------------------
 
+// one for all buttons: what is not in the page may be gone before somebody has chosen
+let chooser;
+
 function chooseFiles(button) {
-  const chooser = document.createElement("input");
+  chooser?.remove();
+  chooser = document.createElement("input");
   chooser.type = "file";
+  chooser.hidden = true;
   chooser.accept = button.dataset.accept;
   chooser.multiple = "several" in button.dataset;
-  chooser.addEventListener("change", () => takeFiles(button, [...chooser.files]));
+  chooser.addEventListener("change", (event) => takeFiles(button, [...event.target.files]));
+  document.body.append(chooser);
   chooser.click();
 }
 
