@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
+from page_shop import TOKEN
 from starlette.testclient import TestClient
 
 from source.page.access import Access
@@ -24,8 +22,6 @@ from source.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-TOKEN = "a-token-of-the-tests"
 
 
 class PageSite:
@@ -51,19 +47,6 @@ class PageSite:
     def close(self) -> None:
         """Close the database."""
         self.store.close()
-
-    @contextmanager
-    def served(self) -> Iterator[str]:
-        """The page on a port of this machine, for a browser: its address."""
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", lifespan="off"))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-            finally:
-                server.should_exit = True
-                thread.join()
 
 
 @contextmanager

@@ -150,8 +150,15 @@ def media(request: Request) -> Response:
     path = local_file(page, location)
     if path is None:
         raise HTTPException(404)
+    return given(path)
+
+
+def given(path: Path) -> Response:
+    """A file of this machine. 404 for what is no medium."""
+    if suffix_of(path.name) not in TYPES:
+        raise HTTPException(404)
     headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "private, max-age=300"}
-    return FileResponse(path, media_type=TYPES[suffix_of(location)], headers=headers)
+    return FileResponse(path, media_type=TYPES[suffix_of(path.name)], headers=headers)
 
 
 def preview(request: Request) -> Response:

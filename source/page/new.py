@@ -21,6 +21,7 @@ from source.page.form.fields import Field, fields_of
 from source.page.form.rows import REST, Submitted, Tree, checked, tree_from, tree_of
 from source.page.form.sections import sections_of
 from source.page.form.texts import Faults
+from source.page.wording import task_url
 from source.store.types import DEFAULT_PROJECT_ID, Task
 from source.task_registry import TaskType, registry
 from Wan2GP.definitions import load_definitions
@@ -59,7 +60,7 @@ def add(request: Request, sent: FormData) -> Response:
     faults = said.faults | _row_faults(row)
     if not faults:
         try:
-            return see_other(request, f"/tasks/{_add(page_of(request), kind, said, row)}")
+            return see_other(request, task_url(_add(page_of(request), kind, said, row)))
         except (InvalidInput, RefusedWrite) as error:
             faults = {DEPENDANT_ON if "depend" in str(error) else "": str(error)}
     return _rendered(request, kind, tree, faults, row, before=texts.get("_before", ""))

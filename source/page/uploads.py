@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import mimetypes
 from dataclasses import asdict
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from source.errors import DiskFull, InvalidMedia, StoreError
 from source.page.context import may_write, page_of, session_of
+from source.page.media import given
 from source.uploads import KINDS, LocalUploads, Reception, TooLarge, receiving
 
 _BLOCK_BYTES = 1 << 20
@@ -69,9 +69,7 @@ def show(request: Request) -> Response:
     path = LocalUploads(page_of(request).settings).find(request.path_params["name"])
     if path is None:
         raise HTTPException(404)
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    shown = kind if kind.startswith(("image/", "video/", "audio/")) and kind != "image/svg+xml" else None
-    return FileResponse(path, media_type=shown or "application/octet-stream")
+    return given(path)
 
 
 routes = [

@@ -6,15 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 from httpx import Response
+from page_site import PageSite
 
 from source.leftovers import Leftovers
 from source.media.fetch import MediaFetcher
 from source.store.types import NewTask
-from tests.page_site import PageSite
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_a_form_queues_a_row_and_leads_to_it(site: PageSite) -> None:
     )
     answer = site.client.post("/new/vace", data=sent, follow_redirects=False)
     assert answer.status_code == 303
-    task = site.store.get(unquote(answer.headers["location"]).removeprefix("/tasks/"))
+    task = site.store.get(answer.headers["location"].removeprefix("/task?id="))
     assert (task.task_type, dict(task.params)) == ("vace", {"prompt": "a red circle", "seed": 7})
     assert (task.priority, task.dependant_on) == (3, (first,))
 
@@ -61,7 +60,7 @@ def test_again_with_changes_keeps_all_that_was_not_changed(site: PageSite, root:
         {"orchestrator_details.seed_base": "77", "orchestrator_details.structure_guidance.preprocessing": "flow"}
     )
     answer = site.client.post("/new/travel_orchestrator", data=sent, follow_redirects=False)
-    task = site.store.get(answer.headers["location"].rpartition("/")[2])
+    task = site.store.get(answer.headers["location"].removeprefix("/task?id="))
     params["orchestrator_details"]["seed_base"] = 77
     params["orchestrator_details"]["structure_guidance"]["preprocessing"] = "flow"
     assert (task.params, task.priority) == (params, 5)

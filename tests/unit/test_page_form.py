@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from page_site import SentForm
 
 from headless.options import GenerationOptions
 from source.page.access import Session
@@ -20,7 +21,6 @@ from source.page.form.rows import REST, checked, params_of, tree_from, tree_of
 from source.page.form.sections import SECTIONS, USUAL, sections_of
 from source.params.base import CONTAINERS
 from source.task_registry import TaskType, registry
-from tests.page_site import SentForm
 
 KINDS = {kind.name: kind for kind in registry()}
 FIELDS = {name: fields_of(kind.schema(), kind.defaults) for name, kind in KINDS.items()}
