@@ -152,7 +152,9 @@ def running(store: SqliteStore, **progress: Any) -> str:
     store.progress(claim, {"phase": "loading"}, event="loading")
     store.generation_started(claim)
     facts = {"phase": "denoising", "step": 12, "total": 20, "fraction": 0.6, "text": "Denoising",
-             "seconds_per_step": 1.84, "eta_s": 15.0}  # fmt: skip
+             "seconds_per_step": 1.84, "eta_s": 15.0,
+             "stages": {"queued": 6.2, "loading": 41.0, "encoding": 2.4, "denoising": 22.1},
+             "steps_made": 12}  # fmt: skip
     store.progress(claim, facts | progress)
     store.show(claim, sketch(), media_type="image/webp", step=12)
     return task_id

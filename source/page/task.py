@@ -23,6 +23,11 @@ from source.store.types import AffinityBound, LogFilter, Status, Task
 
 LOG_LINES = 60
 STOP_POLLING = 286
+#: where time goes, in its order: the parts of the timing, and their names for people
+_SPENT = {
+    "queued": "queued", "lost": "lost to failed attempts", "waited": "waited for the GPU", "preparing": "preparing",
+    "loading": "loading", "generating": "generating", "delivering": "delivering", "children": "waited for children",
+}  # fmt: skip
 #: what "done" may say after an action
 _DONE = {
     "cancel": "Cancellation was asked for.", "retry": "Queued again.", "pause": "Paused.", "resume": "Resumed.",
@@ -64,6 +69,7 @@ def _live(page: Page, row: Task, media: Sequence[Medium]) -> dict[str, Any]:
         "open": not row.terminal or any(not _ended(child) for child in view["children"]),
         "steps": steps_in_words(row.progress or {}) if row.status is Status.IN_PROGRESS else "",
         "preview": page.store.preview(row.id) if row.status is Status.IN_PROGRESS else None,
+        "spent": _spent(view["timing"]),
         "graph": graph_of(view["children"]),
         "watched": [each for each in media if each.role != "input" and each.url],
         "inputs": [each for each in media if each.role == "input" or not each.url],
@@ -71,6 +77,18 @@ def _live(page: Page, row: Task, media: Sequence[Medium]) -> dict[str, Any]:
         "lines": shown_lines(page.store.logs(LogFilter(task_id=row.id), limit=LOG_LINES)),
         "every_s": 1 if page.store.local else 5,
     }
+
+
+def _spent(timing: View) -> list[View]:
+    """Where the time went, as the parts of a bar 100 wide."""
+    known = {name: timing[f"{kind}_s"] for kind, name in _SPENT.items() if timing[f"{kind}_s"]}
+    total, start, parts = sum(known.values()), 0.0, []
+    for kind, name in _SPENT.items():
+        if name in known:
+            width = 100 * known[name] / total
+            parts.append({"kind": kind, "name": name, "seconds": known[name], "start": start, "width": width})
+            start += width
+    return parts
 
 
 def _ended(child: View) -> bool:

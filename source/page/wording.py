@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
+
+from markupsafe import Markup, escape
 
 from source.store.types import Status
 
@@ -80,11 +82,6 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def seconds_since(at: str | None) -> float | None:
-    """Seconds since a time of the database, by this machine's clock."""
-    return None if not at else max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
-
-
 def task_url(task_id: str, part: str = "", **query: Any) -> str:
     """The address of a task's page, or of a part of it. (An id may hold slashes, so it stands in the query.)"""
     return f"/task{part}?{urlencode({'id': task_id, **query})}"
@@ -95,7 +92,15 @@ def with_query(query: Mapping[str, Any], **changes: Any) -> str:
     return urlencode([(name, value) for name, value in (dict(query) | changes).items() if value], doseq=True)
 
 
+def sentence(text: str) -> Markup:
+    """Words in which `what is to be typed` stands in backticks."""
+    parts = re.split(r"`([^`\n]+)`", text)
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "mark": mark, "kind": kind, "short": short, "clock": clock, "duration": duration, "size": size,
-    "percent": percent, "pretty": pretty, "task_url": task_url, "with_query": with_query,
+    "percent": percent, "pretty": pretty, "task_url": task_url, "with_query": with_query, "sentence": sentence,
 }  # fmt: skip
