@@ -8,6 +8,8 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 from source.command_line import CommandParser, database_of, exit_code
 from source.enqueue import enqueue, read_params
@@ -24,6 +26,7 @@ EXAMPLES = (
     ),
     ("python add_task.py --wait --id ID --timeout 3600", "follow a task that is there already, an hour at most"),
     ("python add_task.py --list-types", "the task types; --help TYPE shows the parameters of one"),
+    ("python add_task.py --from-wangp queue.zip --dry-run", "what a queue saved in Wan2GP would become"),
 )
 CODES = {
     0: "the task was added; with --wait: it is Complete",
@@ -42,6 +45,16 @@ def parser() -> CommandParser:
     flags.add_type_help()
     flags.add_argument("--type", dest="task_type", metavar="TYPE", help="task type; --list-types shows them")
     flags.add_argument("--params", metavar="JSON|@FILE", help="the parameters, or a file that holds them")
+    flags.add_argument(
+        "--from-wangp", type=Path, metavar="FILE",
+        help="add what Wan2GP saved: settings (.json), a queue (.zip), or an output that holds its settings; a row for "
+        "each run",
+    )  # fmt: skip
+    flags.add_argument(
+        "--media", action="append", default=[], metavar="SETTING=PATH",
+        help="with --from-wangp: a file that the settings do not hold, as image_start=first.png; repeatable",
+    )  # fmt: skip
+    flags.add_argument("--dry-run", action="store_true", help="with --from-wangp: print the rows, add none")
     flags.add_argument("--dependant-on", action="append", default=[], metavar="ID", help="run after this; repeatable")
     flags.add_argument("--priority", type=int, default=0, help="larger first (default: 0)")
     flags.add_argument(
@@ -75,10 +88,13 @@ def main() -> int:
             return 0
         check(flags, given)
         settings = load_settings(**database_of(given))
-        ids = given.ids or added(settings, given)
+        if given.dry_run:
+            print(json.dumps(planned(settings, given), indent=2, ensure_ascii=False))
+            return 0
+        ids = given.ids or (added_from_wangp if given.from_wangp else added)(settings, given)
         if given.wait:
             return followed(settings, ids, given.timeout)
-    except WanError as error:
+    except (WanError, OSError) as error:
         print(f"add_task.py: {error}", file=sys.stderr)
         return exit_code(error)
     print("\n".join(ids))
@@ -89,11 +105,14 @@ def check(flags: CommandParser, given: argparse.Namespace) -> None:
     """Leave with a message when flags are missing that others need."""
     if given.ids and not given.wait:
         flags.error("--id names a task to follow: give --wait too")
-    if given.ids and (given.task_type or given.params):
-        flags.error("--id follows a task that is there already, so --type and --params make no sense beside it")
+    ways = [bool(given.ids), bool(given.from_wangp), bool(given.task_type or given.params)]
+    if sum(ways) > 1:
+        flags.error("--type and --params, --from-wangp, and --id are three ways; take one")
+    if (given.dry_run or given.media) and not given.from_wangp:
+        flags.error("--dry-run and --media belong to --from-wangp")
     if given.timeout is not None and not given.wait:
         flags.error("--timeout says how long to follow a task: give --wait too")
-    if not given.ids and not (given.task_type and given.params):
+    if not given.ids and not given.from_wangp and not (given.task_type and given.params):
         flags.error("--type and --params are needed")
 
 
@@ -108,23 +127,43 @@ def added(settings: Settings, given: argparse.Namespace) -> list[str]:
     ]  # fmt: skip
 
 
+def planned(settings: Settings, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a file of Wan2GP would become. Raises InvalidInput."""
+    from source.wangp.queueing import as_json, named_files, rows_of
+
+    return as_json(rows_of(given.from_wangp, settings, named_files(given.media), dry_run=True))
+
+
+def added_from_wangp(settings: Settings, given: argparse.Namespace) -> list[str]:
+    """Add what a file of Wan2GP holds; the ids. Notes go to standard error. Raises InvalidInput and StoreError."""
+    from source.wangp.queueing import enqueue_rows, named_files, rows_of
+
+    rows = rows_of(given.from_wangp, settings, named_files(given.media))
+    ids = enqueue_rows(
+        settings, rows, dependant_on=given.dependant_on, priority=given.priority, project_id=given.project_id
+    )
+    for line in dict.fromkeys(f"{row.entry.partition(',')[0]}: {note}" for row in rows for note in row.notes):
+        print(f"add_task.py: {line}", file=sys.stderr)
+    return ids
+
+
 def followed(settings: Settings, ids: Sequence[str], timeout_s: float | None) -> int:
     """Follow the tasks, print their outputs, and return the exit code. Raises TaskNotFound and StoreError."""
     from rich.console import Console
 
-    from source.following import INTERRUPTED, Bars, anybody_works, follow, location_of, said_of
+    from source.following import INTERRUPTED, Bars, anybody_works, follow, goes_on, location_of, said_of
     from source.store.opening import open_existing
 
     console = Console(stderr=True)
-    with closing(open_existing(settings)) as store:
-        try:
-            with Bars(console) as bars:
-                if bars.shown and not anybody_works(store):
-                    console.print("No worker of this database gives a sign of life: `python worker.py` starts one.")
-                outcome = follow(store, ids, timeout_s=timeout_s, seen=bars if bars.shown else None)
-        except KeyboardInterrupt:
-            print("\n".join(said_of(task, settings) for task in map(store.get, ids)), file=sys.stderr)
-            return INTERRUPTED
+    try:
+        with closing(open_existing(settings)) as store, Bars(console) as bars:
+            if bars.shown and not anybody_works(store):
+                console.print("No worker of this database gives a sign of life: `python worker.py` starts one.")
+            outcome = follow(store, ids, timeout_s=timeout_s, seen=bars if bars.shown else None)
+    except KeyboardInterrupt:
+        for task_id in ids:
+            print(f"task {task_id} {goes_on(task_id, settings)}", file=sys.stderr)
+        return INTERRUPTED
     for task in outcome.tasks:
         if task.status == "Complete":
             print(location_of(task, settings))

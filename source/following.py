@@ -88,7 +88,7 @@ def location_of(task: Task, settings: Settings) -> str:
 
 def said_of(task: Task, settings: Settings) -> str:
     """What people are told of a task that did not end as Complete, and what to do."""
-    here = f" --db-file {settings.db_file}" if settings.db_type == "sqlite" else ""
+    here = _here(settings)
     match task.status:
         case Status.FAILED:
             kind = f" ({task.error_class})" if task.error_class else ""
@@ -101,10 +101,23 @@ def said_of(task: Task, settings: Settings) -> str:
             return f"task {task.id} was cancelled"
         case _:
             return (
-                f"task {task.id} is still {task.status} and goes on: follow it with `python add_task.py --wait --id "
-                f"{task.id}{here}`, end it with `python debug.py cancel {task.id}{here}`; `python debug.py why "
-                f"{task.id}{here}` says what it waits for"
+                f"task {task.id} is still {task.status}; `python debug.py why {task.id}{here}` says what it waits for; "
+                f"it {goes_on(task.id, settings)}"
             )
+
+
+def goes_on(task_id: str, settings: Settings) -> str:
+    """What becomes of a task that nobody watches any more, and what can be done."""
+    here = _here(settings)
+    return (
+        f"goes on: `python add_task.py --wait --id {task_id}{here}` follows it, "
+        f"`python debug.py cancel {task_id}{here}` ends it"
+    )
+
+
+def _here(settings: Settings) -> str:
+    """The flag that names the database, for a command that people copy."""
+    return f" --db-file {settings.db_file}" if settings.db_type == "sqlite" else ""
 
 
 def anybody_works(store: TaskStore) -> bool:

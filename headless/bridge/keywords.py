@@ -1,4 +1,4 @@
-"""From our options to the settings of a checkout, whichever version it is.
+"""From our options to the settings of a checkout, whichever version it is, and from settings that it saved to ours.
 
 our table of defaults <- the checkout's own for the model <- the options; names of other versions are translated
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from headless.generation import ModelInfo
 from headless.options import GenerationOptions
-from Wan2GP.errors import Unsupported
+from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.parameters import CONTENT, PARAMETERS, PLUMBING, asked
 
 #: parameters of some versions that neither ours nor the newest have
@@ -37,6 +37,20 @@ _MMAUDIO_SWITCH, _SOUND_MAKER, _MMAUDIO = "MMAudio_setting", "postprocess_audio"
 #: what becomes of a prompt of several lines, in letters -> as older versions count it; the whole text is one prompt
 _WHOLE_TEXT = "FG"
 _PROMPT_KINDS = {"W": 1, "PW": 1, _WHOLE_TEXT: 2}
+#: what becomes of such a prompt when settings are queued: each line, or each paragraph, is a run of its own
+EACH_LINE, EACH_PARAGRAPH = "G", "PG"
+_SAVED_KINDS: Mapping[Any, str] = {
+    0: EACH_LINE, 1: "W", 2: _WHOLE_TEXT, "": _WHOLE_TEXT, "P": EACH_PARAGRAPH,
+}  # fmt: skip
+#: what saved settings say of themselves and of the run that they are of: no settings
+_ABOUT = frozenset({
+    "type", "settings_version", "base_model_type", "model_type", "creation_date", "creation_timestamp",
+    "generation_time", "prompts", "seeds", "id",
+})  # fmt: skip
+#: the one kind of run that our tasks are: others redo what was made before
+_GENERATING = ("", "generate", None)
+#: texts that a checkout may keep as numbers
+_TEXTS = frozenset({"keep_frames_video_source", "keep_frames_video_guide", "frames_positions"})
 #: letters that announce media: those of each setting
 _LETTERS: Mapping[str, Mapping[str, str]] = {
     "image_prompt_type": {"image_start": "S", "image_end": "E", "video_source": "V"},
@@ -58,6 +72,72 @@ class Settings:
     images: tuple[str, ...]
     #: what was asked for and changed or left out
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What settings that a checkout saved mean here."""
+
+    options: GenerationOptions
+    #: what was said there and has no counterpart
+    notes: tuple[str, ...]
+
+
+def understood(settings: Mapping[str, Any]) -> Understood:
+    """Settings of any version as options. What is empty is left to the model; media keep the names that they have.
+
+    Raises InvalidInput, which names the setting: for a wrong value, for media that nothing here takes, and for runs
+    that are no generation.
+    """
+    if settings.get("mode") not in _GENERATING:
+        raise InvalidInput(f"{settings['mode']!r} works on what was made before, and makes nothing new", field="mode")
+    given = {
+        name: value
+        for name, value in settings.items()
+        if name not in _ABOUT | PLUMBING and not name.startswith("_") and value not in (None, "", [], {}, ())
+    }
+    here = translated(given, frozenset(GenerationOptions.model_fields))
+    notes = [*_without_counterpart(given, here), *_fit_to_options(here)]
+    return Understood(GenerationOptions.parse(here), tuple(notes))
+
+
+def prompt_kind(settings: Mapping[str, Any]) -> str:
+    """What becomes of a prompt of several lines, in letters: EACH_LINE, EACH_PARAGRAPH, W, PW, or the whole text."""
+    kind = settings.get("multi_prompts_gen_type", PARAMETERS["multi_prompts_gen_type"].default)
+    return _SAVED_KINDS.get(kind, str(kind))
+
+
+def _without_counterpart(given: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for name, value in given.items():
+        if name in here or _OTHER_NAME.get(name) in here:
+            continue
+        if {name, _OTHER_NAME.get(name)} & CONTENT:
+            raise InvalidInput("nothing here takes it; take it out of the settings", field=name)
+        silent = name in PARAMETERS and name not in asked({name: value})
+        if not silent and value and value != _ELSEWHERE.get(name):
+            notes.append(f"{name} is left out: there is no such setting here")
+    return notes
+
+
+def _fit_to_options(here: dict[str, Any]) -> list[str]:
+    """Values as our options have them; what was left out."""
+    if (kind := here.pop("multi_prompts_gen_type", None)) in ("W", "PW", 1):
+        here["multi_prompts_gen_type"] = _SAVED_KINDS.get(kind, kind)
+    for name in _TEXTS & set(here):
+        here[name] = str(here[name])
+    for name, letters in _LETTERS.items():
+        present = str(here.get(name, ""))
+        missing = "".join(dict.fromkeys(
+            letter for media, letter in letters.items() if media in here and letter not in present
+        ))  # fmt: skip
+        if missing or present:
+            here[name] = present + missing
+    profile = here.get("override_profile")
+    if not isinstance(profile, float) or profile.is_integer():
+        return []
+    del here["override_profile"]
+    return [f"override_profile {profile} is left out: profiles here are 1 to 5"]
 
 
 def check_options(options: GenerationOptions, parameters: Iterable[str]) -> tuple[str, ...]:

@@ -105,7 +105,8 @@ def test_more_queue_workers_change_nothing_and_the_message_says_so(capsys: pytes
     ("arguments", "said"),
     [
         (["--id", "x"], "--wait"),
-        (["--wait", "--id", "x", "--type", "t2v"], "--params"),
+        (["--wait", "--id", "x", "--type", "t2v"], "three ways"),
+        (["--type", "t2v", "--params", "{}", "--dry-run"], "--from-wangp"),
         (["--type", "t2v", "--params", "{}", "--timeout", "5"], "--wait"),
         (["--wait", "--id", "x", "--timeout", "0"], "above 0"),
         (["--print-completion", "cmd"], "invalid choice"),

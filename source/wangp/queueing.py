@@ -1,0 +1,65 @@
+"""`add_task.py --from-wangp`: from a file to rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from source.errors import InvalidInput
+from source.settings import Settings
+from source.store.opening import open_watched
+from source.store.types import DEFAULT_PROJECT_ID, NewTask
+from source.wangp.media import MediaOfRows
+from source.wangp.rows import TASK_TYPE, Row, Rows
+from source.wangp.saved import opened
+
+
+def rows_of(path: Path, settings: Settings, given: Mapping[str, Sequence[str]], *, dry_run: bool = False) -> list[Row]:
+    """The rows of a file that Wan2GP saved. All is looked at before the first file is copied beside the database.
+
+    `given`: setting -> files of it, for settings that lack them. Raises InvalidInput and InvalidMedia, which name entry
+    and setting, DiskFull and OSError.
+    """
+    try:
+        with opened(path) as saved:
+            rows = Rows(settings, MediaOfRows(settings, dry_run=True), given).of(saved)
+            return rows if dry_run else Rows(settings, MediaOfRows(settings), given).of(saved)
+    except InvalidInput as error:
+        raise type(error)(f"{path.name}: {error}") from None
+
+
+def enqueue_rows(
+    settings: Settings, rows: Sequence[Row], *, dependant_on: Sequence[str] = (), priority: int = 0,
+    project_id: str | None = None,
+) -> list[str]:  # fmt: skip
+    """Add all rows in one transaction, or none; their ids. Raises InvalidInput and StoreError."""
+    tasks = [
+        NewTask(
+            task_type=TASK_TYPE, params=row.params, dependant_on=tuple(dependant_on), priority=priority,
+            project_id=project_id or DEFAULT_PROJECT_ID,
+        )
+        for row in rows
+    ]  # fmt: skip
+    with closing(open_watched(settings)) as store:
+        return store.add_many(tasks)
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What `--dry-run` prints."""
+    return [
+        {"entry": row.entry, "task_type": TASK_TYPE, "params": dict(row.params), "notes": list(row.notes)}
+        for row in rows
+    ]
+
+
+def named_files(texts: Sequence[str]) -> dict[str, list[str]]:
+    """`SETTING=PATH` texts by setting. Raises InvalidInput."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, separator, path = text.partition("=")
+        if not separator or not name or not path:
+            raise InvalidInput(f"{text!r} is not SETTING=PATH, such as image_start=first.png", field="media")
+        found.setdefault(name, []).append(path)
+    return found
