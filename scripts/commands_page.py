@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import demo
 import document
 import fetch_rife
+import generate_test_tasks
 import licences
 import processors
 from tables import table
@@ -22,7 +23,19 @@ from Wan2GP.command_line import Command
 
 def parsers() -> list[Command]:
     """Every command that takes flags, those of daily use first."""
-    makers = (worker, add_task, debug, models, devstack, demo, fetch_rife, processors, document, licences)
+    makers = (
+        worker,
+        add_task,
+        debug,
+        models,
+        devstack,
+        demo,
+        generate_test_tasks,
+        fetch_rife,
+        processors,
+        document,
+        licences,
+    )
     return [each.parser() for each in makers]
 
 

@@ -133,8 +133,8 @@ def followed(
     from rich.console import Console
 
     from source.following import FAILED, Bars, follow, said_of
-    from source.store.opening import open_existing
     from source.storage import LocalStorage
+    from source.store.opening import open_existing
 
     with closing(open_existing(settings)) as store, Bars(Console(stderr=True)) as bars:
         outcome = follow(store, list(tasks.values()), timeout_s=timeout_s, seen=bars if bars.shown else None)

@@ -210,7 +210,9 @@ class Settings(ObservationSettings, EngineSettings):
         "`host`, `host:port`, or a network such as `10.1.0.0/16`",
     )
 
-    max_upload_mb: int = Field(2048, ge=1, description="largest file that the page of `debug.py serve` takes")
+    max_upload_mb: int = Field(
+        2048, ge=1, description="largest file that the page of `debug.py serve` and `add_task.py --from-wangp` take"
+    )
     upload_days: float = Field(
         30, gt=0, description="days after which an uploaded file that no unfinished task names may be removed"
     )

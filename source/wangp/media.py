@@ -13,8 +13,8 @@ from source.uploads import LocalUploads, receiving
 
 #: what rows of a project may name
 _ELSEWHERE = (
-    "rows of a Supabase project name files by http(s) URL, or in a folder of MEDIA_DIRS that its workers share: put the "
-    "files there and name them with --media, or give URLs"
+    "rows of a Supabase project name files by http(s) URL, or in a folder of MEDIA_DIRS that its workers share: put "
+    "the files there and name them with --media, or give URLs"
 )
 
 

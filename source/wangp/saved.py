@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
@@ -53,18 +54,25 @@ class Saved:
 def opened(path: Path) -> Iterator[Saved]:
     """What Wan2GP saved in `path`, by its suffix. Raises InvalidInput for anything else, and for a damaged file."""
     suffix = path.suffix.lower()
+    with ExitStack() as closing:
+        with _readable(path.name):
+            if suffix == ".zip":
+                saved = _queue(closing.enter_context(zipfile.ZipFile(path)))
+            else:
+                document = _json(path.read_bytes(), path.name) if suffix == ".json" else _embedded(path)
+                saved = Saved(_entries(document), path.resolve().parent, _no_member)
+        yield saved
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """What goes wrong with a file, for people."""
     try:
-        if suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                yield _queue(archive)
-        elif suffix == ".json":
-            yield Saved(_entries(_json(path.read_bytes(), path.name)), path.resolve().parent, _no_member)
-        else:
-            yield Saved(_entries(_embedded(path)), path.resolve().parent, _no_member)
+        yield
     except zipfile.BadZipFile as error:
-        raise InvalidInput(f"{path.name} is no intact zip file: {error}") from None
-    except (OSError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise InvalidInput(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise InvalidInput(f"{name} is no intact zip file: {error}") from None
+    except (OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+        raise InvalidInput(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _queue(archive: zipfile.ZipFile) -> Saved:
@@ -78,7 +86,7 @@ def _queue(archive: zipfile.ZipFile) -> Saved:
     def blocks(name: str) -> Iterator[bytes]:
         if name not in members:
             raise InvalidInput(f"the queue names {name!r}, which is not in the zip file")
-        with archive.open(members[name]) as file:
+        with _readable(name), archive.open(members[name]) as file:
             yield from _limited(file, rest, members[name].file_size)
 
     return Saved(_entries(_json(text, QUEUE)), None, blocks)
@@ -105,7 +113,9 @@ def _limited(file: IO[bytes], rest: list[int], declared: int) -> Iterator[bytes]
     while block := file.read(_BLOCK_BYTES):
         taken, rest[0] = taken + len(block), rest[0] - len(block)
         if taken > declared or rest[0] < 0:
-            raise InvalidInput(f"the media of the queue unpack to more than {MAX_MEDIA_BYTES >> 30} GB, or than they say")
+            raise InvalidInput(
+                f"the media of the queue unpack to more than {MAX_MEDIA_BYTES >> 30} GB, or than they say"
+            )
         yield block
 
 
@@ -135,7 +145,7 @@ def _embedded(path: Path) -> Any:
     comment = comment_of(path)
     if not comment or not comment.lstrip().startswith("{"):
         raise InvalidInput(
-            f"{path.name} does not say how it was made; what this project made is queued again by `python debug.py replay`"
+            f"{path.name} does not say how it was made; what this project made `python debug.py replay` queues again"
         )
     return _json(comment.encode(), f"the comment of {path.name}")
 

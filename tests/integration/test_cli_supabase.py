@@ -71,6 +71,19 @@ def floor(stack: LocalStack, tmp_path: Path) -> Iterator[ProjectFloor]:
     floor.close()
 
 
+@pytest.mark.parametrize("whose", ["service", "JWT"])
+def test_a_task_is_followed_to_its_end(shell: Shell, whose: str) -> None:
+    if whose == "JWT":
+        shell.become(shell.stack.jwt_of(shell.stack.person()))
+    code, out, err = shell(add_task.main, "--type", "t2v", "--params", PARAMS, "--wait", "--timeout", "0.2")
+    assert (code, out) == (5, "")
+    task = shell.view("tasks")[0]["id"]
+    assert f"task {task} is still Queued" in err
+    shell.view("cancel", task)
+    code, out, err = shell(add_task.main, "--wait", "--id", task)
+    assert (code, out) == (4, "") and "was cancelled" in err
+
+
 @pytest.mark.parametrize("whose", ["service", "PAT", "JWT"])
 def test_tasks_are_added_seen_cancelled_and_queued_again(shell: Shell, whose: str) -> None:
     anna = shell.stack.person()

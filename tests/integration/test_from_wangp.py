@@ -106,8 +106,13 @@ def test_lists_and_manifests_are_read(desk: Desk, wrap: Callable[[Any], Any]) ->
 
 
 def test_seconds_become_frames_and_a_model_s_other_name_its_own(desk: Desk) -> None:
-    settings = {"model_type": "t2v_14B", "prompt": "x", "video_length": "5s", "activated_loras": ["D:\\l\\a.safetensors"]}
-    code, out, err = desk(desk.saved(settings), "--dry-run")
+    settings = {
+        "model_type": "t2v_14B",
+        "prompt": "x",
+        "video_length": "5s",
+        "activated_loras": ["D:\\l\\a.safetensors"],
+    }
+    code, out, _ = desk(desk.saved(settings), "--dry-run")
     assert code == 0
     (row,) = json.loads(out)
     assert (row["params"]["model"], row["params"]["video_length"]) == ("t2v", 81)
@@ -138,7 +143,12 @@ def test_a_queue_brings_its_media_along(desk: Desk, picture: bytes, samples: Pat
 @pytest.mark.slow
 def test_a_worker_renders_a_queue(desk: Desk, root: Path, picture: bytes, samples: Path) -> None:
     last = (samples / "shapes" / "red_circle_right.png").read_bytes()
-    settings = SETTINGS | {"image_start": "a.png", "image_end": ["b.png"], "image_prompt_type": "SE", "video_length": 13}
+    settings = SETTINGS | {
+        "image_start": "a.png",
+        "image_end": ["b.png"],
+        "image_prompt_type": "SE",
+        "video_length": 13,
+    }
     (row,) = desk.rows(desk.queue([{"id": 9, "params": settings}], {"a.png": picture, "b.png": last}))
     box = Box(root, desk.database.parent)
     box.work()

@@ -42,7 +42,7 @@ class GpuBox:
         """Each answer stands under the beginning of its query."""
         cases = "".join(f"*{query}*) cat <<'E'\n{text}\nE\n;;\n" for query, text in answers.items() if query)
         usual = answers.get("", "")
-        self._program("nvidia-smi", f'case "$*" in\n{cases}*) cat <<\'E\'\n{usual}\nE\n;; esac\nexit {code}\n')
+        self._program("nvidia-smi", f"case \"$*\" in\n{cases}*) cat <<'E'\n{usual}\nE\n;; esac\nexit {code}\n")
 
     def torch(self, text: str, code: int = 0) -> None:
         self._program("python-of-a-worker", f"cat >/dev/null\ncat <<'E'\n{text}\nE\nexit {code}\n")
@@ -138,9 +138,8 @@ def test_a_machine_without_a_gpu_says_what_to_do(box: GpuBox) -> None:
     (box.root / "proc/driver/nvidia/version").unlink()
     code, _, wrong = box.examined(CUDA_VISIBLE_DEVICES="")
     assert code == 1
-    assert ["CUDA_VISIBLE_DEVICES hides every GPU" in wrong[0], "/dev/nvidia0" in wrong[1], "nvidia-smi" in wrong[2]] == [
-        True, True, True,
-    ]  # fmt: skip
+    expected = ("CUDA_VISIBLE_DEVICES hides every GPU", "/dev/nvidia0", "nvidia-smi")
+    assert all(each in line for each, line in zip(expected, wrong, strict=True))
 
 
 def test_a_missing_node_is_named_with_its_cure(box: GpuBox) -> None:

@@ -138,7 +138,8 @@ def test_each_setting_of_the_newest_version_is_known_noted_or_refused_when_it_is
 
 
 @pytest.mark.parametrize(
-    ("kind", "meant"), [(0, "G"), (1, "W"), (2, "FG"), ("", "FG"), ("P", "PG"), ("PG", "PG"), ("PW", "PW"), (None, "PG")]
+    ("kind", "meant"),
+    [(0, "G"), (1, "W"), (2, "FG"), ("", "FG"), ("P", "PG"), ("PG", "PG"), ("PW", "PW"), (None, "PG")],
 )
 def test_what_becomes_of_several_lines_is_read_in_every_spelling(kind: Any, meant: str) -> None:
     assert prompt_kind({} if kind is None else {"multi_prompts_gen_type": kind}) == meant

@@ -1,0 +1,71 @@
+"""scripts/generate_test_tasks.py: rows with synthetic pictures, run by a worker, their videos measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from source.store.sqlite import SqliteStore
+from Wan2GP.media import probe_image, probe_video
+
+SMALL = ("--model", "draft", "--frames", "17", "--overlap", "4", "--size", "96x64")
+TRAVELS = {"one_image": 17, "three_images": 34, "continue_to_one": 34, "continue_to_two": 51}
+
+
+def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/generate_test_tasks.py", *words]
+    return subprocess.run(command, cwd=root, text=True, capture_output=True)
+
+
+def test_the_usual_rows_are_the_four_travels_of_the_predecessor(root: Path, tmp_path: Path) -> None:
+    answer = generate(root, "--folder", str(tmp_path))
+    assert (answer.returncode, answer.stderr) == (0, "")
+    files = [Path(line) for line in answer.stdout.splitlines()]
+    assert [file.parent.name for file in files] == list(TRAVELS)
+    details = [json.loads(file.read_text())["orchestrator_details"] for file in files]
+    assert [each["num_new_segments_to_generate"] for each in details] == [1, 2, 1, 2]
+    for each in details:
+        assert set(each["segment_frames_expanded"]) == {81}
+        assert set(each["frame_overlap_expanded"]) <= {12}
+        assert (each["seed_base"], each["parsed_resolution_wh"], each["model_name"]) == (11111, "500x500", "vace_14B")
+        assert {probe_image(path).width for path in each["input_image_paths_resolved"]} == {500}
+    assert probe_video(details[3]["continue_from_video_resolved_path"]).num_frames == 81
+
+
+def test_all_are_listed_and_printed_and_none_is_queued(root: Path, tmp_path: Path) -> None:
+    names = [line.split()[0] for line in generate(root, "--list").stdout.splitlines()]
+    answer = generate(root, "--all", "--dry-run", "--folder", str(tmp_path / "made"), *SMALL)
+    assert answer.returncode == 0, answer.stderr
+    assert {row["name"] for row in json.loads(answer.stdout)} <= set(names)
+    assert set(TRAVELS) | {"uni3c_baseline", "qwen_image_style"} <= {row["name"] for row in json.loads(answer.stdout)}
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(names)
+
+
+def test_a_name_that_there_is_not_is_refused(root: Path, tmp_path: Path) -> None:
+    answer = generate(root, "four_images", "--folder", str(tmp_path))
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "'four_images'" in answer.stderr and "three_images" in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_runs_them_and_each_video_has_its_frames(root: Path, tmp_path: Path) -> None:
+    database = tmp_path / "tasks.db"
+    SqliteStore(database).close()
+    worker = subprocess.Popen(
+        [sys.executable, "worker.py", "--db-file", str(database), "--main-output-dir", str(tmp_path / "outputs")],
+        cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        where = ("--folder", str(tmp_path / "made"), "--db-file", str(database))
+        answer = generate(root, *SMALL, *where, "--wait", "--timeout", "120")
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    assert answer.returncode == 0, answer.stderr
+    for name, frames in TRAVELS.items():
+        made = probe_video(tmp_path / "made" / name / "result.mp4")
+        assert (made.num_frames, made.width, made.height) == (frames, 96, 64), name
