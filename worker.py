@@ -62,6 +62,12 @@ def parser() -> CommandParser:
     flags.add_argument(
         "--save-logging", nargs="?", const=Path("logs/worker.log"), type=Path, metavar="FILE", help="also log to a file"
     )
+    flags.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="answer Prometheus there, for this machine (docs/monitoring.md)",
+    )
     flags.add_argument("--until-idle", action="store_true", help="leave when no task is left to do")
     flags.add_argument("--migrate-only", action="store_true", help="bring the database up to date and leave")
     flags.add_argument("--supervise", action="store_true", help="replace the worker by another one whenever it dies")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,8 @@ from tables import filled, parameter_table, table  # noqa: E402
 from task_pages import stale_pages  # noqa: E402
 
 from headless.options import aliases  # noqa: E402
+from source.metrics import names  # noqa: E402
+from source.metrics.names import Metric  # noqa: E402
 from source.params.base import TaskParams  # noqa: E402
 from source.params.schema import parameter_rows, parameter_schema  # noqa: E402
 from source.settings import Settings  # noqa: E402
@@ -59,6 +62,15 @@ def settings() -> str:
         for name, field in Settings.model_fields.items()
     )
     return table(("environment variable", "meaning", "default"), rows)
+
+
+def metrics(listed: tuple[Metric, ...]) -> str:
+    """A table of metrics, named as queries name them."""
+    rows = (
+        (f"`{each.exposed}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.meaning)
+        for each in listed
+    )
+    return table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def models() -> str:
@@ -139,6 +151,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/commands.md": {"commands": commands},
     "docs/options.md": {"options": knobs},
     "docs/settings.md": {"settings": settings},
+    "docs/monitoring.md": {
+        "worker metrics": partial(metrics, names.WORKER),
+        "database metrics": partial(metrics, names.DATABASE),
+    },
     "docs/models.md": {"models": models, "sources": model_sources},
 }
 

@@ -120,7 +120,7 @@ class Worker:
         log.info("worker %s takes up to %d tasks at once", self.worker_id, self._settings.max_in_flight)
         leases = Leases(
             self._store, self.worker_id, self._settings, self.runs, lambda: self._queue.loaded_model, self._facts,
-            lambda: LOW_DISK if self._pauses else ACTIVE, self.measurements.sample,
+            lambda: LOW_DISK if self.pauses else ACTIVE, self.measurements.sample,
         )  # fmt: skip
         self._changes = Changes(self._store, self.runs, self._wake, leases.beat)
         with leases, self._changes, self.watchdog:
@@ -176,7 +176,7 @@ class Worker:
 
     def _claim(self) -> int:
         """Fill the free slots, generations one at a time. Returns how many tasks were started."""
-        if not self._room() and self._pauses:
+        if not self._room() and self.pauses:
             return 0
         started = 0
         while (free := self._free_slots()) and not self._without_device:
@@ -197,7 +197,7 @@ class Worker:
         return started
 
     @property
-    def _pauses(self) -> bool:
+    def pauses(self) -> bool:
         """Nothing is claimed for want of room."""
         return self._room.shortage is not None and not self._room.shortage.delivers
 

@@ -139,6 +139,10 @@ class Outbox:
         """It was delivered."""
         shutil.rmtree(parcel.folder, ignore_errors=True)
 
+    def __len__(self) -> int:
+        """Parcels that are on their way, whoever's."""
+        return sum(1 for _ in self._parcels())
+
     def settle(self, task: Task, store: TaskStore) -> None:
         """A run of the task is over: forget what it did not deliver, unless the task may go on. Raises StoreError."""
         folder = self._folder(task)

@@ -10,8 +10,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -30,6 +31,7 @@ from source.edge_functions import FunctionFailed
 from source.errors import RefusedWrite, ShuttingDown, StoreError
 from source.logs import configure_logging, secret_values
 from source.loras import LoRAStore
+from source.metrics.names import LOG_LINES_DROPPED, OUTBOX_PARCELS
 from source.outbox import Outbox
 from source.settings import Settings
 from source.storage import Storage
@@ -41,6 +43,9 @@ from source.supabase_storage import storage_for
 from source.supervision import EXIT_FAILED, report_life
 from source.task_registry import TaskRegistry, registry
 from source.worker_logs import WorkerLogs
+
+if TYPE_CHECKING:
+    from source.metrics.worker import WorkerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,17 @@ class Equipment:
     watching: Watching
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker process stands in."""
+
+    console: Console
+    metrics: WorkerMetrics | None
+    logs: WorkerLogs
+    until_idle: bool
+    supervised: bool
+
+
 def run_worker(
     settings: Settings, *, until_idle: bool = False, migrate_only: bool = False, supervised: bool = False,
     equipment: Equipment | None = None,
@@ -75,8 +91,11 @@ def run_worker(
     console = Console(stderr=True)
     configure_logging(settings, console)
     logs = _logs_for_the_database(settings)
-    store = open_store(settings, logs)
-    try:
+    with ExitStack() as opened:
+        opened.callback(logging.getLogger().removeHandler, logs)
+        metrics = None if migrate_only else _metrics(settings, opened)
+        store = open_store(settings, logs)
+        opened.callback(store.close)
         if isinstance(store, SupabaseStore):
             check_installation(store)
             if migrate_only:
@@ -85,10 +104,20 @@ def run_worker(
             return 0
         if equipment is None:
             check_fitness(settings)
-        return _run(settings, store, console, until_idle, supervised, equipment or _usual(settings))
-    finally:
-        store.close()
-        logging.getLogger().removeHandler(logs)
+        surroundings = Surroundings(console, metrics, logs, until_idle, supervised)
+        return _run(settings, store, surroundings, equipment or _usual(settings))
+
+
+def _metrics(settings: Settings, opened: ExitStack) -> WorkerMetrics | None:
+    """Served from now on, where a port is set: whoever has it taken is said before anything is claimed. Raises
+    ConfigurationError."""
+    if settings.metrics_port is None:
+        return None
+    from source.metrics.worker import WorkerMetrics, served
+
+    metrics = WorkerMetrics()
+    opened.enter_context(served(metrics, settings.metrics_host, settings.metrics_port))
+    return metrics
 
 
 def check_installation(store: SupabaseStore) -> None:
@@ -167,18 +196,19 @@ def _watching(settings: Settings) -> Watching:
     return lambda store, storage: witnessed(store, storage, history)
 
 
-def _run(
-    settings: Settings, store: TaskStore, console: Console, until_idle: bool, supervised: bool, equipment: Equipment
-) -> int:
+def _run(settings: Settings, store: TaskStore, around: Surroundings, equipment: Equipment) -> int:
     storage = storage_for(settings, store)
     storage.prepare()
     LoRAStore(settings).prepare()
     Checkpoints(settings).sweep(store)
-    Outbox(settings).sweep(store)
+    outbox = Outbox(settings)
+    outbox.sweep(store)
     store, storage = equipment.watching(store, storage)
+    if around.metrics is not None:
+        store = around.metrics.count(store, (kind.name for kind in equipment.registry))
     orchestrator = equipment.engine
     queue = HeadlessTaskQueue(orchestrator, unload_when_idle="U" in settings.preload_policy)
-    with ProgressDisplay(console) as display:
+    with ProgressDisplay(around.console) as display:
         worker = Worker(
             settings, store, queue, registry=equipment.registry, describe=orchestrator.describe, watch=display,
             weights=orchestrator.weight_files, storage=storage,
@@ -186,10 +216,13 @@ def _run(
         stop = _leaving_in_time(worker.stop, settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop())
-        if supervised:
+        if around.metrics is not None:
+            others = {OUTBOX_PARCELS: lambda: len(outbox), LOG_LINES_DROPPED: lambda: around.logs.dropped}
+            around.metrics.look_at(worker, queue.statistics, others)
+        if around.supervised:
             threading.Thread(target=report_life, args=(stop,), name="supervisor", daemon=True).start()
         queue.start(settings.preload_model or None)
-        code = _code_of(worker, until_idle)
+        code = _code_of(worker, around.until_idle)
     log.info("where the GPU's time went, %s", in_words(queue.statistics().seconds))
     if report := orchestrator.memory_report():
         log.info("what was in memory: %s", json.dumps(report))

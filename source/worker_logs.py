@@ -32,6 +32,8 @@ class WorkerLogs(logging.Handler):
         self._waiting: deque[Entry] = deque()
         self._capacity = capacity
         self._dropped = 0
+        #: lines that nobody got, since the start
+        self.dropped = 0
         self._plain = logging.Formatter()
         self.addFilter(TaskIdFilter())
 
@@ -66,6 +68,7 @@ class WorkerLogs(logging.Handler):
         while len(self._waiting) > self._capacity:
             self._waiting.popleft()
             self._dropped += 1
+            self.dropped += 1
 
     def _locked(self) -> Any:
         assert self.lock is not None

@@ -27,6 +27,7 @@ from source.store.types import (
     LogLine,
     NewTask,
     Preview,
+    QueueDepth,
     Status,
     Task,
     TaskFilter,
@@ -130,6 +131,10 @@ class TaskStore(ABC):
     def throughput(self, *, since_s: float, bucket_s: float) -> list[ThroughputBucket]:
         """What ended within the last `since_s` seconds by span of `bucket_s` seconds, status and type, oldest first;
         spans in which nothing ended are left out. `bucket_s`: at least a second, and not more than 5000 spans."""
+
+    @abstractmethod
+    def queue_depths(self) -> list[QueueDepth]:
+        """The rows that have not ended, by state and type. (Limits of their owners do not count here.)"""
 
     @abstractmethod
     def circumstances(self, task_id: str) -> Circumstances:

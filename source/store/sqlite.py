@@ -38,6 +38,7 @@ from source.store.types import (
     LogLine,
     NewTask,
     Preview,
+    QueueDepth,
     Retention,
     Status,
     Task,
@@ -159,6 +160,10 @@ class SqliteStore(TaskStore):
     def throughput(self, *, since_s: float, bucket_s: float) -> list[ThroughputBucket]:
         with self._reading() as db:
             return facts.throughput(db, since_s, whole_bucket(since_s, bucket_s))
+
+    def queue_depths(self) -> list[QueueDepth]:
+        with self._reading() as db:
+            return facts.queue_depths(db)
 
     def circumstances(self, task_id: str) -> Circumstances:
         with self._reading() as db:

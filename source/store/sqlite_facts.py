@@ -8,8 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from source.store.encoding import encoded, plain
+from source.store.sqlite_claiming import ELIGIBLE
 from source.store.sqlite_rows import EARLIER, NOW, OF_WORKER, ids, json_object
-from source.store.types import LogFilter, LogLine, Retention, Status, ThroughputBucket, WorkerSample
+from source.store.types import (
+    LogFilter,
+    LogLine,
+    OpenState,
+    QueueDepth,
+    Retention,
+    Status,
+    ThroughputBucket,
+    WorkerSample,
+)
 
 _SEEN = f"""
 INSERT INTO workers (id, status, last_heartbeat, current_model, metadata)
@@ -51,6 +61,13 @@ FROM (SELECT CAST(strftime('%s', generation_processed_at) AS INTEGER) / :bucket_
       FROM tasks INDEXED BY tasks_ended
       WHERE status IN ('Complete', 'Failed', 'Cancelled') AND generation_processed_at >= {EARLIER})
 GROUP BY span, status, task_type ORDER BY span, status, task_type
+"""
+
+_DEPTHS = f"""
+SELECT CASE WHEN status = 'In Progress' THEN CASE waiting WHEN 1 THEN 'waiting' ELSE 'running' END
+            WHEN paused THEN 'paused' WHEN {ELIGIBLE} THEN 'claimable' ELSE 'blocked' END AS state,
+       task_type, count(*) AS count, max((julianday('now') - julianday(min(created_at))) * 86400, 0) AS oldest_s
+FROM tasks AS task INDEXED BY tasks_by_status WHERE status IN ('Queued', 'In Progress') GROUP BY 1, 2 ORDER BY 1, 2
 """
 
 
@@ -118,6 +135,14 @@ def samples(db: sqlite3.Connection, worker_id: str | None, since_s: float, limit
         {"since_s": since_s, "worker_id": worker_id, "limit": max(limit, 0)},
     ).fetchall()
     return [WorkerSample(row["worker_id"], row["at"], json_object(row["measured"]) or {}) for row in reversed(rows)]
+
+
+def queue_depths(db: sqlite3.Connection) -> list[QueueDepth]:
+    """The rows that have not ended, by state and type."""
+    return [
+        QueueDepth(OpenState(row["state"]), row["task_type"], row["count"], round(row["oldest_s"], 3))
+        for row in db.execute(_DEPTHS)
+    ]
 
 
 def throughput(db: sqlite3.Connection, since_s: float, bucket_s: int) -> list[ThroughputBucket]:

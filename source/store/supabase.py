@@ -36,6 +36,7 @@ from source.store.types import (
     LogLine,
     NewTask,
     Preview,
+    QueueDepth,
     Status,
     Task,
     TaskFilter,
@@ -185,6 +186,9 @@ class SupabaseStore(TaskStore):
     def throughput(self, *, since_s: float, bucket_s: float) -> list[ThroughputBucket]:
         span_s = whole_bucket(since_s, bucket_s)
         return self._ask("throughput", rows.throughput, since_s=since_s, bucket_s=span_s)
+
+    def queue_depths(self) -> list[QueueDepth]:
+        return self._ask("queue_depths", rows.queue_depths)
 
     def circumstances(self, task_id: str) -> Circumstances:
         return self._ask("task_circumstances", rows.circumstances, task_id=self._known(task_id))

@@ -13,7 +13,9 @@ from source.store.types import (
     Event,
     HeartbeatReply,
     LogLine,
+    OpenState,
     Preview,
+    QueueDepth,
     Status,
     Task,
     ThroughputBucket,
@@ -69,6 +71,11 @@ def logs(lines: Sequence[Mapping[str, Any]]) -> list[LogLine]:
 def samples(rows: Sequence[Mapping[str, Any]]) -> list[WorkerSample]:
     """Samples of workers, in their order."""
     return [WorkerSample(row["worker_id"], row["at"], row["measured"]) for row in rows]
+
+
+def queue_depths(rows: Sequence[Mapping[str, Any]]) -> list[QueueDepth]:
+    """How many rows are where."""
+    return [QueueDepth(OpenState(row["state"]), row["task_type"], row["count"], float(row["oldest_s"])) for row in rows]
 
 
 def throughput(rows: Sequence[Mapping[str, Any]]) -> list[ThroughputBucket]:

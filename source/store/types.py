@@ -315,6 +315,30 @@ class ThroughputBucket:
     seconds: float
 
 
+class OpenState(StrEnum):
+    """Where a row is that has not ended."""
+
+    #: nothing of its own holds it back: the next free worker may take it
+    CLAIMABLE = "claimable"
+    #: a dependency is not complete, or its run_after has not come
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    RUNNING = "running"
+    #: for its children
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class QueueDepth:
+    """Rows of one type in one state."""
+
+    state: OpenState
+    task_type: str
+    count: int
+    #: seconds since the oldest of them was added, by the database's clock
+    oldest_s: float
+
+
 @dataclass(frozen=True)
 class Retention:
     """How long a SQLite file keeps what is written beside the tasks. (A project's database has its own, by SQL.)"""

@@ -139,4 +139,26 @@ begin
 end
 $$;
 
-select private.open_to('{list_logs,list_samples,throughput,worker_heartbeat}', '{}');
+-- The rows that have not ended, by state and type: claimable, blocked (by a dependency or its run_after), paused, running,
+-- waiting for its children. oldest_s: seconds since the oldest of them was added.
+create function public.queue_depths() returns jsonb
+language sql stable set search_path = '' set jit = off
+as $$
+    select coalesce(jsonb_agg(jsonb_build_object('state', depth.state, 'task_type', depth.task_type,
+            'count', depth.count, 'oldest_s', round(greatest(extract(epoch from clock_timestamp() - depth.oldest), 0), 3))
+        order by depth.state, depth.task_type), '[]')
+    from (
+        select case
+                when status = 'In Progress' then case when waiting then 'waiting' else 'running' end
+                when paused then 'paused'
+                when run_after > clock_timestamp() or (dependant_on <> '{}' and exists (
+                    select from unnest(task.dependant_on) as needed (id)
+                    left join public.tasks as found on found.id = needed.id
+                    where found.status is distinct from 'Complete')) then 'blocked'
+                else 'claimable' end as state,
+            task_type, count(*), min(created_at) as oldest
+        from public.tasks as task where status in ('Queued', 'In Progress') group by 1, 2
+    ) as depth
+$$;
+
+select private.open_to('{list_logs,list_samples,throughput,queue_depths,worker_heartbeat}', '{}');

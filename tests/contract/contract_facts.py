@@ -7,10 +7,10 @@ import uuid
 from datetime import datetime, timedelta
 
 import pytest
-from contract_rows import LONG_S, MakeStore, a_task, claim
+from contract_rows import LONG_S, FrontEnd, MakeStore, a_task, claim, fan_out
 
 from source.errors import InvalidInput
-from source.store import LogFilter, Status, TaskStore
+from source.store import LogFilter, OpenState, Status, TaskStore
 from source.worker_logs import WorkerLogs
 
 TASK, OTHER = str(uuid.uuid4()), str(uuid.uuid4())
@@ -116,3 +116,21 @@ class FactsContract:
         for since_s, bucket_s in ((3600.0, 0.5), (1e6, 1.0), (0.0, 60.0)):
             with pytest.raises(InvalidInput):
                 store.throughput(since_s=since_s, bucket_s=bucket_s)
+
+    def test_how_many_rows_are_where(self, store: TaskStore, front_end: FrontEnd) -> None:
+        assert store.queue_depths() == []
+        store.add(a_task(task_type="old"))
+        store.complete(claim(store).claim, None)
+        store.add(a_task(task_type="i2v"))
+        claim(store)
+        parent, _ = fan_out(store, "segment:0", "stitch:0")
+        first = store.add(a_task())
+        store.add(a_task(dependant_on=(first,)))
+        store.pause(store.add(a_task()))
+        front_end.update(store.add(a_task()), run_after="2999-01-01T00:00:00.000Z")
+        found = store.queue_depths()
+        assert {(each.state, each.task_type): each.count for each in found} == {
+            (OpenState.RUNNING, "i2v"): 1, (OpenState.WAITING, "travel_orchestrator"): 1,
+            (OpenState.CLAIMABLE, "t2v"): 2, (OpenState.BLOCKED, "t2v"): 3, (OpenState.PAUSED, "t2v"): 1,
+        }  # fmt: skip
+        assert all(0 <= each.oldest_s < 60 for each in found) and parent

@@ -24,6 +24,7 @@ export const OPERATIONS = {
   task_preview: byTask,
   count_tasks: nothing,
   list_workers: nothing,
+  queue_depths: nothing,
   list_logs: z.object({
     task_id: optional(id),
     worker_id: optional(name),

@@ -39,6 +39,7 @@ const ROWS: Record<Operation, Row> = {
   task_preview: { body: byTask, bert: 200 },
   count_tasks: everybody,
   list_workers: everybody,
+  queue_depths: everybody,
   list_logs: { body: ({ task_id }) => ({ task_id, levels: ["INFO"], since_s: 60, limit: 9 }), bert: 200 },
   list_samples: { body: ({ worker_id }) => ({ worker_id, since_s: 60 }), bert: 200 },
   throughput: { body: () => ({ since_s: 60, bucket_s: 1 }), bert: 200 },
