@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HUB = "https://huggingface.co/"
 sys.path.insert(0, str(ROOT))
 
+from figures import CHAINED, CONTINUED, PACKED, UNCHAINED, plan_rows, stale_figures  # noqa: E402
 from links import broken_links  # noqa: E402
 from tables import filled, parameter_table, table  # noqa: E402
 from task_pages import stale_pages  # noqa: E402
@@ -24,6 +25,7 @@ from source.metrics import names  # noqa: E402
 from source.metrics.names import Metric  # noqa: E402
 from source.params.base import TaskParams  # noqa: E402
 from source.params.schema import parameter_rows, parameter_schema  # noqa: E402
+from source.planning.frames import FramePlan  # noqa: E402
 from source.settings import Settings  # noqa: E402
 from source.task_registry import registry  # noqa: E402
 from Wan2GP.architecture import Architecture  # noqa: E402
@@ -146,6 +148,12 @@ def commands() -> str:
     return commands_page.commands()
 
 
+def plan_table(plan: FramePlan) -> str:
+    header = "generation, new frames, shown of the one before, generated, dropped, its video, begins at"
+    total = f"\n\nThe video: {plan.total_frames} frames; the pictures stand at {', '.join(map(str, plan.anchors))}."
+    return table(header.split(", "), plan_rows(plan)) + total
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"task types": task_types},
     "docs/commands.md": {"commands": commands},
@@ -156,6 +164,12 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "database metrics": partial(metrics, names.DATABASE),
     },
     "docs/models.md": {"models": models, "sources": model_sources},
+    "docs/explanation/frames.md": {
+        "chained": partial(plan_table, CHAINED),
+        "unchained": partial(plan_table, UNCHAINED),
+        "continued": partial(plan_table, CONTINUED),
+        "packed": partial(plan_table, PACKED),
+    },
 }
 
 
@@ -185,7 +199,7 @@ def main() -> int:
             stale.append(name)
             if not check:
                 path.write_text(after, encoding="utf-8")
-    stale += stale_pages(ROOT, write=not check)
+    stale += stale_pages(ROOT, write=not check) + stale_figures(ROOT, write=not check)
     if stale and check:
         print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
     broken = broken_links(ROOT)
