@@ -27,23 +27,9 @@ from source.params.base import TaskParams  # noqa: E402
 from source.params.schema import parameter_rows, parameter_schema  # noqa: E402
 from source.planning.frames import FramePlan  # noqa: E402
 from source.settings import Settings  # noqa: E402
-from source.task_registry import registry  # noqa: E402
 from Wan2GP.architecture import Architecture  # noqa: E402
 from Wan2GP.command_line import Command  # noqa: E402
 from Wan2GP.definitions import ModelDefinition, load_definitions  # noqa: E402
-
-
-def task_types() -> str:
-    rows = (
-        (
-            f"[`{kind.name}`](docs/tasks/{kind.name}.md)",
-            kind.help,
-            kind.output,
-            f"`{kind.default_model}`" if kind.default_model else "",
-        )
-        for kind in registry()
-    )
-    return table(("task type", "what it does", "output", "default model"), rows)
 
 
 def knobs() -> str:
@@ -155,7 +141,6 @@ def plan_table(plan: FramePlan) -> str:
 
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"task types": task_types},
     "docs/commands.md": {"commands": commands},
     "docs/options.md": {"options": knobs},
     "docs/settings.md": {"settings": settings},

@@ -24,6 +24,8 @@ PAGES = (
     "docs/how-to/add-a-model.md",
     "docs/how-to/write-a-lora-preset.md",
     "docs/how-to/deploy-a-fleet.md",
+    "docs/runbook.md",
+    "docs/maintaining.md",
 )
 ROOT = Path(__file__).resolve().parents[2]
 _STOP = """
