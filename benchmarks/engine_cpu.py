@@ -8,6 +8,10 @@ decode    a clip decoded and encoded: all frames first, then the file (naive), a
 cache     the step cache on the trained tiny model: CPU seconds, and PSNR against the video of all steps; the naive way
           is a schedule of as many steps as are predicted
 vace      calls of VACE's blocks with half of the steps left out: ours, and diffusers' FirstBlockCache in its pipeline
+numbers   the trained tiny model in fewer bits: its transformer in bfloat16, and with linear layers in float8: PSNR
+          against float32
+lora      a LoRA of rank 64 into a small transformer and out again: by diffusers, on another copy that is then moved
+          (naive), and in place
 kernels   torch's attention kernels on this CPU
 """
 
@@ -57,6 +61,8 @@ def main() -> int:
         "decode": {"rows": decode_rows(given.frames, given.side, given.rounds), "memory": memory},
         "cache": cache_rows(given.steps, given.clips, given.speed_ups),
         "vace": vace_rows(),
+        "numbers": number_rows(given.steps, given.clips),
+        "lora": merging_rows(given.rounds),
         "kernels": kernel_rows(),
     }
     print(json.dumps(told, indent=2) if given.json else tables(told))
@@ -259,6 +265,61 @@ def _calls(way: str, transformer: Any, run: Callable[[], object]) -> dict[str, A
     return {"way": way} | counts
 
 
+# ---- fewer bits
+
+
+def number_rows(steps: int, clips: int) -> list[dict[str, Any]]:
+    """PSNR in dB of the videos' files, mean and worst."""
+    from training.tiny_wan.measure import cases, drawn, psnr
+    from Wan2GP import wgp
+    from Wan2GP.engine.speed.fp8 import in_fp8, working_layers
+
+    wgp.configure(definitions=[], device="cpu")
+    chosen = list(cases(clips))
+
+    def plain(parts: Any) -> None:
+        pass
+
+    def halved(parts: Any) -> None:
+        for name, parameter in parts.transformer.named_parameters():
+            if "norm" not in name and "time_embedder" not in name and "scale_shift_table" not in name:
+                parameter.data = parameter.data.bfloat16()
+
+    def eighths(parts: Any) -> None:
+        for name, layer in working_layers(parts.transformer).items():
+            parent, _, last = name.rpartition(".")
+            setattr(parts.transformer.get_submodule(parent), last, in_fp8(layer))
+
+    ways: dict[str, Callable[[Any], object]] = {
+        "float32": plain,
+        "transformer in bfloat16": halved,
+        "linear layers in float8_e4m3": eighths,
+    }
+    rows: list[dict[str, Any]] = []
+    reference: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for way, change in ways.items():
+            wgp.release_model()
+            change(wgp.load_models("tiny_wan_t2v")[0]._parts)  # type: ignore[attr-defined]
+            videos = [drawn("tiny_wan_t2v", case, Path(folder), num_inference_steps=steps) for case in chosen]
+            reference = reference or videos
+            decibel = [psnr(one, other) for one, other in zip(videos, reference, strict=True)]
+            told = {} if way == "float32" else {"psnr_db": statistics.fmean(decibel), "worst_db": min(decibel)}
+            rows.append({"way": way} | told)
+    wgp.release_model()
+    return rows
+
+
+def merging_rows(rounds: int) -> list[dict[str, Any]]:
+    """Into 8 layers of 256 channels, about 12 million weights."""
+    import torch
+    from engine_bench import Bench, lora_rows
+
+    size = {"num_layers": 8, "num_attention_heads": 2, "attention_head_dim": 128, "ffn_dim": 1024}
+    with tempfile.TemporaryDirectory() as folder:
+        return lora_rows(Bench(torch.device("cpu"), True, rounds), "t2v_1.3B", Path(folder), **size)
+
+
 # ---- kernels
 
 
@@ -280,7 +341,7 @@ def tables(told: dict[str, Any]) -> str:
     verdict = f"aim: at most {AIM:g} of the longer of decode and encode; {'met' if longest <= AIM else 'missed'}"
     parts = [f"the engine's levers; {told['machine']}", table(told["decode"]["rows"]), verdict]
     parts += [f"peak memory of a process, MB\n\n{table(told['decode']['memory'])}", table(told["cache"])]
-    parts += [table(told["vace"]), table(told["kernels"])]
+    parts += [table(told[name]) for name in ("vace", "numbers", "lora", "kernels")]
     return "\n\n".join(parts)
 
 

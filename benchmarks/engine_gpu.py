@@ -1,49 +1,56 @@
 """The engine's levers on an accelerator: random weights of the real sizes beside stock diffusers, in one run.
 
-    python benchmarks/engine_gpu.py [--models t2v_1.3B t2v] [--rounds 5] [--json]
+    python benchmarks/engine_gpu.py [--models t2v_1.3B t2v] [--parts forward vae …] [--rounds 5] [--json]
     python benchmarks/engine_gpu.py --tiny --device cpu          every part, in small, on any machine
 
-forward   seconds of one pass at 480x832x81: diffusers as it comes, our choice of attention, and compiled blocks; what
-          each does to the result. Aim: 1.5 times as fast without loss
-vae       the decoding of that clip: diffusers at once in float32, streamed, in bfloat16, and with channels last. Aim: 2
-          times as fast; the error is in steps of 8 bits
-switch    the transformer onto the device: `from_pretrained` from disk, and out of page-locked memory. Aim: 8 times
+forward   seconds of one pass at 480x832x81: diffusers as it comes, our choice of attention, compiled blocks, linear
+          layers in fp8 (those that measuring chooses), compiled too, and with a LoRA beside them; what each does to the
+          result. Aim: 1.5 times as fast without loss, twice with fp8
+vae       the decoding of that clip: diffusers at once in float32, streamed, in bfloat16, with channels last; compiled
+          in a part of its own. Aim: twice as fast; the error is in steps of 8 bits
+switch    the transformer onto the device: `from_pretrained` from disk, out of page-locked memory, and that with the
+          first pass, whose blocks wait for their own weights alone. Aim: 8 times
+lora      a LoRA of rank 64 into all blocks and out again: by diffusers (peft, fused and unfused), on the host and moved
+          (naive), and on the device
 attention every kernel that runs here at 32,760 tokens (480x832x81) and 75,600 (720x1280x81)
-idle      share of the time in which the accelerator's thread of a queue of equal runs has nothing to do. Aim: 2 %
+idle      share of the time in which the accelerator's thread of a queue of equal runs has nothing to do: 4 steps of the
+          1.3B model at that size, random weights, a tiny text encoder. Aim: 2 %
 
 Norms and the parts of time and place are in float32 as `from_pretrained` leaves them, all else in bfloat16 (on a CPU in
-float32). The arms of a part run in turn, round after round; numbers are medians, the first round is left out.
+float32). The arms of a part run in turn, round after round; numbers are medians, the first round is left out. A part or
+an arm that fails says so in a row of its own, and the others go on; with --tiny it ends the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "cpu" in sys.argv:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
+import torch
+from engine_bench import Bench, lora_file, lora_rows, one_pass, relative_error, transformer
+from engine_cpu import table
+from separate_runs import machine
 
-import torch  # noqa: E402
-from engine_cpu import table  # noqa: E402
-from separate_runs import machine  # noqa: E402
-
-from headless.generation import GenerationTask  # noqa: E402
-from headless.model_management import HeadlessTaskQueue  # noqa: E402
-from headless.options import GenerationOptions  # noqa: E402
-from headless.orchestrator import WanOrchestrator  # noqa: E402
-from Wan2GP.engine.speed.attention import (  # noqa: E402
+from headless.generation import GenerationTask
+from headless.model_management import HeadlessTaskQueue
+from headless.options import GenerationOptions
+from headless.orchestrator import WanOrchestrator
+from Wan2GP.engine.lora.merging import LoraSet
+from Wan2GP.engine.residency.standby import Standby
+from Wan2GP.engine.speed.attention import (
     KERNELS,
     NATIVE,
     fastest,
@@ -51,190 +58,147 @@ from Wan2GP.engine.speed.attention import (  # noqa: E402
     set_attention,
     works,
 )
-from Wan2GP.engine.speed.compiling import compile_blocks  # noqa: E402
-from Wan2GP.engine.wan.latents import decoded, to_frames  # noqa: E402
-from Wan2GP.engine.wan.parts import WanParts  # noqa: E402
-from Wan2GP.weights.configs import config_for  # noqa: E402
+from Wan2GP.engine.speed.compiling import compile_blocks
+from Wan2GP.engine.speed.fp8 import Fp8Choice, check_fp8, in_fp8, working_layers
+from Wan2GP.engine.wan.latents import decoded, laid_out, to_frames
+from Wan2GP.engine.wan.parts import WanParts
+from Wan2GP.errors import ModelUnavailable
+from Wan2GP.weights.configs import config_for
+from Wan2GP.weights.fp8 import Fp8Linear
 
-#: what `from_pretrained` leaves in float32
-IN_FLOAT32 = ("rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
-SMALL = {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "text_dim": 32}
 SMALL_VAE = {"base_dim": 4}
+#: a run of the idle part
+STEPS = 4
+
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Size:
-    """A clip."""
-
-    width: int
-    height: int
-    frames: int
+# ---- one pass
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Where and how large everything is."""
-
-    device: torch.device
-    tiny: bool
-    rounds: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float32 if self.device.type == "cpu" else torch.bfloat16
-
-    @property
-    def clip(self) -> Size:
-        return Size(64, 64, 9) if self.tiny else Size(832, 480, 81)
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        return (256, 512) if self.tiny else (32_760, 75_600)
-
-    def latents(self, channels: int) -> torch.Tensor:
-        shape = (1, channels, (self.clip.frames - 1) // 4 + 1, self.clip.height // 8, self.clip.width // 8)
-        generator = torch.Generator(self.device).manual_seed(0)
-        return torch.randn(shape, generator=generator, device=self.device)
-
-    def finish(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def in_turn(self, work: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """The median seconds of each arm; the first round is left out."""
-        seconds: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(self.rounds + 1):
-            for name, do in work.items():
-                self.finish()
-                began = time.perf_counter()
-                do()
-                self.finish()
-                seconds[name].append(time.perf_counter() - began)
-        return {name: statistics.median(each[1:]) for name, each in seconds.items()}
-
-    def compared(self, work: Mapping[str, Callable[[], object]], part: str) -> list[dict[str, Any]]:
-        """Rows of the arms; the first is what the others are held against."""
-        medians = self.in_turn(work)
-        first = next(iter(medians.values()))
-        return [{"part": part, "arm": name, "seconds": s, "times_faster": first / s} for name, s in medians.items()]
-
-
-# ---- transformers
-
-
-def transformer(bench: Bench, architecture: str) -> Any:
-    """Random weights of the real shape, each in the number type that `from_pretrained` gives it."""
-    import diffusers
-
-    config = config_for(architecture) | (SMALL if bench.tiny else {})
-    kind = getattr(diffusers, config["_class_name"])
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(bench.dtype)
-    try:
-        with torch.device(bench.device):
-            torch.manual_seed(0)
-            made = kind.from_config(config).eval().requires_grad_(False)
-    finally:
-        torch.set_default_dtype(default)
-    for name, parameter in made.named_parameters():
-        if any(part in name.split(".") for part in IN_FLOAT32):
-            parameter.data = parameter.data.float()
-    rope = made.rope
-    made.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len).to(bench.device)
-    return made
-
-
-def one_pass(bench: Bench, model: Any) -> Callable[[], torch.Tensor]:
-    hidden = bench.latents(int(model.config.in_channels)).to(bench.dtype)
-    prompt = torch.randn((1, 512, int(model.config.text_dim)), device=bench.device, dtype=bench.dtype)
-    moment = torch.full((1,), 500.0, device=bench.device)
-
-    @torch.inference_mode()
-    def run() -> torch.Tensor:
-        found: torch.Tensor = model(
-            hidden_states=hidden, timestep=moment, encoder_hidden_states=prompt, return_dict=False
-        )[0]
-        return found
-
-    return run
-
-
-def forward_rows(bench: Bench, architecture: str, folder: Path) -> list[dict[str, Any]]:
+def forward_rows(bench: Bench, architecture: str, folder: Path) -> list[Row]:
     model = transformer(bench, architecture)
     run = one_pass(bench, model)
     expected = run()
     kernel = set_attention([model], "auto", bench.device, folder)
-    chosen = run()
 
-    def by(name: str) -> Callable[[], object]:
-        def do() -> object:
+    def by(name: str) -> Callable[[], torch.Tensor]:
+        def do() -> torch.Tensor:
             model.set_attention_backend(name)
             return run()
 
         return do
 
-    arms = {"diffusers": by(NATIVE), f"our attention ({kernel})": by(kernel)}
-    rows = bench.compared(arms, architecture)
-    rows[1]["error"] = _error(chosen, expected)
+    rows = bench.compared({"diffusers": by(NATIVE), f"our attention ({kernel})": by(kernel)}, architecture)
+    first = rows[0]["seconds"]
+
+    def more(arm: str) -> Row:
+        seconds = bench.in_turn({arm: run})[arm]
+        error = relative_error(run(), expected)
+        return {"part": architecture, "arm": arm, "seconds": seconds, "times_faster": first / seconds, "error": error}
+
+    rows[1]["error"] = relative_error(run(), expected)
     compile_blocks(model, folder, backend="eager" if bench.tiny else "inductor")
-    seconds = bench.in_turn({"compiled": by(kernel)})["compiled"]
-    row = {"part": architecture, "arm": "our attention, compiled", "seconds": seconds}
-    return [*rows, row | {"times_faster": rows[0]["seconds"] / seconds, "error": _error(run(), expected)}]
+    rows.append(more("our attention, compiled"))
+    return [*rows, *fp8_rows(bench, model, folder, more)]
 
 
-def _error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative, root of mean squares."""
-    off = (found.float() - expected.float()).square().mean()
-    return float((off / expected.float().square().mean()).sqrt())
+def fp8_rows(bench: Bench, model: Any, folder: Path, more: Callable[[str], Row]) -> list[Row]:
+    """The same compiled model, its layers in 8 bits; without the compiler first."""
+    if not bench.tiny:
+        try:
+            check_fp8(bench.device)
+        except ModelUnavailable as error:
+            return [{"arm": "fp8", "failed": str(error)}]
+    rows = []
+    for compiled in (False, True):
+        put = _put(bench, model, folder, compiled)
+        name = f"fp8 ({put} layers)" + ", compiled" * compiled
+        with torch.compiler.set_stance("default" if compiled else "force_eager"):
+            rows.append(more(name))
+    file = lora_file(model, folder / "lora.safetensors")
+    with LoraSet({"transformer": model}, [file], [(1.0,)]) as loras:
+        loras.at_step(0)
+        rows.append(more(f"{name}, a LoRA beside"))
+    return rows
 
 
-def switch_rows(bench: Bench, architecture: str, folder: Path) -> list[dict[str, Any]]:
-    """The transformer in bfloat16 onto the device."""
+def _put(bench: Bench, model: Any, folder: Path, compiled: bool) -> str:
+    """Put the layers that pay into 8 bits, and say how many of all; in small, where none pays, all of them."""
+    choice = Fp8Choice(bench.device, folder, compiled, bench.tokens[0])
+    working = working_layers(model)
+    chosen = list(working) if bench.tiny else choice.layers(model)
+    for name in chosen:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, in_fp8(working.pop(name)))
+    already = sum(isinstance(each, Fp8Linear) for each in model.modules())
+    return f"{already} of {already + len(working)}"
+
+
+# ---- the transformer onto the device
+
+
+def switch_rows(bench: Bench, architecture: str, folder: Path) -> list[Row]:
     import diffusers
 
-    model = transformer(bench, architecture)
-    kind = type(model)
-    model.save_pretrained(folder / "saved")
-    resting = {name: _resting(value, bench) for name, value in model.state_dict().items()}
+    model = transformer(bench, architecture).to("cpu")  # made on the device: a CPU draws so many numbers for minutes
+    bench.free()
+    kind, saved = type(model), folder / "saved"
+    model.save_pretrained(saved)
+    standby, run = Standby(model, bench.device, apart=True), one_pass(bench, model)
 
     def from_disk() -> None:
-        kind.from_pretrained(folder / "saved", dtype=bench.dtype, local_files_only=True).to(bench.device)
+        kind.from_pretrained(saved, dtype=bench.dtype, local_files_only=True).to(bench.device)
 
     def from_memory() -> None:
-        for name, value in model.state_dict().items():
-            value.copy_(resting[name], non_blocking=True)
+        standby.bring()
 
+    def first_pass() -> None:
+        standby.bring(ahead=True)
+        run()
+
+    def park() -> None:
+        standby.park(pinned=True)
+        gc.collect()
+
+    arms = {"from_pretrained": from_disk, "out of page-locked memory": from_memory}
+    arms |= {"out of page-locked memory, with the first pass": first_pass, "that pass alone": run}
     diffusers.utils.logging.disable_progress_bar()
-    return bench.compared({"from_pretrained": from_disk, "out of memory": from_memory}, f"switch {architecture}")
-
-
-def _resting(value: torch.Tensor, bench: Bench) -> torch.Tensor:
-    """A copy in host memory, page-locked beside an accelerator."""
-    return value.cpu().pin_memory() if bench.device.type == "cuda" else value.clone()
+    standby.bring()
+    before = dict.fromkeys(arms, park) | {"that pass alone": standby.bring}
+    rows = bench.compared(arms, f"switch {architecture}", before)
+    shutil.rmtree(saved)
+    return rows
 
 
 # ---- the VAE
 
 
-def vae_rows(bench: Bench) -> list[dict[str, Any]]:
-    from diffusers import AutoencoderKLWan
+class Vaes:
+    """VAEs of the same random weights in several forms, and the latents that they decode."""
 
-    config = config_for("t2v_1.3B", "vae") | (SMALL_VAE if bench.tiny else {})
-    torch.manual_seed(0)
+    def __init__(self, bench: Bench) -> None:
+        from diffusers import AutoencoderKLWan
 
-    def parts(dtype: torch.dtype, layout: torch.memory_format) -> WanParts:
-        vae = AutoencoderKLWan.from_config(config).eval().requires_grad_(False)
-        vae.load_state_dict(weights)
-        for module in vae.modules():
-            if isinstance(module, torch.nn.Conv3d):
-                module.to(memory_format=layout)
-        vae.to(bench.device, dtype)
-        return WanParts(tokenizer=None, text_encoder=None, vae=vae, transformer=None, device=bench.device)
+        self._bench, self._kind = bench, AutoencoderKLWan
+        self._config = config_for("t2v_1.3B", "vae") | (SMALL_VAE if bench.tiny else {})
+        torch.manual_seed(0)
+        self._weights = AutoencoderKLWan.from_config(self._config).state_dict()
+        self.latents = bench.latents(int(self._config.get("z_dim", 16)))
 
-    weights = AutoencoderKLWan.from_config(config).state_dict()
-    latents = bench.latents(int(config.get("z_dim", 16)))
-    plain, channels_last = torch.contiguous_format, torch.channels_last_3d
-    stock = parts(torch.float32, plain)
+    def parts(self, dtype: torch.dtype, *, last: bool = False) -> WanParts:
+        vae = self._kind.from_config(self._config).eval().requires_grad_(False)
+        vae.load_state_dict(self._weights)
+        vae = laid_out(vae, torch.channels_last_3d if last else torch.contiguous_format).to(self._bench.device, dtype)
+        return WanParts(tokenizer=None, text_encoder=None, vae=vae, transformer=None, device=self._bench.device)
+
+    def decoding(self, parts: WanParts) -> Callable[[], object]:
+        return lambda: list(decoded(parts, self.latents))
+
+
+def vae_rows(bench: Bench) -> list[Row]:
+    vaes = Vaes(bench)
+    stock, latents = vaes.parts(torch.float32), vaes.latents
     shape = (1, stock.latent_channels, 1, 1, 1)
     mean, spread = (
         torch.tensor(getattr(stock.vae.config, name), device=bench.device).view(shape)
@@ -247,25 +211,39 @@ def vae_rows(bench: Bench) -> list[dict[str, Any]]:
 
     ours = {
         "streamed": stock,
-        "streamed, channels last": parts(torch.float32, channels_last),
-        "streamed, bfloat16": parts(torch.bfloat16, plain),
-        "streamed, bfloat16, channels last": parts(torch.bfloat16, channels_last),
+        "streamed, channels last": vaes.parts(torch.float32, last=True),
+        "streamed, bfloat16": vaes.parts(torch.bfloat16),
+        "streamed, bfloat16, channels last": vaes.parts(torch.bfloat16, last=True),
     }
-    arms = {name: (lambda each=each: list(decoded(each, latents))) for name, each in ours.items()}
+    arms = {name: vaes.decoding(each) for name, each in ours.items()}
     rows = bench.compared({"diffusers at once": at_once, **arms}, "vae")
     expected = at_once().astype(int)
     for row, each in zip(rows[1:], ours.values(), strict=True):
-        made = [frame for part in decoded(each, latents) for frame in part]
-        row["mean_error_8_bit"] = float(
-            statistics.fmean(abs(a - b).mean() for a, b in zip(made, expected, strict=True))
-        )
+        row["mean_error_8_bit"] = _off(each, latents, expected)
     return rows
+
+
+def compiled_vae_rows(bench: Bench) -> list[Row]:
+    """The compiler needs minutes for a whole decoder, so this comes last."""
+    vaes = Vaes(bench)
+    plain, compiled = (vaes.parts(torch.bfloat16, last=True) for _ in range(2))
+    compiled.vae.decoder.compile(backend="eager" if bench.tiny else "inductor", dynamic=False)
+    arms = {"streamed, bfloat16, channels last": vaes.decoding(plain), "that, compiled": vaes.decoding(compiled)}
+    rows = bench.compared(arms, "vae")
+    expected = [frame.astype(int) for part in decoded(plain, vaes.latents) for frame in part]
+    rows[1]["mean_error_8_bit"] = _off(compiled, vaes.latents, expected)
+    return rows
+
+
+def _off(parts: WanParts, latents: Any, expected: Any) -> float:
+    made = (frame for part in decoded(parts, latents) for frame in part)
+    return statistics.fmean(float(abs(a.astype(int) - b).mean()) for a, b in zip(made, expected, strict=True))
 
 
 # ---- attention, and a queue
 
 
-def attention_rows(bench: Bench) -> list[dict[str, Any]]:
+def attention_rows(bench: Bench) -> list[Row]:
     usable = [kernel for kernel in KERNELS if works(kernel, bench.device)]
     rows = []
     for tokens in bench.tokens:
@@ -276,50 +254,87 @@ def attention_rows(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
-def idle_row(bench: Bench, folder: Path, runs: int = 6) -> dict[str, Any]:
-    """Equal runs of the tiny model that ships, all queued at once; loading is left out."""
-    engine = WanOrchestrator(checkpoints=folder / "ckpts", device=str(bench.device))
-    options = GenerationOptions(prompt="a red circle moving right", num_inference_steps=4 if bench.tiny else 20)
+def idle_rows(bench: Bench, folder: Path, runs: int = 6) -> list[Row]:
+    """Equal runs, all queued at once; loading is left out."""
+    model = "tiny_wan_t2v" if bench.tiny else real_model(bench, folder)
+    clip = {} if bench.tiny else {"resolution": f"{bench.clip.width}x{bench.clip.height}"}
+    options = GenerationOptions(
+        prompt="a red circle moving right", num_inference_steps=STEPS, guidance_scale=1.0,
+        video_length=17 if bench.tiny else bench.clip.frames, **clip,
+    )  # fmt: skip
+    rows = folder / "rows"
+    engine = WanOrchestrator(
+        checkpoints=folder / "ckpts", definitions=[rows] if rows.is_dir() else [], device=str(bench.device)
+    )
+
+    def task(name: str) -> GenerationTask:
+        return GenerationTask(id=name, model=model, options=options, output_dir=folder / name)
+
     with HeadlessTaskQueue(engine) as queue:
-        queue.submit(_task("warm", options, folder)).result()
+        queue.submit(task("warm")).result()
         before = queue.statistics()
-        futures = [queue.submit(_task(str(number), options, folder)) for number in range(runs)]
-        for future in futures:
+        for future in [queue.submit(task(str(number))) for number in range(runs)]:
             future.result()
         after = queue.statistics()
-    idle = after.idle_seconds - before.idle_seconds
-    return {"runs": runs, "idle_share": idle / (after.uptime_s - before.uptime_s)}
+    engine.unload_model()
+    seconds = after.uptime_s - before.uptime_s
+    return [
+        {"runs": runs, "seconds": seconds / runs, "idle_share": (after.idle_seconds - before.idle_seconds) / seconds}
+    ]
 
 
-def _task(name: str, options: GenerationOptions, folder: Path) -> GenerationTask:
-    return GenerationTask(id=name, model="tiny_wan_t2v", options=options, output_dir=folder / name)
+def real_model(bench: Bench, folder: Path) -> str:
+    """A text-to-video model on disk: transformer and VAE of the 1.3B model's real sizes, what reads prompts tiny."""
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from tiny_models import TEXT_DIM, tiny_wan_t2v, write_definition
+
+    weights = tiny_wan_t2v(folder / "weights")
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(bench.dtype)
+    config = config_for("t2v_1.3B") | {"text_dim": TEXT_DIM}
+    WanTransformer3DModel.from_config(config).save_pretrained(weights / "transformer")
+    torch.set_default_dtype(default)
+    AutoencoderKLWan.from_config(config_for("t2v_1.3B", "vae")).save_pretrained(weights / "vae")
+    write_definition(folder / "rows", "real", "t2v_1.3B", weights)
+    return "real"
 
 
 # ---- all
 
+PARTS = ("forward", "switch", "lora", "vae", "attention", "idle", "vae_compiled")
 
-def measured(bench: Bench, models: list[str]) -> dict[str, Any]:
-    told: dict[str, Any] = {"device": device_name(bench), "torch": torch.__version__, "forward": [], "switch": []}
+
+def guarded(bench: Bench, part: str, work: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of a part, or one that says why there are none."""
+    try:
+        return work()
+    except Exception as error:
+        if bench.tiny:
+            raise
+        failed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    finally:
+        bench.free()
+        torch.compiler.reset()
+    return [{"part": part, "failed": failed}]
+
+
+def measured(bench: Bench, models: list[str], parts: list[str]) -> dict[str, Any]:
+    told: dict[str, Any] = {"device": device_name(bench), "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for model in models:
-            told["forward"] += forward_rows(bench, model, folder / model)
-            _free(bench)
-            told["switch"] += switch_rows(bench, model, folder / model)
-            _free(bench)
-        told["vae"] = vae_rows(bench)
-        _free(bench)
-        told["attention"] = attention_rows(bench)
-        _free(bench)
-        told["idle"] = [idle_row(bench, folder)]
+        of_model = {"forward": forward_rows, "switch": switch_rows, "lora": lora_rows}
+        alone = {"vae": lambda: vae_rows(bench), "attention": lambda: attention_rows(bench)}
+        alone |= {"idle": lambda: idle_rows(bench, folder / "idle"), "vae_compiled": lambda: compiled_vae_rows(bench)}
+        for part in parts:
+            if part in alone:
+                told[part] = guarded(bench, part, alone[part])
+                continue
+            told[part] = []
+            for model in models:
+                rows = guarded(bench, model, lambda p=part, m=model: of_model[p](bench, m, folder / m))
+                told[part] += rows
+            sys.stderr.write(f"{part} done\n")
     return told
-
-
-def _free(bench: Bench) -> None:
-    from Wan2GP.engine.loading import free_memory
-
-    bench.finish()
-    free_memory()
 
 
 def device_name(bench: Bench) -> str:
@@ -331,6 +346,7 @@ def device_name(bench: Bench) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["t2v_1.3B", "t2v"], help="architectures (1.3B and 14B)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--tiny", action="store_true", help="every part in small: shows that the script runs")
     parser.add_argument("--rounds", type=int, default=5)
@@ -342,13 +358,13 @@ def main() -> int:
     if given.device == "cpu" and not given.tiny:
         sys.stderr.write("the real sizes take hours on a CPU; add --tiny\n")
         return 1
-    told = measured(Bench(torch.device(given.device), given.tiny, given.rounds), given.models)
+    told = measured(Bench(torch.device(given.device), given.tiny, given.rounds), given.models, given.parts)
     if given.json:
         print(json.dumps(told, indent=2))
         return 0
     small = "; sizes are tiny, so the numbers say nothing" if given.tiny else ""
     print(f"the engine on {told['device']}, torch {told['torch']}{small}")
-    for part in ("forward", "switch", "vae", "attention", "idle"):
+    for part in given.parts:
         print(f"\n{part}\n\n{table(told[part])}")
     return 0
 

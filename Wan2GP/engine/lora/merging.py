@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from Wan2GP.engine.lora.deltas import Delta, LowRank
 from Wan2GP.engine.lora.files import FIELD, LoraFile, Rename, read_lora
 from Wan2GP.engine.lora.targets import Matched, match, no_match
-from Wan2GP.engine.residency.standby import settle
+from Wan2GP.engine.residency.standby import packed, settle
 from Wan2GP.errors import EngineError, Unsupported
 from Wan2GP.weights.fp8 import Fp8Linear
 
@@ -124,10 +124,14 @@ class _Merged:
     @torch.no_grad()
     def merge(self, multipliers: Sequence[float]) -> None:
         """Bring every weight to these multipliers, one per LoRA. Weights that are there already are left alone."""
-        for name, deltas in self._deltas.items():
-            recipe = tuple((position, multipliers[position]) for position, _ in deltas if multipliers[position])
-            if recipe != self._recipes.get(name, ()):
-                self._set(name, recipe, multipliers)
+        recipes = {
+            name: tuple((position, multipliers[position]) for position, _ in deltas if multipliers[position])
+            for name, deltas in self._deltas.items()
+        }
+        changed = {name: recipe for name, recipe in recipes.items() if recipe != self._recipes.get(name, ())}
+        self._keep([name for name in changed if name not in self._originals and name not in self._eight_bits])
+        for name, recipe in changed.items():
+            self._set(name, recipe, multipliers)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -139,15 +143,19 @@ class _Merged:
         self._originals.clear()
         self._recipes.clear()
 
+    def _keep(self, names: Sequence[str]) -> None:
+        """Copies of weights in host memory; page-locked where they are on an accelerator, for a fast way back."""
+        parameters = [self.parameters[name] for name in names]
+        copies = packed(parameters, pin=any(each.is_cuda for each in parameters))
+        for name, parameter, copy in zip(names, parameters, copies, strict=True):
+            self._originals[name] = copy.copy_(parameter)
+
     def _set(self, name: str, recipe: _Recipe, multipliers: Sequence[float]) -> None:
         if name in self._eight_bits:
             self._stand_beside(name, multipliers)
             self._recipes[name] = recipe
             return
-        parameter = self.parameters[name]
-        if name not in self._originals:
-            self._originals[name] = _kept(parameter)
-        original = self._originals[name]
+        parameter, original = self.parameters[name], self._originals[name]
         # an interrupted copy leaves neither the old recipe nor the new one
         self._recipes.pop(name, None)
         parameter.copy_(self._sum(name, original, multipliers, parameter.device) if recipe else original)
@@ -170,12 +178,6 @@ class _Merged:
         if pairs:
             down = torch.cat([down.float().flatten(1) for down, _, _ in pairs])
             layer.put_beside(down, torch.cat([up.float().flatten(1) * by for _, up, by in pairs], dim=1))
-
-
-def _kept(parameter: Tensor) -> Tensor:
-    """A copy in host memory; page-locked where the weight is on an accelerator, for a fast way back."""
-    copy = torch.empty(parameter.shape, dtype=parameter.dtype, pin_memory=parameter.device.type == "cuda")
-    return copy.copy_(parameter)
 
 
 def _require_plain(parameter: nn.Parameter, name: str, file: str) -> None:

@@ -63,12 +63,13 @@ def check_fp8(device: torch.device) -> None:
 
 
 def working_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers that may compute in 8 bits, by name."""
+    """The linear layers that may compute in 8 bits and do not yet, by name."""
     return {
         name: layer
         for name, layer in model.named_modules()
         if _WORKING.fullmatch(name)
         and isinstance(layer, nn.Linear)
+        and not isinstance(layer, Fp8Linear)
         and layer.in_features % SIDE == layer.out_features % SIDE == 0
     }
 
