@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from source.errors import InvalidInput, InvalidMedia, StoreError, TaskNotFound, WanError
-from source.page import actions, lines, login, media, new, task, tasks, uploads, workers
+from source.page import actions, charts, lines, login, media, new, task, tasks, uploads, workers
 from source.page.access import Access
 from source.page.context import STATIC, Page, is_fragment, page_of
 from source.page.guard import Guard
@@ -21,7 +21,7 @@ from source.settings import Settings
 from source.store.base import TaskStore
 from source.supabase_storage import storage_for
 
-PARTS = (login, tasks, task, media, actions, lines, workers, new, uploads)
+PARTS = (login, tasks, task, media, actions, lines, workers, charts, new, uploads)
 
 
 def page(store: TaskStore, settings: Settings, access: Access | None = None) -> Starlette:
