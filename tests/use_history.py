@@ -7,7 +7,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from source.store.sqlite import SqliteStore
@@ -29,7 +29,8 @@ _CYCLE = (
 
 def record(store: SqliteStore, hours: float, workers: tuple[str, ...] = ("gpu-1-0badf00d", "gpu-2-5eed5eed")) -> None:
     """Samples each 20 seconds until now, and a task that ended for each cycle of work; one in six failed."""
-    now = store.now()
+    # between whole minutes: a span begins at one, and a moment more or less must not matter
+    now = datetime.fromtimestamp(store.now().timestamp() // 60 * 60 - 10, UTC)
     with closing(sqlite3.connect(store.path)) as db, db:
         for number, worker in enumerate(workers):
             rows = list(_samples(worker, number, now, hours))
@@ -76,7 +77,7 @@ def _ended(store: SqliteStore, now: datetime, hours: float) -> None:
     )
     with closing(sqlite3.connect(store.path)) as db, db:
         for number, task_id in enumerate(ids):
-            end = now - timedelta(seconds=300 * number + 10)
+            end = now - timedelta(seconds=300 * number + 20)
             db.execute(
                 "UPDATE tasks SET status = ?, generation_started_at = ?, generation_processed_at = ? WHERE id = ?",
                 ("Failed" if number % 6 == 5 else "Complete", _text(end - timedelta(seconds=100)), _text(end), task_id),
