@@ -1,7 +1,7 @@
 """Logging: one configuration, the task's id in every line, secrets out.
 
 A log file whose name ends in .jsonl holds one JSON object a line, for programs; any other one holds the lines of the
-console.
+console. LOG_FORMAT=json makes the console's such objects too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import contextlib
 import json
 import logging
 import logging.config
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,75 +18,29 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from source.abbreviation import ShortValues
+from source.log_files import SharedLogFile
+from source.redaction import REDACTED, redact, redact_values
 from source.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+__all__ = [
+    "REDACTED", "JsonLinesFormatter", "RedactingFormatter", "TaskIdFilter", "configure_logging", "logging_config",
+    "redact", "redact_values", "secret_values", "task_context",
+]  # fmt: skip
+
 _task_id: ContextVar[str] = ContextVar("task_id", default="-")
 
-REDACTED = "***"
-LINE = "%(asctime)s %(levelname)-7s [%(task)s] %(message)s"
+LINE = "%(asctime)s %(levelname)-7s %(component)s [%(task)s] %(message)s"
 #: on a terminal the first eight characters tell tasks apart, as its progress bars do
 RICH_LINE = "[%(task).8s] %(message)s"
 #: ending of log files for programs
 JSON_LINES = ".jsonl"
+FILTERS = ["task", "short"]
 #: the logger of the debug trail: a file for programs holds all of it, also where the console shows none
 TRAIL = "source.trail"
-
-_SECRET_NAMES = (
-    r"(?:access_?|refresh_?|auth_?|id_?|session_?)?token|api[_-]?key|anon_?key|service_?(?:role_?)?key|secret\w*|"
-    r"(?:aws)?access[_-]?key(?:[_-]?id)?|private[_-]?key|"
-    r"passw(?:or)?d|authorization|cookie|signature|sig|x-(?:amz|goog)-[\w-]+"
-)
-#: after underscores and hyphens, or as the last word of a name in camel case
-_SECRET_NAME = re.compile(
-    rf"(?:[\w-]*[_-])?(?:{_SECRET_NAMES})|(?-i:[a-z]\w*(?:Token|ApiKey|AccessKey|Password|Secret))", re.IGNORECASE
-)
-_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(
-            r"\b(Authorization[\"']?\s*[:=]\s*[\"']?(?:Basic|Token|Key|ApiKey|Digest)\s+)[^\"'\n]+", re.IGNORECASE
-        ),
-        rf"\1{REDACTED}",
-    ),
-    (re.compile(r"\b(Bearer)\s+[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1 {REDACTED}"),
-    (re.compile(r"\beyJ[\w-]{5,1000}\.[\w-]{5,}\.[\w-]*"), REDACTED),
-    (re.compile(r"\b(?:sk|hf|ghp|r8|pat|sbp|sb_secret|sb_publishable)[-_][A-Za-z0-9_-]{16,}"), REDACTED),
-    (re.compile(rf"([?&](?:{_SECRET_NAMES}|key)=)[^&\s\"'<>]+", re.IGNORECASE), rf"\1{REDACTED}"),
-    (re.compile(r"(://)[^/\s:@]+:[^/\s@]+@"), rf"\1{REDACTED}@"),
-)
-#: name=value and name: value, as they stand in log lines
-_NAMED = re.compile(
-    rf"([\"']?\b(?:\w+[_-])?(?:{_SECRET_NAMES})[\"']?\s*[=:]\s*(?:Bearer\s+)?[\"']?)[^\s\"',;&}}]+", re.IGNORECASE
-)
-
-
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """A log line without bearer tokens, JWTs, keys in URLs, `name=value` of secret names, and the given values."""
-    for secret in secrets:
-        text = text.replace(secret, REDACTED)
-    return _NAMED.sub(rf"\1{REDACTED}", _without_tokens(text))
-
-
-def _without_tokens(text: str) -> str:
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def redact_values(value: Any) -> Any:
-    """JSON values with every string redacted, and what stands under a secret's name removed."""
-    if isinstance(value, str):
-        return _without_tokens(value)
-    if isinstance(value, Mapping):
-        return {
-            redact_values(name): REDACTED if _SECRET_NAME.fullmatch(str(name)) and inner else redact_values(inner)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [redact_values(item) for item in value]
-    return value
 
 
 def secret_values(settings: Settings) -> tuple[str, ...]:
@@ -117,10 +70,11 @@ def task_context(task_id: str) -> Iterator[None]:
 
 
 class TaskIdFilter(logging.Filter):
-    """Gives every record the id of the task that this thread works on."""
+    """Gives every record the id of the task that this thread works on, and the short name of what speaks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.task = _task_id.get()
+        record.component = record.name.rpartition(".")[2]
         return True
 
 
@@ -170,16 +124,16 @@ def logging_config(settings: Settings, console: Console) -> dict[str, Any]:
     """A dictConfig: rich on a terminal, plain lines elsewhere, and the file that `save_logging` names."""
     level = "DEBUG" if settings.debug else "INFO"
     levels = dict.fromkeys(("source", "headless", "Wan2GP"), level)
-    handlers: dict[str, Any] = {"console": _console_handler(console) | {"level": level}}
+    handlers: dict[str, Any] = {"console": _console_handler(console, settings.log_format) | {"level": level}}
     if settings.save_logging:
-        handlers["file"] = _file_handler(settings.save_logging)
+        handlers["file"] = _file_handler(settings, settings.save_logging)
     for_programs = handlers.get("file", {}).get("formatter") == "json"
     levels[TRAIL] = "DEBUG" if for_programs else level
     secrets = secret_values(settings)
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"task": {"()": TaskIdFilter}},
+        "filters": {"task": {"()": TaskIdFilter}, "short": {"()": ShortValues, "secrets": secrets}},
         "formatters": {
             "line": {"()": RedactingFormatter, "fmt": LINE, "secrets": secrets},
             "rich": {"()": RedactingFormatter, "fmt": RICH_LINE, "secrets": secrets},
@@ -199,25 +153,26 @@ def configure_logging(settings: Settings, console: Console) -> None:
     logging.captureWarnings(True)
 
 
-def _console_handler(console: Console) -> dict[str, Any]:
-    if console.is_terminal:
+def _console_handler(console: Console, form: str) -> dict[str, Any]:
+    if console.is_terminal and form == "text":
         return {
             "class": "rich.logging.RichHandler",
             "console": console,
             "show_path": False,
             "markup": False,
             "formatter": "rich",
-            "filters": ["task"],
+            "filters": FILTERS,
         }
-    return {"class": "logging.StreamHandler", "stream": console.file, "formatter": "line", "filters": ["task"]}
+    formatter = "json" if form == "json" else "line"
+    return {"class": "logging.StreamHandler", "stream": console.file, "formatter": formatter, "filters": FILTERS}
 
 
-def _file_handler(path: Path) -> dict[str, Any]:
+def _file_handler(settings: Settings, path: Path) -> dict[str, Any]:
     return {
-        "class": "logging.FileHandler",
-        "filename": str(path),
-        "encoding": "utf-8",
-        "delay": True,
+        "()": SharedLogFile,
+        "filename": path,
+        "max_bytes": round(settings.log_file_mb * 2**20),
+        "keep": settings.log_files,
         "formatter": "json" if path.suffix.lower() == JSON_LINES else "line",
-        "filters": ["task"],
+        "filters": FILTERS,
     }

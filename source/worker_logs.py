@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from source.abbreviation import ShortValues
 from source.logs import TaskIdFilter, redact
 
 Entry = dict[str, Any]
@@ -36,12 +37,18 @@ class WorkerLogs(logging.Handler):
         self.dropped = 0
         self._plain = logging.Formatter()
         self.addFilter(TaskIdFilter())
+        self.addFilter(ShortValues(self._secrets))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._keep([self._entry(record)])
         except Exception:  # noqa: BLE001 - as every handler of the standard library: a line must not end its task
             self.handleError(record)
+
+    @property
+    def waiting(self) -> int:
+        """Lines that no heartbeat has taken yet."""
+        return len(self._waiting)
 
     def take(self, limit: int = BATCH) -> list[Entry]:
         """The oldest lines, which are the caller's from now on; first of all how many had to be dropped."""
