@@ -131,20 +131,21 @@ def planned(settings: Settings, given: argparse.Namespace) -> list[dict[str, Any
     """What a file of Wan2GP would become. Raises InvalidInput."""
     from source.wangp.queueing import as_json, named_files, rows_of
 
-    return as_json(rows_of(given.from_wangp, settings, named_files(given.media), dry_run=True))
+    return as_json(rows_of(given.from_wangp, settings, named_files(given.media)))
 
 
 def added_from_wangp(settings: Settings, given: argparse.Namespace) -> list[str]:
     """Add what a file of Wan2GP holds; the ids. Notes go to standard error. Raises InvalidInput and StoreError."""
-    from source.wangp.queueing import enqueue_rows, named_files, rows_of
+    from source.wangp.queueing import enqueue_saved, named_files
 
-    rows = rows_of(given.from_wangp, settings, named_files(given.media))
-    ids = enqueue_rows(
-        settings, rows, dependant_on=given.dependant_on, priority=given.priority, project_id=given.project_id
-    )
-    for line in dict.fromkeys(f"{row.entry.partition(',')[0]}: {note}" for row in rows for note in row.notes):
+    rows = enqueue_saved(
+        given.from_wangp, settings, named_files(given.media), dependant_on=given.dependant_on, priority=given.priority,
+        project_id=given.project_id,
+    )  # fmt: skip
+    notes = (f"{row.entry.partition(',')[0]}: {note}" for row in rows.values() for note in row.notes)
+    for line in dict.fromkeys(notes):
         print(f"add_task.py: {line}", file=sys.stderr)
-    return ids
+    return list(rows)
 
 
 def followed(settings: Settings, ids: Sequence[str], timeout_s: float | None) -> int:

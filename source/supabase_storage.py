@@ -127,7 +127,7 @@ class SupabaseStorage:
             return location
         body = {"location": location} | ({"task_id": reader} if reader else {})
         try:
-            answer = _checked(_Source, self._functions.call("generate-download-url", body))
+            answer = checked(_Source, self._functions.call("generate-download-url", body))
         except (RefusedWrite, TaskNotFound) as error:
             log.debug("the project does not give %s to task %s: %s", location, reader, error)
             return None
@@ -153,12 +153,12 @@ class SupabaseStorage:
             "worker_id": task.claim.worker_id,
             "claim_number": task.claim_number,
             "filename": name,
-            "content_type": _content_type(name),
+            "content_type": content_type(name),
             "size_bytes": measure.size_bytes,
             "sha256": measure.sha256,
             "md5": measure.md5,
         }
-        return _checked(_Target, self._functions.call("generate-upload-url", body))
+        return checked(_Target, self._functions.call("generate-upload-url", body))
 
 
 def storage_for(settings: Settings, store: TaskStore) -> Storage:
@@ -168,14 +168,14 @@ def storage_for(settings: Settings, store: TaskStore) -> Storage:
     return LocalStorage(settings)
 
 
-def _content_type(name: str) -> str:
+def content_type(name: str) -> str:
     """What a browser is told: media and plain text by their suffix. Anything that could be a page is just bytes."""
     kind = mimetypes.guess_type(name)[0] or ""
     plain = kind.startswith(("image/", "video/", "audio/")) and kind != "image/svg+xml"
     return kind if plain or kind in ("text/plain", "application/json") else "application/octet-stream"
 
 
-def _checked(kind: type[Answer], answer: Any) -> Answer:
+def checked(kind: type[Answer], answer: Any) -> Answer:
     """An answer of a function. Raises StorageUnavailable for one without what is needed; it may hold a secret."""
     try:
         return kind.model_validate(answer)

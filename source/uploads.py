@@ -44,6 +44,9 @@ class Upload:
 class Uploads(Protocol):
     """Where uploaded files are kept."""
 
+    #: where a file is received on its way
+    folder: Path
+
     def keep(self, path: Path, name: str) -> str:
         """Take a checked file, which may be gone then, and return what rows may call it. Raises OSError, StoreError."""
 

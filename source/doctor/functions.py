@@ -63,6 +63,7 @@ HARMLESS: Mapping[str, Harmless] = {
     "task-counts": Harmless(200, 200),
     "update-task-status": Harmless(400, 400),
     "update-worker-model": Harmless(400, 403),
+    "upload-input": Harmless(400, 400),
     "update-shot-pair-prompts": Harmless(400, 400),
 }
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from source.errors import DiskFull, InvalidMedia, StoreError
 from source.page.context import may_write, page_of, session_of
 from source.page.media import given
+from source.supabase_uploads import uploads_for
 from source.uploads import KINDS, LocalUploads, Reception, TooLarge, receiving
 
 _BLOCK_BYTES = 1 << 20
@@ -28,7 +29,7 @@ async def receive(request: Request) -> Response:
     if kind not in KINDS:
         return _refused(400, f"kind must be one of {', '.join(KINDS)}")
     page = page_of(request)
-    uploads = LocalUploads(page.settings)
+    uploads = uploads_for(page.settings, page.store)
     try:
         with receiving(page.settings, uploads.folder) as reception:
             reception.expect(_declared(request))

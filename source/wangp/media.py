@@ -5,44 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from source.errors import InvalidInput, InvalidMedia
 from source.media.fetch import check_media
 from source.media.places import Folders
 from source.settings import Settings
-from source.uploads import LocalUploads, receiving
+from source.uploads import Uploads, receiving
 
-#: what rows of a project may name
-_ELSEWHERE = (
-    "rows of a Supabase project name files by http(s) URL, or in a folder of MEDIA_DIRS that its workers share: put "
-    "the files there and name them with --media, or give URLs"
-)
+_BLOCK_BYTES = 1 << 20
 
 
 class MediaOfRows:
-    """Files that settings name. `dry_run` looks at them, and copies none."""
+    """Files that settings name. Without `uploads` they are looked at, and none is copied."""
 
-    def __init__(self, settings: Settings, *, dry_run: bool = False) -> None:
+    def __init__(self, settings: Settings, uploads: Uploads | None = None) -> None:
         self._settings = settings
-        self._dry_run = dry_run
+        self._uploads = uploads
         self._folders = Folders.of(settings)
 
     def on_disk(self, path: Path, kind: str) -> str:
-        """The path as a row may say it. Raises InvalidMedia."""
+        """What a row may say of a file: its path, or where it was uploaded, if workers of others are to read it.
+
+        Raises InvalidMedia, DiskFull, StoreError, OSError.
+        """
         check_media(path, kind)
-        if not self._folders.allow(path):
-            raise InvalidMedia(f"{path} cannot be named: {_ELSEWHERE}")
-        return str(path.resolve())
+        if self._uploads is None or self._folders.allow(path):
+            return str(path.resolve())
+        return self._kept(path.name, _blocks(path), kind, self._uploads)
 
     def unpacked(self, name: str, blocks: Iterator[bytes], kind: str) -> str:
-        """A member of an archive, kept beside the database. Raises InvalidInput, InvalidMedia, DiskFull, OSError."""
-        if self._settings.db_type == "supabase":
-            raise InvalidInput(f"{name} lies in the zip file: {_ELSEWHERE}")
-        if self._dry_run:
-            for _ in blocks:
-                pass
-            return name
-        uploads = LocalUploads(self._settings)
+        """What a row may say of a member of an archive, which is kept beside the database or in the project.
+
+        Raises InvalidInput, InvalidMedia, DiskFull, StoreError, OSError.
+        """
+        if self._uploads is not None:
+            return self._kept(name, blocks, kind, self._uploads)
+        for _ in blocks:  # whether it can be read
+            pass
+        return name
+
+    def _kept(self, name: str, blocks: Iterator[bytes], kind: str, uploads: Uploads) -> str:
         with receiving(self._settings, uploads.folder) as reception:
             for block in blocks:
                 reception.write(block)
             return reception.kept(name, kind, uploads).reference
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from local_stack import LocalStack
 from local_stack import stack as stack
 from project_floor import ProjectFloor
@@ -69,6 +71,45 @@ def floor(stack: LocalStack, tmp_path: Path) -> Iterator[ProjectFloor]:
     floor = ProjectFloor(tmp_path / "machine", stack, media_dirs=(tmp_path,))
     yield floor
     floor.close()
+
+
+@pytest.mark.parametrize("whose", ["service", "PAT"])
+def test_a_queue_of_wan2gp_brings_its_media_into_the_project(
+    shell: Shell, floor: ProjectFloor, samples: Path, tmp_path: Path, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that cannot read this machine's files renders it."""
+    anna = shell.stack.person()
+    shell.become({"service": shell.stack.service_key, "PAT": anna.access_token}[whose])
+    picture = (samples / "shapes" / "red_circle_left.png").read_bytes()
+    settings = {"model_type": "fake_i2v", "prompt": "a ball", "resolution": "64x64", "video_length": 5}
+    own = tmp_path / "finetunes" / "fake_i2v.json"
+    own.parent.mkdir()
+    own.write_text(json.dumps({"model": {"name": "F", "architecture": "i2v", "URLs": "i2v"}}))
+    monkeypatch.setenv("FINETUNES", str(own.parent))
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-of-the-artist"
+    elsewhere.mkdir()
+    tasks = [{"id": 1, "params": settings | {"image_start": "a.png", "image_end": "a.png", "image_prompt_type": "SE"}}]
+    with zipfile.ZipFile(elsewhere / "queue.zip", "w") as archive:
+        archive.writestr("queue.json", json.dumps(tasks))
+        archive.writestr("a.png", picture)
+    (elsewhere / "b.png").write_bytes(picture)
+    (elsewhere / "one.json").write_text(json.dumps(settings | {"image_start": "b.png"}))
+    mine = ("--project-id", anna.project_id)
+    ids = []
+    for file in ("queue.zip", "one.json"):
+        code, out, err = shell(add_task.main, "--from-wangp", elsewhere / file, *mine)
+        assert (code, err) == (0, ""), err
+        ids.append(out.strip())
+    params = shell.view("task", ids[0])["params"]
+    assert params["image_start"] == params["image_end"]
+    assert f"/image_uploads/{anna.user_id}/inputs/" in params["image_start"]
+    assert requests.get(params["image_start"], timeout=10).content == picture
+    assert shell.view("task", ids[1])["params"]["image_start"].endswith("-b.png")
+    wgp = registry().get("wgp")
+    floor.register("wgp", wgp.run, wgp.params, uses_gpu=True)
+    floor.work()
+    assert [floor.store.get(task).error_message for task in ids] == [None, None]
+    assert probe_video(floor.output(ids[0])).num_frames == 5
 
 
 @pytest.mark.parametrize("whose", ["service", "JWT"])

@@ -49,6 +49,17 @@ export const newTask = z.object({
 
 export const newTasks = z.array(newTask.extend({ id: optional(id), project_id: optional(id) })).max(5000);
 
+/** S3's limit for one PUT */
+export const MAX_FILE_BYTES = 5 * 1024 ** 3;
+
+export const hex = (digits: number) =>
+  z.string().toLowerCase().regex(new RegExp(`^[0-9a-f]{${digits}}$`), `must be ${digits} hexadecimal digits`);
+
+export const contentType = z.string().max(100)
+  .regex(/^\w+\/[\w.+-]+(; ?charset=[\w-]+)?$/, "must be a media type like video/mp4")
+  // the bucket's address must not show somebody's page
+  .refine((type) => !/html|xml|svg|script/i.test(type), "pages and scripts are no media");
+
 /** The parameters of an SQL function: the same names with `p_`. */
 export function parameters(body: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(body).map(([key, value]) => [`p_${key}`, value]));

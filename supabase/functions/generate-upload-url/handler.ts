@@ -4,19 +4,8 @@ import { z } from "zod";
 import { asCaller, call, type Sql } from "../_shared/database.ts";
 import { endpoint } from "../_shared/endpoint.ts";
 import { objectName, thumbnailName } from "../_shared/filenames.ts";
-import { claim, count, name, optional } from "../_shared/schemas.ts";
+import { claim, contentType, count, hex, MAX_FILE_BYTES, name, optional } from "../_shared/schemas.ts";
 import { publicUrl, type Signed, signedUpload } from "../_shared/storage.ts";
-
-// S3's limit for one PUT
-const MAX_FILE_BYTES = 5 * 1024 ** 3;
-
-const hex = (digits: number) =>
-  z.string().toLowerCase().regex(new RegExp(`^[0-9a-f]{${digits}}$`), `must be ${digits} hexadecimal digits`);
-
-const contentType = z.string().max(100)
-  .regex(/^\w+\/[\w.+-]+(; ?charset=[\w-]+)?$/, "must be a media type like video/mp4")
-  // the bucket's address must not show somebody's page
-  .refine((type) => !/html|xml|svg|script/i.test(type), "pages and scripts are no results");
 
 const body = claim.extend({
   // without them: a client of the older contract

@@ -124,6 +124,20 @@ const ROWS: Record<string, Row> = {
     bert: 404,
   },
   "update-task-status": { subject: onQueued({ status: "Cancelled" }), bert: 404 },
+  // an address of the caller's own
+  "upload-input": {
+    subject: async () => ({
+      task_id: await queued(),
+      body: {
+        filename: "a.png",
+        content_type: "image/png",
+        size_bytes: 9,
+        sha256: "0".repeat(64),
+        md5: "0".repeat(32),
+      },
+    }),
+    bert: 200,
+  },
   "update-worker-model": {
     subject: async () => ({
       task_id: await queued(),
