@@ -93,7 +93,9 @@ def test_who_pastes_the_token_may_change_tasks(store: SqliteStore) -> None:
     assert store.get(task_id).status is Status.CANCELLED
 
 
-@pytest.mark.parametrize("wanted", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"]
+)
 def test_logging_in_leads_to_this_page_alone(store: SqliteStore, wanted: str) -> None:
     answer = client(store, Access(TOKEN)).post("/login", data={"token": TOKEN, "next": wanted})
     assert answer.headers["location"] == "/"

@@ -59,7 +59,9 @@ def test_a_player_gets_its_video_whole_and_in_ranges(
     asked = {"id": completed(store, "files/a.mp4"), "key": "output"}
     whole = browser.get("/task/media", params=asked)
     assert (whole.content, whole.headers["content-type"]) == (VIDEO, "video/mp4")
-    assert whole.headers["x-content-type-options"] == "nosniff" and "sandbox" in whole.headers["content-security-policy"]
+    assert (
+        whole.headers["x-content-type-options"] == "nosniff" and "sandbox" in whole.headers["content-security-policy"]
+    )
     part = browser.get("/task/media", params=asked, headers={"range": "bytes=1000-1999"})
     assert (part.status_code, part.content) == (206, VIDEO[1000:2000])
     assert part.headers["content-range"] == f"bytes 1000-1999/{len(VIDEO)}"
@@ -104,7 +106,9 @@ def test_a_browser_cannot_name_a_file_itself(store: SqliteStore, settings: Setti
 
 def test_inputs_in_the_scratch_space_are_shown(store: SqliteStore, settings: Settings, browser: TestClient) -> None:
     guide = put(settings.main_output_dir / "task" / "guide.mp4")
-    task_id = completed(store, "text", video_guide=str(guide), image_refs=["a.png", "no picture"], prompt="not a.mp4 file")
+    task_id = completed(
+        store, "text", video_guide=str(guide), image_refs=["a.png", "no picture"], prompt="not a.mp4 file"
+    )
     row = store.get(task_id)
     assert dict(named(row)) == {
         "params.video_guide": str(guide), "params.image_refs.0": "a.png",
