@@ -73,7 +73,8 @@ def test_a_player_gets_its_video_whole_and_in_ranges(
     "location",
     [
         "files/../../secret.mp4", "../secret.mp4", "{root}/secret.mp4", "files/link.mp4",
-        "{root}/public/files/link.mp4", "{root}/public/../secret.mp4", "files/page.html", "files/drawing.svg", "files/gone.mp4",
+        "{root}/public/files/link.mp4", "{root}/public/../secret.mp4", "files/page.html", "files/drawing.svg",
+        "files/gone.mp4",
         "file://{root}/secret.mp4", "http://127.0.0.1:1/a.mp4", "files/a\0.mp4",
     ],
 )  # fmt: skip

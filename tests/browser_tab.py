@@ -1,0 +1,79 @@
+"""Chromium for tests of the page: a tab that fails a test which leaves an error in its console, and measures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+#: a folder that pictures of the pages are written to; they are for docs/images
+PICTURES = os.environ.get("PAGE_PICTURES")
+
+needs_chromium = pytest.mark.skipif(
+    PROGRAM is None and os.environ.get("REQUIRE_PROGRAMS") != "1", reason="Chromium is not installed"
+)
+
+CONTRASTS = Path(__file__).with_name("contrasts.js").read_text()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser, gone at the end."""
+    assert PROGRAM is not None, "Chromium is not installed, and REQUIRE_PROGRAMS=1"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def tab(browser: Browser, url: str, token: str | None = None, **choices: Any) -> Iterator[Page]:
+    """A tab at `url`, logged in with `token`.
+
+    At the end nothing may have gone wrong there, nor been asked elsewhere.
+    """
+    context = browser.new_context(base_url=url, **({"viewport": {"width": 1280, "height": 800}} | choices))
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: None if asked.url.startswith(url) else wrong.append(asked.url))
+    try:
+        if token is not None:
+            page.goto("/login")
+            page.get_by_label("Token").fill(token)
+            page.get_by_role("button", name="Log in").click()
+        yield page
+        assert not wrong
+    finally:
+        context.close()
+
+
+def low_contrasts(page: Page) -> list[Any]:
+    """The texts of a page that stand out too little from their ground."""
+    found: list[Any] = page.evaluate(CONTRASTS)
+    assert len(found) > 5, "hardly any text was found"
+    return [each for each in found if each[0] < each[1]]
+
+
+def picture(page: Page, name: str, wanted: Sequence[str]) -> None:
+    """Keep a picture of the page for the documentation, where that was asked for and it is one of those `wanted` (the
+    beginning of its name): small, and of the same things each time."""
+    if PICTURES is None or name.split("-")[0] not in wanted:
+        return
+    page.wait_for_function("[...document.querySelectorAll('video')].every((each) => each.readyState >= 2)")
+    from PIL import Image
+
+    path = Path(PICTURES) / f"page-{name}.png"
+    page.screenshot(path=path, animations="disabled", mask=[page.locator("footer")], mask_color="#8884")
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
