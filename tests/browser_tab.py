@@ -58,6 +58,17 @@ def tab(browser: Browser, url: str, token: str | None = None, **choices: Any) ->
         context.close()
 
 
+def until(page: Page, holds: str) -> None:
+    """Wait until a JavaScript expression is true. (Playwright's own wait evaluates a text in the page, which the page's
+    policy does not allow.)"""
+    page.evaluate(
+        "async (longest) => { const end = performance.now() + longest;"
+        f" while (!({holds})) {{ if (performance.now() > end) throw new Error('it did not happen');"
+        " await new Promise((done) => setTimeout(done, 50)); } }",
+        60_000,
+    )
+
+
 def low_contrasts(page: Page) -> list[Any]:
     """The texts of a page that stand out too little from their ground."""
     found: list[Any] = page.evaluate(CONTRASTS)
@@ -70,7 +81,7 @@ def picture(page: Page, name: str, wanted: Sequence[str]) -> None:
     beginning of its name): small, and of the same things each time."""
     if PICTURES is None or name.split("-")[0] not in wanted:
         return
-    page.wait_for_function("[...document.querySelectorAll('video')].every((each) => each.readyState >= 2)")
+    until(page, "[...document.querySelectorAll('video')].every((each) => each.readyState >= 2)")
     from PIL import Image
 
     path = Path(PICTURES) / f"page-{name}.png"

@@ -26,62 +26,64 @@ function followEnds() {
 
 // -- players ----------------------------------------------------------------------------------------------------------
 
-// All videos of a group play, pause and seek with the first one that is used.
-let leading = false;
+// The videos of a group play, stop and seek with whichever is used. Each change asks the others for what they lack, so
+// an event that was caused by another finds nothing to do.
 
-function together(group, change) {
-  if (leading) return;
-  leading = true;
-  group.querySelectorAll("video").forEach(change);
-  // what was done to the others is told by events that come later
-  setTimeout(() => { leading = false; }, 60);
+function others(video) {
+  const group = video.closest && video.closest("[data-players]");
+  return group ? [...group.querySelectorAll("video")].filter((each) => each !== video) : [];
 }
 
-function playGroup(button) {
-  const group = button.closest("[data-players]");
+function bring(video, time) {
+  const wanted = Math.min(time, video.duration || 0);
+  if (Math.abs(video.currentTime - wanted) > 0.05) video.currentTime = wanted;
+}
+
+function start(video) {
+  video.play().catch(() => {}); // stopped again before it began
+}
+
+function playGroup(group) {
   const videos = [...group.querySelectorAll("video")];
-  const playing = videos.some((video) => !video.paused);
-  together(group, (video) => {
-    if (playing) return video.pause();
-    if (videos.some((each) => each.ended)) video.currentTime = 0;
-    else video.currentTime = videos[0].currentTime;
-    return video.play();
-  });
+  if (videos.some((video) => !video.paused)) return videos.forEach((video) => video.pause());
+  const time = videos.some((video) => video.ended) ? 0 : Math.min(...videos.map((video) => video.currentTime));
+  return videos.forEach((video) => { bring(video, time); start(video); });
+}
+
+const atOneVideo = {
+  play(video) {
+    for (const other of others(video)) if (other.paused && !other.ended) { bring(other, video.currentTime); start(other); }
+  },
+  pause(video) {
+    if (!video.ended) for (const other of others(video)) if (!other.paused) other.pause();
+  },
+  seeking(video) {
+    if (video.paused && !video.ended) for (const other of others(video)) if (other.paused) bring(other, video.currentTime);
+  },
+};
+
+for (const [name, change] of Object.entries(atOneVideo)) {
+  // media events do not bubble, but they can be caught on the way down
+  document.addEventListener(name, (event) => {
+    if (!(event.target instanceof HTMLVideoElement)) return;
+    change(event.target);
+    const group = event.target.closest("[data-players]"), button = group && group.querySelector("[data-play]");
+    if (!button) return;
+    const playing = [...group.querySelectorAll("video")].some((video) => !video.paused);
+    button.textContent = playing ? "Pause" : "Play together";
+  }, true);
 }
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-play]");
-  if (button) playGroup(button);
+  if (button) playGroup(button.closest("[data-players]"));
 });
 
 document.addEventListener("change", (event) => {
   if (!event.target.matches("[data-loop]")) return;
-  event.target.closest("[data-players]").querySelectorAll("video").forEach((video) => { video.loop = event.target.checked; });
+  const videos = event.target.closest("[data-players]").querySelectorAll("video");
+  videos.forEach((video) => { video.loop = event.target.checked; });
 });
-
-for (const name of ["play", "pause", "seeked"]) {
-  document.addEventListener(name, (event) => {
-    const video = event.target;
-    const group = video.closest && video.closest("[data-players]");
-    if (!group || video.ended) return;
-    const button = group.querySelector("[data-play]");
-    if (button) button.textContent = video.paused ? "Play together" : "Pause";
-    together(group, (other) => {
-      if (other === video) return;
-      if (name === "seeked" || name === "play") {
-        if (Math.abs(other.currentTime - video.currentTime) > 0.05) other.currentTime = video.currentTime;
-      }
-      if (name === "play" && other.paused) other.play();
-      if (name === "pause" && !other.paused) other.pause();
-    });
-  }, true);
-}
-
-document.addEventListener("ended", (event) => {
-  const group = event.target.closest && event.target.closest("[data-players]");
-  const button = group && group.querySelector("[data-play]");
-  if (button && [...group.querySelectorAll("video")].every((video) => video.paused)) button.textContent = "Play together";
-}, true);
 
 document.addEventListener("DOMContentLoaded", followEnds);
 document.addEventListener("htmx:afterSettle", followEnds);
