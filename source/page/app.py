@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from source.errors import InvalidInput, InvalidMedia, StoreError, TaskNotFound, WanError
+from source.metrics.database import CONTENT_TYPE, database_metrics
 from source.page import actions, charts, lines, login, media, new, task, tasks, uploads, workers
 from source.page.access import Access
 from source.page.context import STATIC, Page, is_fragment, page_of
@@ -20,6 +21,7 @@ from source.page.guard import Guard
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.supabase_storage import storage_for
+from source.task_registry import registry
 
 PARTS = (login, tasks, task, media, actions, lines, workers, charts, new, uploads)
 
@@ -29,6 +31,7 @@ def page(store: TaskStore, settings: Settings, access: Access | None = None) -> 
     app = Starlette(
         routes=[
             Route("/healthz", healthz),
+            Route("/metrics", metrics),
             Mount("/static", StaticFiles(directory=Path(str(STATIC)))),
             *(route for part in PARTS for route in part.routes),
         ],
@@ -46,6 +49,12 @@ def healthz(request: Request) -> Response:
     except StoreError:
         return PlainTextResponse("the database does not answer\n", 503)
     return PlainTextResponse("ok\n")
+
+
+def metrics(request: Request) -> Response:
+    """What Prometheus reads (docs/operations.md); it sends the page's token as a bearer token, where there is one."""
+    found = database_metrics(page_of(request).store, [kind.name for kind in registry()])
+    return Response(found, headers={"Content-Type": CONTENT_TYPE})
 
 
 def _refused(request: Request, error: Exception) -> Response:

@@ -232,6 +232,14 @@ def test_the_page_says_so_when_the_database_does_not_answer(store: SqliteStore, 
     assert answer.status_code == 503 and "closed" in answer.text
 
 
+def test_prometheus_reads_the_metrics_of_the_database(store: SqliteStore, browser: TestClient) -> None:
+    store.add_many([NewTask(task_type="t2v", params={}), NewTask(task_type="t2v", params={})])
+    claimed(store)
+    answer = browser.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert re.search(r'_tasks\{status="In Progress"\} 1\.0', answer.text), answer.text
+
+
 # -- the drawing ----------------------------------------------------------------------------------------------------
 
 
