@@ -18,6 +18,7 @@ from source.page.context import page_of
 
 #: to be had without the token
 OPEN_PATHS = re.compile(r"/(login|healthz|static/.*)")
+MOST_OPEN_BYTES = 16_384
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 _HEADERS = {
@@ -81,6 +82,8 @@ def _refusal(request: Request) -> Response | None:
         return PlainTextResponse("this page does not go by that name; PAGE_HOSTS can add one\n", 421)
     if request.method not in SAFE_METHODS and not _from_here(request):
         return PlainTextResponse("a page of another site sent this\n", 403)
+    if request.method not in SAFE_METHODS and OPEN_PATHS.fullmatch(request.url.path) and not _is_small(request):
+        return PlainTextResponse("a token is shorter than that\n", 413)
     try:
         request.state.session = _session(request, page.access)
     except TooManyTries as error:
@@ -107,6 +110,12 @@ def is_our_host(header: str, named: Collection[str]) -> bool:
         own = {"localhost", socket.gethostname().lower(), *(name.lower() for name in named)}
         return host in own or host.endswith(".localhost")
     return True
+
+
+def _is_small(request: Request) -> bool:
+    """Of what anybody may send: it is read as a whole."""
+    length = request.headers.get("content-length", "")
+    return length.isdecimal() and int(length) <= MOST_OPEN_BYTES
 
 
 def _from_here(request: Request) -> bool:

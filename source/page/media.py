@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from source.errors import InvalidMedia
+from source.logs import redact_values
 from source.page.context import Page, page_of
 from source.page.guard import origin_of
 from source.page.wording import task_url
@@ -51,6 +52,11 @@ class Medium:
     #: None where it cannot be shown here
     url: str | None
     location: str
+
+    @property
+    def shown(self) -> str:
+        """The location for people; that of a URL may hold a secret."""
+        return str(redact_values(self.location))
 
 
 def media_of(page: Page, task: Task) -> list[Medium]:

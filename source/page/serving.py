@@ -20,7 +20,7 @@ from source.store.opening import open_existing
 
 
 def serve(settings: Settings, given: argparse.Namespace, beginning: Callable[[str], None]) -> tuple[Any, str]:
-    """Serve the page until Ctrl-C or SIGTERM. Raises ConfigurationError, StoreError, OSError for a port in use."""
+    """Serve the page until Ctrl-C or SIGTERM. Raises ConfigurationError, StoreError."""
     marked = settings.page_token.get_secret_value() if settings.page_token else None
     access = access_of(given.page_token or marked)
     _check_host(given.host, access)
@@ -54,8 +54,12 @@ def _check_host(host: str, access: Access) -> None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    """Raises ConfigurationError for a port that is taken or not ours to use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"{host}:{port} cannot be listened on: {error}; name another with --port") from error
 
 
 def _shown(host: str) -> str:

@@ -121,6 +121,14 @@ def test_tries_are_counted(store: SqliteStore) -> None:
     assert browser.post("/login", data={"token": TOKEN}).status_code == 303
 
 
+def test_nobody_fills_the_memory_without_the_token(store: SqliteStore) -> None:
+    browser = client(store, Access(TOKEN))
+    assert browser.post("/login", data={"token": "x" * 20_000}).status_code == 413
+    endless = browser.post("/login", content=iter([b"token=" + b"x" * 20_000]))
+    assert endless.status_code == 413
+    assert browser.post("/uploads", content=b"x" * 20_000).status_code == 401
+
+
 def test_a_session_ends_with_its_time_and_when_it_is_left(store: SqliteStore) -> None:
     clock = Clock()
     access = Access(TOKEN, clock)

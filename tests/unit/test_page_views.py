@@ -121,7 +121,11 @@ def test_nothing_of_a_page_comes_from_elsewhere(store: SqliteStore, browser: Tes
 
 
 def test_secrets_of_a_row_are_not_shown_and_cannot_be_searched_for(store: SqliteStore, browser: TestClient) -> None:
-    params = {"prompt": f"a lake, Bearer {SECRET}", "hf_token": SECRET, "url": f"https://x.example/a?token={SECRET}"}
+    params = {
+        "prompt": f"a lake, Bearer {SECRET}",
+        "hf_token": SECRET,
+        "url": f"https://x.example/a.png?token={SECRET}",
+    }
     task_id = store.add(NewTask(task_type="t2v", params=params))
     for path in (f"/task?id={task_id}", "/"):
         text = browser.get(path).text
