@@ -9,6 +9,8 @@ import demo
 import document
 import fetch_rife
 import generate_test_tasks
+import inpaint_frames_example
+import join_clips_example
 import licences
 import processors
 from tables import table
@@ -23,20 +25,9 @@ from Wan2GP.command_line import Command
 
 def parsers() -> list[Command]:
     """Every command that takes flags, those of daily use first."""
-    makers = (
-        worker,
-        add_task,
-        debug,
-        models,
-        devstack,
-        demo,
-        generate_test_tasks,
-        fetch_rife,
-        processors,
-        document,
-        licences,
-    )
-    return [each.parser() for each in makers]
+    daily = (worker, add_task, debug, models, devstack)
+    scripts = (demo, generate_test_tasks, join_clips_example, inpaint_frames_example, fetch_rife, processors)
+    return [each.parser() for each in (*daily, *scripts, document, licences)]
 
 
 def commands() -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from source.store.sqlite import SqliteStore
-from Wan2GP.media import probe_image, probe_video
+from Wan2GP.media import VideoInfo, probe_image, probe_video
 
 SMALL = ("--model", "draft", "--frames", "17", "--overlap", "4", "--size", "96x64")
 TRAVELS = {"one_image": 17, "three_images": 34, "continue_to_one": 34, "continue_to_two": 51}
@@ -51,21 +52,57 @@ def test_a_name_that_there_is_not_is_refused(root: Path, tmp_path: Path) -> None
     assert "'four_images'" in answer.stderr and "three_images" in answer.stderr
 
 
-@pytest.mark.slow
-def test_a_worker_runs_them_and_each_video_has_its_frames(root: Path, tmp_path: Path) -> None:
-    database = tmp_path / "tasks.db"
-    SqliteStore(database).close()
+@pytest.fixture
+def database(root: Path, tmp_path: Path) -> Iterator[Path]:
+    """A database at which a worker works."""
+    path = tmp_path / "tasks.db"
+    SqliteStore(path).close()
     worker = subprocess.Popen(
-        [sys.executable, "worker.py", "--db-file", str(database), "--main-output-dir", str(tmp_path / "outputs")],
+        [sys.executable, "worker.py", "--db-file", str(path), "--main-output-dir", str(tmp_path / "outputs")],
         cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    try:
-        where = ("--folder", str(tmp_path / "made"), "--db-file", str(database))
-        answer = generate(root, *SMALL, *where, "--wait", "--timeout", "120")
-    finally:
-        worker.terminate()
-        worker.wait(60)
+    yield path
+    worker.terminate()
+    worker.wait(60)
+
+
+@pytest.mark.slow
+def test_a_worker_runs_them_and_each_video_has_its_frames(
+    root: Path, tmp_path: Path, database: Path, samples: Path
+) -> None:
+    where = ("--folder", str(tmp_path / "made"), "--db-file", str(database))
+    answer = generate(root, *SMALL, *where, "--wait", "--timeout", "120")
     assert answer.returncode == 0, answer.stderr
     for name, frames in TRAVELS.items():
         made = probe_video(tmp_path / "made" / name / "result.mp4")
         assert (made.num_frames, made.width, made.height) == (frames, 96, 64), name
+    # the two example scripts, at the same worker
+    joined = example(
+        root, "join_clips", database, tmp_path / "joined.mp4", "--clip1", str(samples / "bbb_416x240_49f.mp4"),
+        "--clip2", str(samples / "bbb_320x180_audio.mp4"), "--gap-frames", "21", "--resolution", "320x176",
+    )  # fmt: skip
+    assert joined.num_frames > 21 and (joined.width, joined.height) == (320, 176)
+    source = samples / "bbb_320x180_keyframes.mp4"
+    mended = example(
+        root, "inpaint_frames", database, tmp_path / "mended.mp4", "--video", str(source), "--start-frame", "20",
+        "--end-frame", "33",
+    )  # fmt: skip
+    assert mended.num_frames == probe_video(source).num_frames
+
+
+def example(root: Path, name: str, database: Path, output: Path, *words: str) -> VideoInfo:
+    """What scripts/NAME_example.py wrote, with the draft model."""
+    command = [
+        sys.executable,
+        f"scripts/{name}_example.py",
+        *words,
+        "--output",
+        str(output),
+        "--db-file",
+        str(database),
+    ]
+    made = subprocess.run(
+        [*command, "--prompt", "x", "--model", "draft", "--timeout", "60"], cwd=root, text=True, capture_output=True
+    )
+    assert (made.returncode, made.stdout) == (0, f"{output}\n"), made.stderr
+    return probe_video(output)

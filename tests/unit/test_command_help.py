@@ -165,12 +165,30 @@ def completions() -> dict[str, str]:
     return {command: script_of(command, "bash") for command in ("add_task.py", "debug.py")}
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_can_read_the_script(shell: str) -> None:
+def needed(shell: str) -> str:
+    """The shell, or no test."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    script = script_of("debug.py", shell)
-    subprocess.run([shell, "--no-execute"], input=script, text=True, check=True)
+    return shell
+
+
+def test_fish_completes_commands_and_names(tmp_path: Path) -> None:
+    fish = needed("fish")
+    (tmp_path / "add_task.fish").write_text(script_of("add_task.py", "fish"))
+    program = f"source {tmp_path}/add_task.fish; complete -C 'add_task.py --type travel_'"
+    made = subprocess.run([fish, "--no-config", "-c", program], text=True, capture_output=True, check=True)
+    assert "travel_orchestrator" in [line.split("\t")[0] for line in made.stdout.splitlines()]
+
+
+def test_zsh_registers_what_completes(tmp_path: Path) -> None:
+    zsh = needed("zsh")
+    (tmp_path / "script").write_text(script_of("add_task.py", "zsh"))
+    program = (
+        f'autoload -U compinit; compinit -u -d {tmp_path}/dump; eval "$(cat {tmp_path}/script)"; '
+        "print -r -- $_comps[add_task.py]; whence -w $_comps[add_task.py]"
+    )
+    made = subprocess.run([zsh, "-fc", program], text=True, capture_output=True, check=True)
+    assert (made.stdout.split(), made.stderr) == (["_shtab_add_task_py", "_shtab_add_task_py:", "function"], "")
 
 
 def test_a_command_is_also_completed_by_the_name_that_it_was_called_by() -> None:
