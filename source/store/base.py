@@ -88,6 +88,10 @@ class TaskStore(ABC):
         those that follow this row in that order. Raises TaskNotFound when there is no such row."""
 
     @abstractmethod
+    def ids_like(self, prefix: str, *, limit: int = 10) -> list[str]:
+        """The ids of tasks that begin so, in their order; nothing is read but an index."""
+
+    @abstractmethod
     def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
         """The children of each parent by status; without parents that have none."""
 

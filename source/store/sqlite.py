@@ -118,6 +118,10 @@ class SqliteStore(TaskStore):
             row = None if after is None else self._row(db, after)
             return choosing.select(db, chosen, limit, newest_first=newest_first, after=row)
 
+    def ids_like(self, prefix: str, *, limit: int = 10) -> list[str]:
+        with self._reading() as db:
+            return choosing.ids_like(db, prefix, limit)
+
     def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
         with self._reading() as db:
             return choosing.child_counts(db, parent_ids)

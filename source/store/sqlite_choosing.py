@@ -31,6 +31,9 @@ _CONDITIONS = {
     "worker_id": OF_WORKER,
     "error_class": "error_class = :error_class",
     "older_than_s": "created_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:older_than_s || ' seconds')",
+    "newer_than_s": "created_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:newer_than_s || ' seconds')",
+    "ended_within_s": "generation_processed_at >= "
+    "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:ended_within_s || ' seconds')",
     "run": "id IN run",
     "paused": "paused = :paused",
     "text": f"instr(lower({' || char(10) || '.join(_SEARCHED)}), lower(:text)) > 0",
@@ -58,6 +61,14 @@ def select(
         f"ORDER BY created_at {direction}, rowid {direction} LIMIT :limit"
     )
     return [task_of(row) for row in db.execute(query, {**values, "limit": max(limit, 0)})]
+
+
+def ids_like(db: sqlite3.Connection, prefix: str, limit: int) -> list[str]:
+    """The ids that begin so, in their order; read from the index. Nothing begins with nothing."""
+    if not prefix:
+        return []
+    query = "SELECT id FROM tasks WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+    return [found for (found,) in db.execute(query, (prefix, f"{prefix}\U0010ffff", max(limit, 0)))]
 
 
 def child_counts(db: sqlite3.Connection, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:

@@ -52,6 +52,8 @@ Answer = TypeVar("Answer")
 
 #: the functions hand out no more at once
 MOST_CLAIMED, MOST_LISTED, MOST_SAMPLES = 100, 1000, 10_000
+#: of letters
+LONGEST_ID = 36
 
 
 class Functions(Protocol):
@@ -131,6 +133,11 @@ class SupabaseStore(TaskStore):
             "select_tasks", rows.tasks, **chosen.given(), limit=min(limit, MOST_LISTED), newest=newest_first,
             after=after and self._known(after),
         )  # fmt: skip
+
+    def ids_like(self, prefix: str, *, limit: int = 10) -> list[str]:
+        if limit <= 0 or not prefix or len(prefix) > LONGEST_ID:
+            return []
+        return self._ask("task_ids_like", rows.texts, prefix=prefix, limit=min(limit, MOST_LISTED))
 
     def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
         if not parent_ids:

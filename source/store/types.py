@@ -181,8 +181,11 @@ class TaskFilter:
     #: a worker's id, or the name that it was given (every start of it)
     worker_id: str | None = None
     error_class: str | None = None
-    #: seconds since the row was added
+    #: seconds since the row was added: at least, and at most
     older_than_s: float | None = None
+    newer_than_s: float | None = None
+    #: seconds since it ended, at most
+    ended_within_s: float | None = None
     #: the id of an orchestrator, or the run_id of a travel: with all that came of it
     run: str | None = None
     paused: bool | None = None

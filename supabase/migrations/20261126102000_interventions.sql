@@ -126,14 +126,16 @@ as $$
 $$;
 
 -- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
--- given; p_older_than_s: seconds since it was added; p_run: the id of an orchestrator, or the run_id of a travel, with
+-- given; p_older_than_s, p_newer_than_s: seconds since it was added, at least and at most; p_ended_within_s: seconds since
+-- it ended, at most; p_run: the id of an orchestrator, or the run_id of a travel, with
 -- all that came of it; p_text: a part of the id, type, model, error message or prompt, in any case; p_top: whether it is
 -- nobody's child. p_newest: the newest first; p_after: those that follow this row. (A plan for what is given: what is not asked costs nothing.)
 create function public.select_tasks(
     p_statuses text[] default null, p_task_type text default null, p_worker_id text default null,
     p_error_class text default null, p_older_than_s double precision default null, p_run text default null,
     p_paused boolean default null, p_text text default null, p_top boolean default null,
-    p_newest boolean default false, p_after uuid default null, p_limit bigint default 1000
+    p_newest boolean default false, p_after uuid default null, p_limit bigint default 1000,
+    p_newer_than_s double precision default null, p_ended_within_s double precision default null
 ) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
@@ -168,6 +170,9 @@ begin
                 and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
                 and (p_error_class is null or error_class = p_error_class)
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
+                and (p_newer_than_s is null or created_at >= clock_timestamp() - make_interval(secs => p_newer_than_s))
+                and (p_ended_within_s is null
+                    or generation_processed_at >= clock_timestamp() - make_interval(secs => p_ended_within_s))
                 and (p_run is null or id in (select id from run))
                 and (p_paused is null or paused = p_paused)
                 and (p_text is null or strpos(lower(concat_ws(E'\n', id, task_type, model, error_message,

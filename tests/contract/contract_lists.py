@@ -43,6 +43,27 @@ class ListContract:
         with pytest.raises(TaskNotFound):
             store.select(TaskFilter(), newest_first=True, after=NOBODY)
 
+    def test_ids_are_found_by_what_they_begin_with(self, store: TaskStore) -> None:
+        ids = ["5e1fa000-0000-4000-8000-000000000001", "5e1fa000-0000-4000-8000-000000000002",
+               "5e1fb000-0000-4000-8000-000000000003"]  # fmt: skip
+        store.add_many([a_task(id=each) for each in ids])
+        assert store.ids_like("5e1fa") == ids[:2]
+        assert store.ids_like("5e1f", limit=1) == ids[:1]
+        assert store.ids_like(ids[2][:-1]) == store.ids_like(ids[2]) == ids[2:]
+        assert [store.ids_like(nothing) for nothing in ("5e1fc", "nobody", "", "5e1f%", ids[0] + "0")] == [[]] * 5
+
+    def test_rows_are_chosen_by_when_they_came_and_ended(self, store: TaskStore, front_end: FrontEnd) -> None:
+        old, ended, stays = (store.add(a_task()) for _ in range(3))
+        store.cancel(ended)
+        front_end.update(old, created_at="2020-01-01T00:00:00.000Z")
+        for chosen, expected in (
+            (TaskFilter(newer_than_s=3600), [stays, ended]),
+            (TaskFilter(older_than_s=3600), [old]),
+            (TaskFilter(ended_within_s=3600), [ended]),
+            (TaskFilter(ended_within_s=3600, statuses=(QUEUED,)), []),
+        ):
+            assert found(store, chosen) == expected, chosen
+
     def test_a_text_is_looked_for_where_people_can_see_it(self, store: TaskStore, front_end: FrontEnd) -> None:
         """Not among all parameters: who may search them could guess a secret piece by piece."""
         params = {"prompt": 'A Harbour at 100% "dusk"', "api_key": "s3cret-value", "model_name": "vace_14B"}

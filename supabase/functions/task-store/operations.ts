@@ -53,6 +53,8 @@ export const OPERATIONS = {
     worker_id: optional(name),
     error_class: optional(name),
     older_than_s: optional(past),
+    newer_than_s: optional(past),
+    ended_within_s: optional(past),
     run: optional(name),
     paused: optional(z.boolean()),
     text: optional(name),
@@ -61,6 +63,7 @@ export const OPERATIONS = {
     after: optional(id),
     limit: optional(limit),
   }),
+  task_ids_like: z.object({ prefix: z.string().min(1).max(36), limit: optional(limit) }),
   count_children: z.object({
     parent_ids: z.array(id).max(1000).transform((values) => new PostgresArray(values)),
   }),
