@@ -12,27 +12,14 @@ from rich.prompt import Confirm
 from rich.status import Status
 
 from source.command_line import CommandParser, database_of, exit_code
-from source.diagnostics.commands import add_commands, answer
+from source.diagnostics.answers import Terminal, answer
+from source.diagnostics.commands import CODES, EXAMPLES, add_commands
 from source.diagnostics.words import printable
 from source.errors import InvalidInput, WanError
 from source.settings import load_settings
 
 #: columns where there is no terminal to ask
 WIDTH = 200
-
-
-EXAMPLES = (
-    ("python debug.py tasks --status Failed", "the newest tasks that failed"),
-    ("python debug.py task ID", "one task: what happened when, why it failed, its children"),
-    ("python debug.py why ID", "why a task waits"),
-    ("python debug.py retry ID", "queue a failed task again"),
-    ("python debug.py doctor", "check this installation"),
-)
-CODES = {
-    0: "done",
-    1: "not found, not possible, or the doctor found a failure; also a wrong argument",
-    2: "the database failed, or is not there",
-}
 
 
 def parser() -> CommandParser:
@@ -60,17 +47,14 @@ def confirmed(working: Status, changes: RenderableType, question: str) -> bool:
 def main() -> int:
     """Parse the command and print its answer."""
     given = parser().parse_args()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)  # it also knows what to do when `head` hangs up
     try:
         settings = load_settings(**database_of(given))
         with Console(stderr=True).status("") as working:  # seen on a terminal alone
-            said = answer(settings, given, working.update, partial(confirmed, working))
-    except WanError as error:
+            said = answer(settings, given, Terminal(console, working, partial(confirmed, working)))
+    except (WanError, OSError) as error:
         print(f"debug.py: {printable(str(error))}", file=sys.stderr)
-        return exit_code(error)
-    except OSError as error:
-        print(f"debug.py: {error}", file=sys.stderr)
-        return 1
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)  # it also knows what to do when `head` hangs up
+        return exit_code(error) if isinstance(error, WanError) else 1
     if given.json:
         console.out(json.dumps(said.view, indent=2, ensure_ascii=False), highlight=False)
     elif isinstance(said.readable, str):  # a line for a program as well: neither wrapped nor read as markup

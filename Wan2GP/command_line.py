@@ -4,9 +4,12 @@ end with exit code 1."""
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
+
+from Wan2GP.errors import did_you_mean
 
 DISTRIBUTION = "headless-wan2gp"
 #: exit code of a wrong argument
@@ -32,7 +35,7 @@ class Command(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 1: in some commands 2 says that the database is at fault."""
         self.print_usage(sys.stderr)
-        self.exit(BAD_INPUT, f"{self.prog}: {message}; `{self.prog} --help` shows examples\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {message}{_near(message)}; `{self.prog} --help` shows examples\n")
 
     def add_version(self) -> None:
         """`--version`."""
@@ -46,6 +49,15 @@ class Command(argparse.ArgumentParser):
             lines += [*([""] if lines else []), "exit codes:"]
             lines += [f"  {code:<4}{meaning}" for code, meaning in self.codes.items()]
         return "\n".join(lines)
+
+
+def _near(message: str) -> str:
+    """What a wrong choice may have been meant for: argparse tells the choices in its message alone."""
+    found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+    if not found:
+        return ""
+    hint = did_you_mean(found[1], (each.strip(" '") for each in found[2].split(",")))
+    return f".{hint}" if hint else ""
 
 
 class VersionAction(argparse.Action):

@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from headless.options import aliases
 from source.addresses import is_loopback
@@ -363,11 +363,24 @@ def load_settings(**flags: Any) -> Settings:
         raise ConfigurationError("; ".join(problems)) from None
 
 
+def origins(**flags: Any) -> dict[str, str]:
+    """Where each setting comes from, by name: "flag", "environment", ".env" or "default"."""
+    found = [
+        ("flag", [name for name, value in flags.items() if value is not None]),
+        ("environment", EnvSettingsSource(Settings)()),
+        (".env", DotEnvSettingsSource(Settings)()),
+    ]
+    return {
+        name: next((origin for origin, names in found if name in names), "default") for name in Settings.model_fields
+    }
+
+
+def is_secret(name: str, settings_class: type[Settings] = Settings) -> bool:
+    """Whether the value of a setting is for nobody's eyes."""
+    return SecretStr in get_args(settings_class.model_fields[name].annotation)
+
+
 def child_environment(settings_class: type[Settings] = Settings) -> dict[str, str]:
     """The environment for programs of others that the worker starts: its own, less the secrets among its settings."""
-    secret = {name.upper() for name, field in aliases(settings_class).items() if _is_secret(settings_class, field)}
+    secret = {name.upper() for name, field in aliases(settings_class).items() if is_secret(field, settings_class)}
     return {name: value for name, value in os.environ.items() if name.upper() not in secret}
-
-
-def _is_secret(settings_class: type[Settings], field: str) -> bool:
-    return SecretStr in get_args(settings_class.model_fields[field].annotation)

@@ -37,6 +37,10 @@ class Intervention:
     statuses: tuple[Status, ...]
     #: likewise; None where that makes no difference
     paused: bool | None = None
+    #: (what follows its name, what that does)
+    examples: tuple[tuple[str, str], ...] = (
+        ("5e1fa", "the task whose id begins so"), ("--run ID --dry-run", "show what of a travel it would change"),
+    )  # fmt: skip
 
 
 INTERVENTIONS = {
@@ -81,8 +85,15 @@ class Change:
 def add_interventions(commands: Any, shared: CommandParser) -> None:
     """Declare the commands and their choices."""
     for name, intervention in INTERVENTIONS.items():
-        flags = commands.add_parser(name, parents=[shared], help=intervention.help)
-        flags.add_argument("ids", nargs="*", metavar="ID", help="tasks; or choose them by the flags below")
+        examples = [(f"python debug.py {name} {words}", meaning) for words, meaning in intervention.examples]
+        flags = commands.add_parser(
+            name, parents=[shared], help=intervention.help, examples=examples,
+            description=f"{intervention.help[0].upper()}{intervention.help[1:]}.",
+        )  # fmt: skip
+        flags.add_argument(
+            "ids", nargs="*", metavar="ID",
+            help="tasks, by their ids or the first letters of them; or choose them by the flags below",
+        )  # fmt: skip
         flags.add_argument(
             "--run", metavar="ID", help="an orchestrator, or a travel's run_id, with all that came of it"
         )

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from source.diagnostics.logs import rendered_logs
 from source.diagnostics.parameters import abbreviated
 from source.diagnostics.rendering import EVENT_STYLES, in_words, result_line, share_text, status_text
 from source.diagnostics.views import View
@@ -48,6 +49,8 @@ def _parts(view: View, whole: bool) -> Iterator[RenderableType]:
     if view["frames"]:
         yield _frames(view["frames"])
     yield from _params(view, whole)
+    if view.get("logs"):
+        yield Group(Text("log", style="italic"), rendered_logs(view["logs"]))
 
 
 def _overview(view: View) -> Table:

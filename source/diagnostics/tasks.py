@@ -12,14 +12,13 @@ from source.diagnostics.rendering import line, result_line, status_text
 from source.diagnostics.views import LIST_KEYS, View, picked, seconds_between
 from source.diagnostics.words import clock, duration, listed
 from source.store.base import TaskStore
-from source.store.types import Status
+from source.store.types import Status, TaskFilter
 
 
-def tasks_view(
-    store: TaskStore, *, status: Status | None = None, task_type: str | None = None, limit: int = 50
-) -> list[View]:
-    """The newest tasks first."""
-    return [picked(task, LIST_KEYS) for task in store.tasks(status=status, task_type=task_type, limit=limit)]
+def tasks_view(store: TaskStore, chosen: TaskFilter | None = None, *, limit: int = 50) -> list[View]:
+    """The newest tasks first, of those that are meant."""
+    rows = store.select(chosen or TaskFilter(), limit=limit, newest_first=True)
+    return [picked(task, LIST_KEYS) for task in rows]
 
 
 def summary(views: Sequence[View]) -> View:
@@ -46,6 +45,11 @@ def rendered_tasks(views: Sequence[View]) -> RenderableType:
         cells = (clock(view["created_at"]), "" if seconds is None else f"{seconds:.1f}", view["task_type"])
         lines += [line(view["id"], status_text(view["status"]), *cells), *result_line(view)]
     return Group(*lines, *_summary_lines(summary(views)))
+
+
+def rendered_summary(found: View) -> RenderableType:
+    """What they come to, alone."""
+    return Group(Text(f"{found['count']} tasks"), *_summary_lines(found))
 
 
 def _summary_lines(found: View) -> list[Text]:

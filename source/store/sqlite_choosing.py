@@ -32,7 +32,7 @@ _CONDITIONS = {
     "error_class": "error_class = :error_class",
     "older_than_s": "created_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:older_than_s || ' seconds')",
     "newer_than_s": "created_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:newer_than_s || ' seconds')",
-    "ended_within_s": "generation_processed_at >= "
+    "ended_within_s": "status IN ('Complete', 'Failed', 'Cancelled') AND generation_processed_at >= "
     "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -:ended_within_s || ' seconds')",
     "run": "id IN run",
     "paused": "paused = :paused",
@@ -56,8 +56,10 @@ def select(
         )
         values |= {"after_at": after["created_at"], "after_id": after["id"]}
     direction = "DESC" if newest_first else "ASC"
+    # what ended lately is few rows of a long history, which SQLite does not know
+    by = "INDEXED BY tasks_ended" if "ended_within_s" in values else ""
     query = (
-        f"{_RUN if chosen.run else ''} SELECT * FROM tasks WHERE {' AND '.join(conditions) or 'TRUE'} "
+        f"{_RUN if chosen.run else ''} SELECT * FROM tasks {by} WHERE {' AND '.join(conditions) or 'TRUE'} "
         f"ORDER BY created_at {direction}, rowid {direction} LIMIT :limit"
     )
     return [task_of(row) for row in db.execute(query, {**values, "limit": max(limit, 0)})]

@@ -171,8 +171,8 @@ begin
                 and (p_error_class is null or error_class = p_error_class)
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
                 and (p_newer_than_s is null or created_at >= clock_timestamp() - make_interval(secs => p_newer_than_s))
-                and (p_ended_within_s is null
-                    or generation_processed_at >= clock_timestamp() - make_interval(secs => p_ended_within_s))
+                and (p_ended_within_s is null or (status in ('Complete', 'Failed', 'Cancelled')
+                    and generation_processed_at >= clock_timestamp() - make_interval(secs => p_ended_within_s)))
                 and (p_run is null or id in (select id from run))
                 and (p_paused is null or paused = p_paused)
                 and (p_text is null or strpos(lower(concat_ws(E'\n', id, task_type, model, error_message,
