@@ -35,7 +35,7 @@ class Command(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 1: in some commands 2 says that the database is at fault."""
         self.print_usage(sys.stderr)
-        self.exit(BAD_INPUT, f"{self.prog}: {message}{_near(message)}; `{self.prog} --help` shows examples\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {message}{_near(message) or ';'} `{self.prog} --help` shows examples\n")
 
     def add_version(self) -> None:
         """`--version`."""

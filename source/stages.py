@@ -44,9 +44,10 @@ class StageTimes:
         self._place = (window, step)
 
     def as_json(self) -> dict[str, Any]:
-        """Seconds by phase, in the order in which the phases came, and the steps: {"stages": {…}, "steps_made": 12}."""
+        """The phases with their seconds, in the order in which they came, and the steps that were made:
+        {"stages": [["loading", 2.1], …], "steps_made": 12}. (A list, for Postgres keeps no order of names.)"""
         self._book()
-        told: dict[str, Any] = {"stages": {phase: round(each, 3) for phase, each in self._seconds.items()}}
+        told: dict[str, Any] = {"stages": [[phase, round(each, 3)] for phase, each in self._seconds.items()]}
         return told | ({"steps_made": self._steps} if self._steps else {})
 
     def _book(self) -> None:

@@ -52,9 +52,10 @@ def _stages(task: Task, claimed_at: str | None, end: str | None) -> dict[str, fl
     """The phases of the latest claim as its last report told them; what came after that belongs to the last phase."""
     progress: Mapping[str, Any] = task.progress or {}
     told = progress.get("stages")
-    if not isinstance(told, Mapping):
+    if not isinstance(told, list):
         return {}
-    stages = {str(name): float(each) for name, each in told.items() if isinstance(each, int | float)}
+    pairs = [each for each in told if isinstance(each, list) and len(each) == 2 and isinstance(each[1], int | float)]
+    stages = {str(name): float(seconds) for name, seconds in pairs}
     since_claim = None if task.waiting else seconds_between(claimed_at, end)
     phase = str(progress.get("phase") or "")
     if since_claim is not None and phase in stages:

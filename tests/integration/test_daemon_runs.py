@@ -87,10 +87,10 @@ def test_what_the_phases_took_stays_in_the_row_and_is_all_of_the_claim(floor: Fl
     floor.work()
     told = floor.store.get(task).progress or {}
     assert told["steps_made"] == 4
-    assert {"queued", "loading", "denoising", "decoding", "saving", "finishing"} <= set(told["stages"])
+    assert {"queued", "loading", "denoising", "decoding", "saving", "finishing"} <= set(dict(told["stages"]))
     times = {event.name: event.at for event in floor.store.events(task)}
     took = seconds_between(times["claimed"], times["publishing"])
-    assert took is not None and 0 < sum(told["stages"].values()) <= took + 0.05
+    assert took is not None and 0 < sum(dict(told["stages"]).values()) <= took + 0.05
 
 
 def test_at_most_six_lines_are_logged_for_a_task(floor: Floor, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,7 @@ def test_each_phase_is_stored_and_repetitions_are_throttled(store: SqliteStore, 
     stored = dict(store.get(claim.task_id).progress or {})
     stages, steps = stored.pop("stages"), stored.pop("steps_made")
     assert (stored, steps) == (as_json(Progress("denoising", 1, 9)), 1)
-    assert list(stages) == ["preparing", "loading", "denoising"]
+    assert list(dict(stages)) == ["preparing", "loading", "denoising"]
     assert events(store, claim) == ["loading", "started"]
 
 

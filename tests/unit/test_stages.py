@@ -28,10 +28,10 @@ def test_every_second_is_booked_under_one_phase_and_steps_are_counted() -> None:
     times.enter("finishing")
     clock.now += 2.0
     assert times.as_json() == {
-        "stages": {
-            "preparing": 2.0, "queued": 1.0, "loading": 5.0, "encoding": 0.5, "denoising": 4.25, "decoding": 0.5,
-            "saving": 1.0, "finishing": 2.0,
-        },
+        "stages": [
+            ["preparing", 2.0], ["queued", 1.0], ["loading", 5.0], ["encoding", 0.5], ["denoising", 4.25],
+            ["decoding", 0.5], ["saving", 1.0], ["finishing", 2.0],
+        ],
         "steps_made": 4,
     }  # fmt: skip
 

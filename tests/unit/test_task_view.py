@@ -48,10 +48,17 @@ def fan_out(store: SqliteStore, *children: tuple[str, str, Mapping[str, Any]]) -
 def test_stages_of_a_run_and_its_steps_are_told(store: SqliteStore) -> None:
     add(store)
     task = claim(store)
-    stages = {"preparing": 0.5, "queued": 1.0, "loading": 2.0, "encoding": 0.25, "denoising": 6.0, "saving": 0.5}
+    stages = [
+        ["preparing", 0.5],
+        ["queued", 1],
+        ["loading", 2.0],
+        ["encoding", 0.25],
+        ["denoising", 6],
+        ["saving", 0.5],
+    ]
     store.progress(task.claim, {"phase": "saving", "step": 1, "total": 1, "stages": stages, "steps_made": 12})
     timing = task_view(store, task.id)["timing"]
-    assert [stage["name"] for stage in timing["stages"]] == list(stages)
+    assert [stage["name"] for stage in timing["stages"]] == [name for name, _ in stages]
     assert (timing["waited_s"], timing["loading_s"], timing["steps"], timing["seconds_per_step"]) == (1.0, 2.0, 12, 0.5)
     assert timing["generating_s"] >= 6.75
     store.complete(task.claim, None, result_data={"gpu_seconds": {"denoise": 6.0}})
