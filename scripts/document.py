@@ -1,7 +1,8 @@
 """Write the generated parts of the documentation, or with --check fail when they are out of date.
 
-A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; the pages of docs/tasks/ are generated
-whole. Either way it fails when a link of the documentation leads nowhere, or names a file that is not there.
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; the pages of docs/tasks/ and the picture
+of `debug.py watch` are generated whole. Either way it fails when a link of the documentation leads nowhere, or names a
+file that is not there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from figures import CHAINED, CONTINUED, PACKED, UNCHAINED, plan_rows, stale_figu
 from links import broken_links  # noqa: E402
 from tables import filled, parameter_table, table  # noqa: E402
 from task_pages import stale_pages  # noqa: E402
+from watch_picture import stale_picture  # noqa: E402
 
 from headless.options import aliases  # noqa: E402
 from source.metrics import names  # noqa: E402
@@ -184,7 +186,8 @@ def main() -> int:
             stale.append(name)
             if not check:
                 path.write_text(after, encoding="utf-8")
-    stale += stale_pages(ROOT, write=not check) + stale_figures(ROOT, write=not check)
+    for whole in (stale_pages, stale_figures, stale_picture):
+        stale += whole(ROOT, write=not check)
     if stale and check:
         print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
     broken = broken_links(ROOT)

@@ -26,7 +26,6 @@ EVENT_STYLES = {
 }  # fmt: skip
 LEVEL_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 STATUS_WIDTH = max(map(len, STYLES))
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def status_text(status: str) -> Text:
@@ -35,11 +34,10 @@ def status_text(status: str) -> Text:
 
 
 def bar(share: float, width: int, style: str = "green") -> Text:
-    """A bar of so many columns, `share` (0 to 1) of it full, to an eighth of a column."""
-    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
-    full, part = divmod(eighths, 8)
-    drawn = "█" * full + (_EIGHTHS[part] if part else "")
-    return Text.assemble((drawn, style), ("░" * (width - len(drawn)), "dim"))
+    """A bar of so many columns, `share` (0 to 1) of it full, to half a column."""
+    halves = round(min(max(share, 0.0), 1.0) * width * 2)
+    full, half = divmod(halves, 2)
+    return Text.assemble(("━" * full + "╸" * half, style), ("━" * (width - full - half), "grey30"))
 
 
 def line(task_id: str, status: Text, *cells: str) -> Text:
