@@ -1,8 +1,8 @@
 """Write the generated parts of the documentation, or with --check fail when they are out of date.
 
-A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; the pages of docs/tasks/ and the picture
-of `debug.py watch` are generated whole. Either way it fails when a link of the documentation leads nowhere, or names a
-file that is not there.
+A generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; the pages of docs/tasks/, the figures and
+the picture of `debug.py watch` are generated whole. Either way it fails when a link of the documentation leads nowhere,
+or names a file that is not there.
 """
 
 from __future__ import annotations

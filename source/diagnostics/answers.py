@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from source.diagnostics.ids import task_id_of, worker_of
 from source.diagnostics.interventions import INTERVENTIONS, Confirm, intervene
 from source.diagnostics.logs import checked_hours, follow, log_filter, logs_view, rendered_logs
 from source.diagnostics.views import View
-from source.errors import InvalidInput, TaskNotFound
+from source.errors import InvalidInput
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.opening import open_existing
@@ -71,11 +71,6 @@ def _name_tasks(store: TaskStore, given: argparse.Namespace) -> None:
     """The first letters of ids become ids."""
     if given.command in ("task", "why", "visualize", "logs") and given.id is not None:
         given.id = task_id_of(store, given.id)
-    if given.command in INTERVENTIONS:
-        given.ids = [task_id_of(store, each) for each in given.ids]
-        if given.run:
-            with suppress(TaskNotFound, InvalidInput):  # it may be the run_id of a travel
-                given.run = task_id_of(store, given.run)
 
 
 # -- without a database ---------------------------------------------------------------------------------------------

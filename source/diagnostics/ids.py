@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Sequence
 
 from source.errors import InvalidInput, TaskNotFound
@@ -20,10 +19,10 @@ MOST_OFFERED = 5
 def task_id_of(store: TaskStore, given: str) -> str:
     """The id of the task that is meant: the id itself, or its beginning (4 letters at least) where no other begins so.
 
-    A whole UUID is not asked for where questions cost something: it may be nobody's. Raises TaskNotFound, which offers
-    the nearest, and InvalidInput where several begin so.
+    Where questions cost something, what is a whole UUID, or can begin none, is not asked for: it may be nobody's.
+    Raises TaskNotFound, which offers the nearest, and InvalidInput where several begin so.
     """
-    if not store.local and _is_uuid(given):
+    if not store.local and not re.fullmatch(r"[0-9a-fA-F-]{1,35}", given):
         return given
     found = store.ids_like(given, limit=MOST_OFFERED + 1)
     if given in found:
@@ -64,11 +63,3 @@ def _offer(store: TaskStore, given: str) -> str:
 
 def _named(ids: Sequence[str]) -> str:
     return ", ".join(ids[:MOST_OFFERED]) + (" …" if len(ids) > MOST_OFFERED else "")
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return len(text) == 36

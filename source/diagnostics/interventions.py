@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from source.command_line import CommandParser
+from source.diagnostics.ids import task_id_of
 from source.diagnostics.words import printable
 from source.errors import InvalidInput, RefusedWrite, StoreError, TaskNotFound
 from source.store.base import TaskStore
@@ -131,7 +133,7 @@ def intervene(store: TaskStore, given: argparse.Namespace, confirm: Confirm) -> 
 
 
 def _one(store: TaskStore, command: Intervention, given: argparse.Namespace) -> tuple[Any, RenderableType, int]:
-    [task_id] = given.ids
+    [task_id] = [task_id_of(store, each) for each in given.ids]
     task = store.get(task_id)
     status = command.act(store, task_id)
     note = _note(given.command, task, status)
@@ -156,12 +158,15 @@ def _chosen(store: TaskStore, command: Intervention, given: argparse.Namespace) 
     if given.ids:
         if choice:
             raise InvalidInput("name tasks, or choose them by flags; not both")
-        return [store.get(task_id) for task_id in dict.fromkeys(given.ids)]
+        return [store.get(task_id) for task_id in dict.fromkeys(task_id_of(store, each) for each in given.ids)]
     if not choice:
         raise InvalidInput("which tasks? Name them, or choose them by --run, --status, --type, --worker …")
     statuses = tuple(map(Status, choice.get("statuses", command.statuses)))
     if not set(statuses) <= set(command.statuses):
         raise InvalidInput(f"{given.command} is for tasks that are {' or '.join(command.statuses)}", field="status")
+    if "run" in choice:
+        with suppress(TaskNotFound, InvalidInput):  # it may be the run_id of a travel
+            choice["run"] = task_id_of(store, choice["run"])
     found = store.select(TaskFilter(**choice | {"statuses": statuses}, paused=command.paused), limit=MOST)
     if given.command == "requeue":  # a waiting parent holds no claim
         found = [task for task in found if not task.waiting]

@@ -24,7 +24,7 @@ TASK_KEYS = {
     "run_after", "output_location", "error_message", "error_class", "progress", "created_at", "claimed_at",
     "generation_started_at", "generation_processed_at",
     "outputs", "result", "timeline", "warnings", "claims", "timing", "share", "children", "progress_of_children",
-    "frames", "loras", "cause", "reasons", "hints",
+    "frames", "loras", "cause", "reasons", "hints", "logs",
 }  # fmt: skip
 
 
