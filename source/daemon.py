@@ -28,6 +28,7 @@ from source.errors import Outcome, ShuttingDown, StoreError
 from source.hangs import Hangs
 from source.leases import ACTIVE, Changes, Leases
 from source.leftovers import Leftovers
+from source.logs import secret_values
 from source.loras import LoRAStore
 from source.metrics.samples import Measurements
 from source.outbox import Outbox
@@ -37,6 +38,7 @@ from source.running import Run
 from source.settings import Settings
 from source.storage import LocalStorage, Storage
 from source.store.base import TaskStore
+from source.store.discreet import discreet
 from source.store.types import AffinityBound, Claim, Task, affinity_key
 from source.task_registry import TaskRegistry
 
@@ -81,7 +83,7 @@ class Worker:
     ) -> None:  # fmt: skip
         self.worker_id = worker_id or new_worker_id(settings.worker)
         self._settings = settings
-        self._store = store
+        self._store = store = discreet(store, secret_values(settings))
         self._queue = queue
         disk = disk or Disk(settings)
         self._room = Room(disk, self._make_room)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import logging.config
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from source.abbreviation import ShortValues
 from source.log_files import SharedLogFile
-from source.redaction import REDACTED, redact, redact_values
+from source.redaction import REDACTED, hidden, redact, redact_values, secrets_in
 from source.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ def _held(secret: str) -> str:
 
 
 @contextlib.contextmanager
-def task_context(task_id: str) -> Iterator[None]:
-    """Lines logged inside carry this task's id, also on threads that copy the context."""
+def task_context(task_id: str, params: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Lines logged inside carry this task's id, also on threads that copy the context; what its `params` hold under the
+    names of secrets is in none of them."""
     token = _task_id.set(task_id)
     try:
-        yield
+        with hidden(secrets_in(params)):
+            yield
     finally:
         _task_id.reset(token)
 

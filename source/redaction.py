@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 REDACTED = "***"
@@ -36,11 +38,48 @@ _NAMED = re.compile(
 )
 
 
+#: what the task at work was given as secrets: an error may quote one that nothing else would know for one
+_of_task: ContextVar[tuple[str, ...]] = ContextVar("secrets_of_task", default=())
+#: texts shorter than this are no secrets, whatever they are called, but words that stand everywhere
+SHORTEST = 8
+
+
+def secrets_in(value: Any, *, secret: bool = False) -> tuple[str, ...]:
+    """The texts of JSON that stand under a secret's name, the longest first."""
+    if isinstance(value, str):
+        return (value,) if secret and len(value) >= SHORTEST else ()
+    if isinstance(value, Mapping):
+        found = [secrets_in(each, secret=secret or _names_secret(name)) for name, each in value.items()]
+    else:
+        found = [secrets_in(each, secret=secret) for each in value] if isinstance(value, list | tuple) else []
+    return tuple(sorted({text for texts in found for text in texts}, key=len, reverse=True))
+
+
+def _names_secret(name: object) -> bool:
+    return _SECRET_NAME.fullmatch(str(name)) is not None
+
+
+@contextmanager
+def hidden(secrets: tuple[str, ...]) -> Iterator[None]:
+    """Inside, and on threads that copy the context, these are taken out of texts too."""
+    token = _of_task.set(secrets)
+    try:
+        yield
+    finally:
+        _of_task.reset(token)
+
+
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """A log line without bearer tokens, JWTs, keys in URLs, `name=value` of secret names, and the given values."""
-    for secret in secrets:
-        text = text.replace(secret, REDACTED)
+    """A log line without bearer tokens, JWTs, keys in URLs, `name=value` of secret names, the given values, and the
+    secrets of the task at work."""
+    text = _without(text, secrets)
     return _NAMED.sub(rf"\1{REDACTED}", _without_tokens(text))
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in (*secrets, *_of_task.get()):
+        text = text.replace(secret, REDACTED)
+    return text
 
 
 def _without_tokens(text: str) -> str:
@@ -49,15 +88,15 @@ def _without_tokens(text: str) -> str:
     return text
 
 
-def redact_values(value: Any) -> Any:
+def redact_values(value: Any, secrets: Iterable[str] = ()) -> Any:
     """JSON values with every string redacted, and what stands under a secret's name removed."""
     if isinstance(value, str):
-        return _without_tokens(value)
+        return _without_tokens(_without(value, secrets))
     if isinstance(value, Mapping):
         return {
-            redact_values(name): REDACTED if _SECRET_NAME.fullmatch(str(name)) and inner else redact_values(inner)
+            redact_values(name, secrets): REDACTED if _names_secret(name) and inner else redact_values(inner, secrets)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redact_values(item) for item in value]
+        return [redact_values(item, secrets) for item in value]
     return value

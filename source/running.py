@@ -32,7 +32,7 @@ from source.errors import (
     verdict,
 )
 from source.ledger import ENDED, ended, lost_device
-from source.logs import redact, secret_values, task_context
+from source.logs import task_context
 from source.outbox import Parcel, request_digest
 from source.reporting import Answer, LostClaim, cancelled_on_request, persist
 from source.run_context import RunContext, Stage, Workplace
@@ -90,7 +90,7 @@ class Run:
 
     def __call__(self) -> None:
         started_at = time.monotonic()
-        with task_context(self.task.id):
+        with task_context(self.task.id, self.task.params):
             log.info("%s started, claim %d", self.task.task_type, self.task.claim_number)
             try:
                 result = self._work()
@@ -120,7 +120,7 @@ class Run:
 
     def give_up(self) -> None:
         """The engine does not heed the token: report the end in the place of the run, which never returns."""
-        with task_context(self.task.id):
+        with task_context(self.task.id, self.task.params):
             self._end(self.token.reason)
 
     # ---- the work
@@ -264,7 +264,7 @@ class Run:
         assert error is not None
         decided = self._decide(error)
         self.outcome = decided.outcome
-        message = redact(str(error) or type(error).__name__, secret_values(self._workplace.settings))
+        message = str(error) or type(error).__name__
         if decided.error_class == DISK_FULL:
             message = message if isinstance(error, DiskFull) else self._workplace.disk.explained(error, message)
             self._context.remember(DISK_FULL, message)

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from source.logs import REDACTED, configure_logging, redact, redact_values, task_context
+from source.redaction import secrets_in
 from source.settings import load_settings
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.abcDEF123_-x"
@@ -79,6 +80,19 @@ def test_values_under_secret_names_are_removed_and_prompts_are_not() -> None:
 def test_names_that_are_urls_lose_their_keys_too() -> None:
     params = {"additional_loras": {"https://h/a.safetensors?token=abc": 0.5}}
     assert redact_values(params) == {"additional_loras": {f"https://h/a.safetensors?token={REDACTED}": 0.5}}
+
+
+def test_what_a_task_was_given_as_a_secret_is_taken_out_of_what_is_said_about_it(tmp_path: Path) -> None:
+    params = {"api_key": "open sesame", "prompt": "a hidden door", "hook": {"auth_token": ["open sesame street"]}}
+    assert secrets_in(params) == ("open sesame street", "open sesame")
+    assert secrets_in({"api_key": "short", "password": 12345678}) == ()
+    stream, _ = lines_of(tmp_path)
+    log = logging.getLogger("source.somewhere")
+    with task_context("task-7", params):
+        log.info("the door said %s", "open sesame street is wrong")
+        assert redact_values({"text": "open sesame!"}) == {"text": f"{REDACTED}!"}
+    log.info("open sesame")
+    assert "the door said *** is wrong" in stream.getvalue() and "[-] open sesame" in stream.getvalue()
 
 
 def lines_of(tmp_path: Path, terminal: bool = False) -> tuple[io.StringIO, Path]:
