@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from source.page.access import Access
 from source.page.app import page
 from source.settings import Settings
+from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class PageSite:
-    """A page with a token over an SQLite file in `folder`; `client` is logged in."""
+    """A page with a token over an SQLite file in `folder`, or over another store; `client` is logged in."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, store: TaskStore | None = None, **settings: Any) -> None:
         self.settings = Settings(db_file=folder / "tasks.db", main_output_dir=folder / "outputs", **settings)
-        self.store = SqliteStore(self.settings.db_file)
+        self.store = store or SqliteStore(self.settings.db_file)
         self.app = page(self.store, self.settings, Access(TOKEN))
         self.client = self.visitor()
         self.client.post("/login", data={"token": TOKEN})

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from source.errors import DiskFull, InvalidMedia, StoreError
+from source.errors import DiskFull, InvalidInput, StoreError
 from source.page.context import may_write, page_of, session_of
 from source.page.media import given
 from source.supabase_uploads import uploads_for
@@ -20,16 +20,17 @@ _BLOCK_BYTES = 1 << 20
 
 
 async def receive(request: Request) -> Response:
-    """POST the bytes of a file; `?name=photo.jpg&kind=image`, the session's token in X-CSRF-Token. Answers what a
-    parameter may say, or `error`."""
+    """POST the bytes of a file; `?name=photo.jpg&kind=image&project=`, the session's mark in X-CSRF-Token. Answers what
+    a parameter may say, or `error`."""
     session = session_of(request)
     if session is None or not may_write(request) or not session.vouches_for(request.headers.get("x-csrf-token", "")):
         raise HTTPException(403, "log in first, or load the page again")
-    name, kind = request.query_params.get("name", ""), request.query_params.get("kind", "")
+    asked = request.query_params
+    name, kind, project = asked.get("name", ""), asked.get("kind", ""), asked.get("project", "").strip() or None
     if kind not in KINDS:
         return _refused(400, f"kind must be one of {', '.join(KINDS)}")
     page = page_of(request)
-    uploads = uploads_for(page.settings, page.store)
+    uploads = uploads_for(page.settings, page.store, project)
     try:
         with receiving(page.settings, uploads.folder) as reception:
             reception.expect(_declared(request))
@@ -37,7 +38,7 @@ async def receive(request: Request) -> Response:
             upload = await run_in_threadpool(reception.kept, name, kind, uploads)
     except TooLarge as error:
         return _refused(413, str(error))
-    except InvalidMedia as error:
+    except InvalidInput as error:
         return _refused(422, str(error))
     except DiskFull as error:
         return _refused(507, str(error))

@@ -69,7 +69,7 @@ function send(file, kind, place) {
   const text = place.querySelector("input");
   const said = status(place);
   const request = new XMLHttpRequest();
-  const query = new URLSearchParams({ name: file.name, kind });
+  const query = new URLSearchParams({ name: file.name, kind, project: form.elements._project.value });
   request.open("POST", `${form.dataset.upload}?${query}`);
   request.setRequestHeader("X-CSRF-Token", form.elements.csrf.value);
   request.setRequestHeader("Content-Type", "application/octet-stream");
