@@ -36,16 +36,24 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def tab(browser: Browser, url: str, token: str | None = None, **choices: Any) -> Iterator[Page]:
+def tab(
+    browser: Browser, url: str, token: str | None = None, *, refusals: Sequence[int] = (), **choices: Any
+) -> Iterator[Page]:
     """A tab at `url`, logged in with `token`.
 
-    At the end nothing may have gone wrong there, nor been asked elsewhere.
+    At the end nothing may have gone wrong there, nor been asked elsewhere. Answers of the codes `refusals` may be.
     """
+    expected = [f"status of {code}" for code in refusals]
     context = browser.new_context(base_url=url, **({"viewport": {"width": 1280, "height": 800}} | choices))
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+
+    def heard(kind: str, text: str) -> None:
+        if kind == "error" and not any(each in text for each in expected):
+            wrong.append(text)
+
+    page.on("console", lambda said: heard(said.type, said.text))
     page.on("request", lambda asked: None if asked.url.startswith(url) else wrong.append(asked.url))
     try:
         if token is not None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from page_shop import TOKEN
 from starlette.testclient import TestClient
 
@@ -20,9 +16,6 @@ from source.page.app import page
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 
 class PageSite:
@@ -48,20 +41,6 @@ class PageSite:
     def close(self) -> None:
         """Close the database."""
         self.store.close()
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The system's browser. Skips the test without it; where REQUIRE_PROGRAMS is set, it fails."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        (pytest.fail if os.environ.get("REQUIRE_PROGRAMS") else pytest.skip)("there is no Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 class SentForm(HTMLParser):

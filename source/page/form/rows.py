@@ -97,7 +97,7 @@ def checked(task_type: str, fields: Iterable[Field], tree: Tree) -> Submitted:
     if said.faults:
         return said
     missing = {
-        path_of(*place_of(field, tree)): f"is needed: {field.help}"
+        path_of(*place_of(field, tree)): "is needed"
         for field in fields
         if field.needed and _written(field, said.params) is None
     }

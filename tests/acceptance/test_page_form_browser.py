@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser_tab import chromium, low_contrasts, needs_chromium, picture, tab
 from page_shop import TOKEN, served
-from page_site import PageSite, chromium
+from page_site import PageSite
 from playwright.sync_api import Browser, Page, expect
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 IMAGES = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
 
@@ -31,25 +32,16 @@ def site(tmp_path: Path) -> Iterator[PageSite]:
 
 @pytest.fixture
 def seen(browser: Browser, site: PageSite) -> Iterator[Page]:
-    """A page of who is logged in. A script that fails fails the test."""
-    with served(site.store, site.settings) as address, browser.new_context(base_url=address) as context:
-        tab = context.new_page()
-        failures: list[str] = []
-        tab.on("pageerror", lambda error: failures.append(str(error)))
-        tab.on("console", lambda said: failures.append(said.text) if "Content Security" in said.text else None)
-        tab.on("filechooser", lambda chooser: None)  # from now on, so that no dialog opens before somebody waits for it
-        tab.goto("/login")
-        tab.get_by_label("Token").fill(TOKEN)
-        tab.keyboard.press("Enter")
-        expect(tab.get_by_role("link", name="New task").first).to_be_visible()
-        yield tab
-        assert failures == []
+    """A tab of who is logged in."""
+    with served(site.store, site.settings) as url, tab(browser, url, TOKEN, refusals=(422,)) as page:
+        page.on("filechooser", lambda chooser: None)  # so that no dialog opens before somebody waits for it
+        yield page
 
 
-def added(site: PageSite, tab: Page) -> dict[str, object]:
+def added(site: PageSite, page: Page) -> dict[str, object]:
     """The parameters of the row that the browser was led to."""
-    expect(tab).to_have_url(re.compile("/task[?]id="))
-    return dict(site.store.get(tab.url.rpartition("=")[2]).params)
+    expect(page).to_have_url(re.compile("/task[?]id="))
+    return dict(site.store.get(page.url.rpartition("=")[2]).params)
 
 
 def test_a_travel_is_queued_by_the_keyboard_alone_with_uploaded_images(site: PageSite, seen: Page, root: Path) -> None:
@@ -77,6 +69,8 @@ def test_a_travel_is_queued_by_the_keyboard_alone_with_uploaded_images(site: Pag
         seen.keyboard.type(text)
     seen.get_by_label("Model type").focus()
     seen.keyboard.press("v")
+    seen.evaluate("scrollTo(0, 0)")
+    picture(seen, "form-light", ("form",))
     seen.get_by_role("button", name="Queue the task").focus()
     seen.keyboard.press("Enter")
     params = added(site, seen)
@@ -109,6 +103,8 @@ def test_what_is_wrong_is_shown_at_its_field_and_nothing_written_is_lost(site: P
     expect(threshold).to_have_value("2000")
     expect(threshold).to_have_accessible_description(re.compile("less than or equal to 1000"))
     expect(seen.get_by_label("Seed")).to_have_value("7")
+    assert low_contrasts(seen) == []
+    picture(seen, "refused-light", ("refused",))
     assert site.store.tasks() == []
     prompt.fill("a red circle")
     threshold.fill("")
