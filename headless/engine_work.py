@@ -18,10 +18,10 @@ from headless.generation import (
     Progress,
 )
 from headless.inputs import profile_of
+from headless.memory_limits import MemoryLimits
 from headless.outputs import new_files, snapshot, still_image
 from headless.queued_run import QueuedRun, without_locals
 from Wan2GP.errors import OutOfMemory
-from Wan2GP.parameters import LOW_MEMORY_PROFILES
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,12 @@ class EngineWork:
         self._books = books
         self._account = books.account
         self._clock = clock
+        self._limits = MemoryLimits()
         self.listener = Listener(clock)
         #: likewise for the thread on which runs are finished
         self.writing = Listener(clock)
+        #: whether a model is being loaded, or could not be
+        self._loading = False
         #: when the accelerator was last let go
         self.free_since: float | None = None
         #: what the accelerator stands still for: the next run, which is being prepared
@@ -61,7 +64,7 @@ class EngineWork:
         """What is generated, with all that can be done for it without the accelerator."""
         run.cancel.raise_if_cancelled()
         task = run.task
-        return None if task is None else self._orchestrator.prepare(task)
+        return None if task is None else self._orchestrator.prepare(self._limits.fitted(task))
 
     def stand_still(self, run: QueuedRun | None) -> None:
         """Nothing is to be done but to wait for `run` to be prepared: idle, and silent until then."""
@@ -83,6 +86,7 @@ class EngineWork:
             return self._run_once(task, run)
         except OutOfMemory as error:
             failure = without_locals(error)
+        self._limits.ran_out(task, loading=self._loading)
         if instead is None or run.cancel.cancelled:
             raise failure
         del task
@@ -102,12 +106,20 @@ class EngineWork:
 
     def load(self, model: str, profile: int, report: OnProgress) -> tuple[bool, float]:
         """Whether another model had to be loaded, or the same in another way, and the seconds that took."""
-        if self._orchestrator.current_model == model and profile not in LOW_MEMORY_PROFILES:
+        started, same = self._clock(), self._orchestrator.current_model == model
+
+        def reading(progress: Progress) -> None:
+            self._account.begin(Activity.LOAD)
+            report(progress)
+
+        if not same:
+            reading(Progress("loading", text=model))
+        self._loading = True
+        # the same model may have to be read again: at another profile, or because its files have changed
+        switched = self._orchestrator.load_model(model, reading, profile)
+        self._loading = False
+        if same and not switched:
             return False, 0.0
-        started = self._clock()
-        self._account.begin(Activity.LOAD)
-        report(Progress("loading", text=model))
-        switched = self._orchestrator.load_model(model, report, profile)
         seconds = self._clock() - started
         self._account.begin(Activity.ENCODE)
         if switched:
@@ -117,6 +129,7 @@ class EngineWork:
 
     def _run_once(self, task: GenerationTask, run: QueuedRun) -> Finish:
         self.listener.begin(task.id, task.model)
+        self._loading = False
         run.cancel.raise_if_cancelled()
         switched, load_seconds = self.load(task.model, profile_of(task), run.report_load)
         run.cancel.raise_if_cancelled()

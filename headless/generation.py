@@ -283,7 +283,7 @@ class Orchestrator(Protocol):
 
     def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
         """Make `model` the one at work, at a memory profile; True when it had to be read from its files, and not when
-        it was in memory, or at one that takes less. Raises UnknownModel, ModelUnavailable, OutOfMemory.
+        it was in memory in the form of that profile. Raises UnknownModel, ModelUnavailable, OutOfMemory.
 
         What `on_progress` raises ends the load and leaves no model in memory: so a load is cancelled.
         """

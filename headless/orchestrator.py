@@ -190,8 +190,8 @@ class WanOrchestrator:
 
     def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
         engine, name = self._ready_engine(), self._definitions[model].id
-        too_large = profile in LOW_MEMORY_PROFILES and not engine.low_memory
-        if self.current_model == name and not too_large:
+        low_memory = (profile if profile > 0 else self._memory.profile) in LOW_MEMORY_PROFILES
+        if self.current_model == name and engine.low_memory == low_memory:
             return False
         if (unavailable := self.describe(name).unavailable) is not None:
             raise ModelUnavailable(unavailable)

@@ -208,7 +208,7 @@ class FakeOrchestrator:
     def load_model(self, model: str, on_progress: OnProgress, profile: int = -1) -> bool:
         info = self.describe(model)
         low_memory = profile in LOW_MEMORY_PROFILES
-        if self._current == model and (self.low_memory or not low_memory):
+        if self._current == model and self.low_memory == low_memory:
             return False
         self.unload_model()
         if info.unavailable:

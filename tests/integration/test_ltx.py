@@ -373,3 +373,19 @@ def test_a_folder_that_lacks_weights_is_refused_by_name(engine, tmp_path: Path):
     wgp.configure(definitions=[engine])
     with pytest.raises(ModelUnavailable, match="lacks"):
         run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ["video_guide", "video_source"])
+def test_videos_that_were_read_before_its_turn_make_the_same_frames_without_their_files(
+    engine: Path, tmp_path: Path, given: str
+) -> None:
+    clip = grey_video(tmp_path / "clip.mkv", [20 * number for number in range(1, 10)])
+    values = CALL | {"model_type": "ltxv_13B", "num_inference_steps": 1, given: str(clip), "video_prompt_type": "V"}
+    values |= {"keep_frames_video_guide": "1:9"} if given == "video_guide" else {"sliding_window_overlap": 1}
+    plain = run_engine(**values).frames()
+    prepared = wgp.prepare_generation(**values)
+    assert prepared.ahead is not None and prepared.ahead.num_bytes > 0
+    clip.unlink()
+    again = run_engine(**values | {"plugin_data": {"prepared": prepared}})
+    assert again.returned and np.array_equal(again.frames(), plain)

@@ -127,12 +127,15 @@ def test_models_within_the_budget_are_read_once_and_the_one_without_room_leaves(
 
 
 @pytest.mark.slow
-def test_the_profile_for_very_little_memory_keeps_no_other_model(make: Make) -> None:
+def test_the_profile_for_very_little_memory_keeps_no_other_model_and_is_left_again(make: Make) -> None:
     engine = make()
     engine.take("a")
     engine.take("b", profile=5)
     assert engine.models.ids == ("b",)
-    assert engine.take("b") is engine.take("b"), "a run that may have more does not read it again"
+    assert engine.models.profile("b").number == 5
+    assert engine.take("b", profile=4) is engine.take("b", profile=5), "one of little memory is as good as another"
+    assert engine.take("b") is engine.take("b") and engine.models.profile("b").number == -1
+    assert engine.counted("loaded") == {"a": 1, "b": 2}
 
 
 def test_a_changed_file_is_never_served_from_memory(make: Make, tmp_path: Path, weights: dict[str, Path]) -> None:

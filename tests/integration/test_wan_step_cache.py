@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,27 @@ def test_the_first_steps_before_the_start_and_the_last_step_are_always_predicted
     moments = [call.timestep for call in whole]
     seen = [call.timestep for call in calls]
     assert seen[:6] == moments[:6] and seen[-1] == moments[-1] and len(seen) < STEPS
+
+
+def test_a_models_own_polynomial_says_how_much_a_step_is_expected_to_change(tiny):
+    model = tiny("t2v")
+    usual = model.definition
+
+    def moments(coefficients):
+        model.definition = replace(usual, model={**usual.model, "teacache_coefficients": coefficients})
+        with model.watched() as calls:
+            model.frames(**CACHED, guidance_scale=1.0)
+        return [call.timestep for call in calls]
+
+    try:
+        plain = moments([])
+        assert moments([3.0, 0.0]) == plain, "three times as much everywhere is the same order"
+        turned_round = moments([-1.0, 1.0])
+        assert len(turned_round) == len(plain) and turned_round != plain
+        with pytest.raises(InvalidInput, match="teacache_coefficients in the definition of tiny must be numbers"):
+            moments(["much"])
+    finally:
+        model.definition = usual
 
 
 # ---- it begins anew

@@ -126,6 +126,15 @@ def test_a_part_that_nobody_holds_is_freed_with_its_copies() -> None:
     assert gone() is None
 
 
+def test_weights_for_which_there_is_no_room_stay_where_they_were_all_of_them() -> None:
+    model = nn.ModuleList([nn.Linear(3, 3), nn.Linear(1, 1)])
+    model[1].weight.data = torch.zeros(1, 1).expand(1 << 30, 1 << 20)  # takes no memory until it is copied
+    at_home, parked = weights(model), apart(model)
+    with pytest.raises(RuntimeError, match="memory"):
+        parked.bring()
+    assert not any(moved(model, at_home)) and (parked.device_bytes, parked.on_device) == (0, False)
+
+
 def test_master_copies_are_packed_into_few_pieces() -> None:
     tensors = [
         torch.arange(n, dtype=kind) for n in (5, 64, 1000) for kind in (torch.float32, torch.bfloat16, torch.int8)

@@ -74,8 +74,9 @@ class ResidentModels:
     def take(self, definition: ModelDefinition, place: Place, report: Report) -> Model:
         """The model, ready to run; from memory, when it is there as its files are now.
 
-        One that is there in a form that takes little of the accelerator stays in it. Raises ModelUnavailable or
-        OutOfMemory; nothing of the model is left then.
+        One that is there in the form of a profile that takes little of the accelerator, or of one that takes more, is
+        read again for a profile of the other kind. Raises ModelUnavailable or OutOfMemory; nothing of the model is left
+        then.
         """
         profile, identity = profile_of(place.profile), model_identity(definition, place.checkpoints)
         entry = self._entries.get(definition.id)
@@ -83,7 +84,7 @@ class ResidentModels:
         if changed:
             self.counts[f"changed {definition.id}"] += 1
             logger.info("the files or the definition of %s have changed", definition.id)
-        if entry is None or changed or (profile.streamed and not entry.profile.streamed):
+        if entry is None or changed or profile.streamed != entry.profile.streamed:
             self.drop(definition.id)
             entry = self._loaded(definition, place, profile, identity, report)
         else:

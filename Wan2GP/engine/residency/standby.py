@@ -70,7 +70,8 @@ class Standby:
     @torch.inference_mode(False)
     def bring(self, *, ahead: bool = False) -> None:
         """Copy the weights to the device. With `ahead` it returns at once: blocks of layers wait for their weights when
-        they run, and `settle` waits for all."""
+        they run, and `settle` waits for all. When the device has no room for all, none stays there: another model may
+        share them."""
         if not self._apart or self.streamed or self.on_device:
             return
         module = self._module()
@@ -79,14 +80,26 @@ class Standby:
         self.on_device = True
         if not self.pinned:
             self._masters = []
+        at_rest = [tensor.data for tensor in self._tensors]
+        try:
+            self._start(groups)
+        except BaseException:
+            self._pending.clear()
+            self._finish()
+            for tensor, data in zip(self._tensors, at_rest, strict=True):
+                tensor.data = data
+            self.on_device = False
+            raise
+        if not self._pending:
+            self._note_versions()
+
+    def _start(self, groups: dict[Any, list[Tensor]]) -> None:
         mover = _Mover(self.device)
         for tensor in groups.pop(None):
             tensor.data = tensor.data.to(self.device, copy=True)
         for block, tensors in groups.items():
             self._pending[block] = mover.start(tensors)
             self._handles.append(block.register_forward_pre_hook(self._arrived))
-        if not self._pending:
-            self._note_versions()
 
     def settle(self) -> None:
         """Wait until all weights are on the device: before anything but a run of the layers looks at them."""

@@ -11,12 +11,13 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, LTXCon
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.control.media import initial_frames
 from Wan2GP.engine.families import Place
 from Wan2GP.engine.numbers import Numbers
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.stock.ltx_levels import begun_steps, check_levels, first_size, levels_of, refining_levels
-from Wan2GP.engine.stock.ltx_pictures import check_pictures, given_of
+from Wan2GP.engine.stock.ltx_pictures import check_pictures, given_of, read_guide_ahead
 from Wan2GP.engine.stock.ltx_upsampling import require_upsampler, upsampled
 from Wan2GP.engine.stock.running import Stepping, as_frames, as_picture, running, seeded
 from Wan2GP.engine.stock.video import READS, READS_OF_WINDOWS, Part, Steps, Video
@@ -93,6 +94,12 @@ class LTX(Video):
                 f"{longest} frames in one run are more than the {MOST_FRAMES} that {request.definition.id} can make",
                 field="sliding_window_size",
             )
+
+    @staticmethod
+    def read_ahead(request: GenerationRequest, ahead: Ahead) -> None:
+        """Also the control frames that the first window shows."""
+        Video.read_ahead(request, ahead)
+        read_guide_ahead(request, ahead)
 
     def remarks_on(self, request: GenerationRequest) -> tuple[str, ...]:
         """Which knobs do nothing for a model with levels of its own."""

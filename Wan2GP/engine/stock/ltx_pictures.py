@@ -6,15 +6,17 @@ frames, and begin at the first frame or at a multiple of 8, where the latent fra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.control.media import GREY, PROCESSING, check_control, positioned
 from Wan2GP.engine.request import Frame, GenerationRequest
+from Wan2GP.engine.wan.media import spans_of
 from Wan2GP.engine.wan.window import Frames
 from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.media import probe_video, read_frames, resize
@@ -57,6 +59,19 @@ def pictures_of(part: Part) -> dict[int, Frame]:
     return pictures | dict(enumerate(part.prefix))
 
 
+def read_guide_ahead(request: GenerationRequest, ahead: Ahead) -> None:
+    """Put the control frames that the first window shows into `ahead`."""
+    first = spans_of(request)[0]
+    start, frames = first.start - request.guide_start, first.frames
+    if request.video_guide is not None:
+        num_bytes = request.width * request.height * 3 * frames
+        ahead.keep(_key(start, frames), num_bytes, lambda: _of_guide(request, start, frames))
+
+
+def _key(start: int, frames: int) -> Hashable:
+    return ("shown frames", start, frames)
+
+
 def check_pictures(request: GenerationRequest) -> None:
     """Raises InvalidInput or Unsupported for media that the pipeline cannot take as they are meant."""
     processing = [PROCESSING[letter] for letter in request.video_prompt_type if letter in PROCESSING]
@@ -94,6 +109,10 @@ def _end_of(part: Part) -> Frame | None:
 
 def _of_guide(request: GenerationRequest, start: int, frames: int) -> dict[int, Frame]:
     """The control frames that stay: those whose mask is black; without a mask all, or none where it is redrawn."""
+    ahead = request.ahead.take(_key(start, frames)) if request.ahead is not None else None
+    if ahead is not None:
+        found: dict[int, Frame] = ahead
+        return found
     guide = request.video_guide
     if guide is None or (request.video_mask is None and "G" in request.video_prompt_type):
         return {}

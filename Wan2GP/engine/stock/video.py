@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from diffusers import DiffusionPipeline
 
 from Wan2GP.definitions import ModelDefinition
+from Wan2GP.engine.ahead import Ahead
 from Wan2GP.engine.families import WINDOW, Cancel, Place, Report
 from Wan2GP.engine.loading import free_memory
 from Wan2GP.engine.lora.merging import LoraSet
@@ -20,7 +21,7 @@ from Wan2GP.engine.stock.loading import load_pipeline
 from Wan2GP.engine.stock.loras import lora_set, schedules
 from Wan2GP.engine.stock.running import Stepping
 from Wan2GP.engine.wan.continuity import colour_matched
-from Wan2GP.engine.wan.media import last_frames, prompt_of, source_frames, spans_of
+from Wan2GP.engine.wan.media import last_frames, prompt_of, read_source_ahead, source_frames, spans_of
 from Wan2GP.engine.wan.window import Frames, Span
 from Wan2GP.errors import Unsupported
 
@@ -112,6 +113,11 @@ class Video(ABC):
             raise Unsupported(f"{request.definition.id} makes videos, no stills", field="image_mode")
         spans_of(request)
         _multipliers(request, cls.passes(request))
+
+    @staticmethod
+    def read_ahead(request: GenerationRequest, ahead: Ahead) -> None:
+        """Read before the request's turn what its run is given of videos. A family adds what it knows."""
+        read_source_ahead(request, ahead)
 
     def generate(self, request: GenerationRequest, report: Report, cancel: Cancel) -> Iterator[Frame]:
         """The kept frames of a `video_source`, then the new ones (H, W, 3) uint8, a window at a time."""

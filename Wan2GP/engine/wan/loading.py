@@ -54,10 +54,11 @@ def load_parts(definition: ModelDefinition, place: Place) -> WanParts:
     for part in parts.modules.values():
         part.eval().requires_grad_(False)
     set_attention(list(parts.experts.values()), place.attention, parts.device, place.checkpoints)
-    if place.compiled:
-        for transformer in parts.experts.values():
-            compile_blocks(transformer, place.checkpoints)
     parts.place(profile_of(place.profile))
+    for name, transformer in parts.experts.items():
+        # Between the layers of a block that come one by one there is nothing to compile together.
+        if place.compiled and not parts.streams(name):
+            compile_blocks(transformer, place.checkpoints)
     return parts
 
 

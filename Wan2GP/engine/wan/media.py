@@ -58,12 +58,17 @@ def of_a_still(request: GenerationRequest) -> GenerationRequest:
 def read_ahead(request: GenerationRequest, ahead: Ahead) -> None:
     """Put the frames of the video that is continued, and what the first window is given, into `ahead`."""
     request = of_a_still(request)
-    spans, picture = spans_of(request), request.width * request.height
-    if request.video_source is not None:
-        frames = request.kept_source_frames
-        ahead.keep(_SOURCE, frames * picture * 3, lambda: list(source_frames(request)))
+    read_source_ahead(request, ahead)
+    spans = spans_of(request)
     num_bytes, nothing = window_bytes(request, spans[0]), no_frames(request)
     ahead.keep(_key(0, spans[0]), num_bytes, lambda: window_of(request, 0, spans[0], len(spans), nothing))
+
+
+def read_source_ahead(request: GenerationRequest, ahead: Ahead) -> None:
+    """Put the frames of the video that is continued into `ahead`."""
+    if request.video_source is not None:
+        num_bytes = request.kept_source_frames * request.width * request.height * 3
+        ahead.keep(_SOURCE, num_bytes, lambda: list(source_frames(request)))
 
 
 def window_bytes(request: GenerationRequest, span: Span) -> int:

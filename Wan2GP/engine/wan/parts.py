@@ -86,6 +86,10 @@ class WanParts:
         """Whether some modules are on the device only while they work."""
         return self.placement is not None and self.placement.form is not Form.WHOLE
 
+    def streams(self, name: str) -> bool:
+        """Whether the module of that name goes through the device layer by layer."""
+        return self.placement is not None and self.placement.streams(name)
+
     def place(self, profile: Profile) -> None:
         """Put the modules on the device, as far as the profile and the room there allow."""
         self.placement = self.memory.placement(self.modules, self.device, profile)
@@ -102,7 +106,7 @@ class WanParts:
         if placement is not None and placement.form is Form.VISITING:
             placement.visit(name)
         yield module
-        if placement is not None and placement.streams(name):
+        if self.streams(name):
             back_to_rest(module)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int, int]:

@@ -5,7 +5,8 @@ consists of: VACE's blocks, a second pass without the prompt and the passes of a
 steps hold is decided before the run, from how much the velocity is expected to change at each:
 
     tea   by the change of the transformer's own time embedding (Liu et al. 2024, "Timestep embedding tells: it's time
-          to cache for video diffusion model", arXiv 2411.19108), without their polynomials, fitted to some models
+          to cache for video diffusion model", arXiv 2411.19108), through the polynomial that its definition has as
+          `teacache_coefficients` (the highest power first, as its authors publish them), else as it is
     mag   by the ratio of the magnitudes of the blocks' residuals from step to step (Ma et al. 2025, "MagCache",
           arXiv 2506.09045), as its authors measured them for Wan 2.1
 
@@ -31,9 +32,10 @@ from Wan2GP.engine.sampling import LEAST_CACHED_STEPS
 from Wan2GP.engine.wan.guidance import Guidance
 from Wan2GP.engine.wan.parts import WanParts
 from Wan2GP.engine.wan.steps import Step
-from Wan2GP.errors import Unsupported
+from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.weights.configs import CONFIGS_DIR
 
+_FIELD = "skip_steps_cache_type"
 #: steps in a row that hold the same velocity, at most
 MOST_IN_A_ROW = 2
 #: share of the steps, at the beginning, that never hold: they decide what is seen. That of mag is its authors'
@@ -55,20 +57,23 @@ _MAGNITUDES_OF: Mapping[str, str] = MappingProxyType(
 
 
 def check_step_cache(request: GenerationRequest) -> None:
-    """Raises Unsupported for a kind that is not there, or not for the model."""
+    """Raises Unsupported for a kind that is not there, or not for the model, InvalidInput for what its definition says
+    of it."""
     wanted = request.sampling.step_cache
     if wanted is None:
         return
     if wanted.kind not in ALWAYS_PREDICTED:
         raise Unsupported(
             f"there is no step cache {wanted.kind!r} for {request.definition.id}; choose tea or mag, or leave it empty",
-            field="skip_steps_cache_type",
+            field=_FIELD,
         )
+    if wanted.kind == "tea":
+        _numbers(request, "teacache_coefficients")
     if wanted.kind == "mag" and not _magnitudes(request):
         raise Unsupported(
             f"the magnitudes of {request.definition.id} were never measured; use tea, or give its definition "
             "magcache_ratios",
-            field="skip_steps_cache_type",
+            field=_FIELD,
         )
 
 
@@ -94,7 +99,7 @@ def held_steps(
     ]
     first = max(math.ceil(wanted.start * total), math.ceil(ALWAYS_PREDICTED[wanted.kind] * total), 1)
     free = [number >= first and kinds[number] == kinds[number - 1] for number in range(total - 1)]
-    changes = _ratios_at(_magnitudes(request), total) if wanted.kind == "mag" else time_changes(parts, steps)
+    changes = _ratios_at(_magnitudes(request), total) if wanted.kind == "mag" else _expected(request, parts, steps)
     return choose_held([*free, False], changes, wanted.kind, wanted.speed_up)
 
 
@@ -131,6 +136,14 @@ def _drift(kind: str, changes: Sequence[float]) -> float:
     return sum(abs(1 - ratio) for ratio in accumulate(changes, operator.mul))
 
 
+def _expected(request: GenerationRequest, parts: WanParts, steps: Sequence[Step]) -> list[float]:
+    """How much the velocity is expected to change at each step; 0 at the first."""
+    changes, coefficients = time_changes(parts, steps), _numbers(request, "teacache_coefficients")
+    if not coefficients:
+        return changes
+    return [0.0, *(abs(float(np.polyval(coefficients, change))) for change in changes[1:])]
+
+
 @torch.inference_mode()
 def time_changes(parts: WanParts, steps: Sequence[Step]) -> list[float]:
     """The relative change (L1) of the time embedding at each step from the one before; 0 at the first."""
@@ -154,10 +167,19 @@ def _time_embedding(parts: WanParts, step: Step) -> torch.Tensor:
 
 def _magnitudes(request: GenerationRequest) -> tuple[float, ...]:
     """The ratio at each step of a full schedule; the definition's own, else those measured; empty where none are."""
-    own = request.definition.model.get("magcache_ratios")
-    if own:
-        return tuple(map(float, own))
-    return _measured_magnitudes().get(_MAGNITUDES_OF.get(request.definition.architecture_name, ""), ())
+    own = _numbers(request, "magcache_ratios")
+    return own or _measured_magnitudes().get(_MAGNITUDES_OF.get(request.definition.architecture_name, ""), ())
+
+
+def _numbers(request: GenerationRequest, name: str) -> tuple[float, ...]:
+    """What the definition has under that name; empty for nothing. Raises InvalidInput."""
+    try:
+        found = tuple(map(float, request.definition.model.get(name) or ()))
+    except (TypeError, ValueError):
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise InvalidInput(f"{name} in the definition of {request.definition.id} must be numbers", field=_FIELD)
+    return found
 
 
 def _ratios_at(measured: Sequence[float], total: int) -> list[float]:
