@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from headless.generation import Progress
@@ -54,3 +54,11 @@ class StageTimes:
         now = self._clock()
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._at
         self._at = now
+
+
+def seconds_of(progress: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by phase out of a row's progress, in the order in which they came. One that says nothing of it: {}."""
+    try:
+        return {str(phase): float(seconds) for phase, seconds in progress.get("stages") or ()}
+    except (TypeError, ValueError):  # another program wrote it
+        return {}

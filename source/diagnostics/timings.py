@@ -8,6 +8,7 @@ from typing import Any
 from source.diagnostics.views import View, seconds_between
 from source.ledger import CLAIMED, ClaimLine
 from source.reporting import GENERATING
+from source.stages import seconds_of
 from source.store.types import Event, Task
 
 #: phases of a run, and what they are to somebody who waits for it
@@ -51,11 +52,7 @@ def timing_view(task: Task, events: Sequence[Event], claims: Sequence[ClaimLine]
 def _stages(task: Task, claimed_at: str | None, end: str | None) -> dict[str, float]:
     """The phases of the latest claim as its last report told them; what came after that belongs to the last phase."""
     progress: Mapping[str, Any] = task.progress or {}
-    told = progress.get("stages")
-    if not isinstance(told, list):
-        return {}
-    pairs = [each for each in told if isinstance(each, list) and len(each) == 2 and isinstance(each[1], int | float)]
-    stages = {str(name): float(seconds) for name, seconds in pairs}
+    stages = seconds_of(progress)
     since_claim = None if task.waiting else seconds_between(claimed_at, end)
     phase = str(progress.get("phase") or "")
     if since_claim is not None and phase in stages:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from source.stages import seconds_of
+
 OTHER = "other"
 STAGES = ("prepare", "queue", "load", "encode", "denoise", "decode", "save", "upload", OTHER)
 
@@ -27,7 +29,7 @@ class Spent:
         """The progress that was stored: its phase, and what those before it took."""
         self._heard_at = now
         self._phase = str(progress.get("phase", self._phase))
-        self._seconds = {str(phase): float(spent) for phase, spent in progress.get("stages", {}).items()}
+        self._seconds = seconds_of(progress)
 
     def seconds(self, now: float) -> dict[str, float]:
         """By stage, up to now."""

@@ -100,6 +100,7 @@ def test_the_numbers_of_a_worker_are_those_of_its_rows(scraped: Scraped) -> None
     assert store.get(refused).status is Status.FAILED and store.get(repeated).attempts == 1
     # The row is complete a moment before the worker knows that.
     scraped.until(lambda: number(parsed(scraped.text()), names.LANE_TASKS, lane="finish") == 0)
+    samples = len(store.samples())
     numbers = parsed(scraped.text())
     events = Counter(event.name for task in store.tasks() for event in store.events(task.id))
     # The parent ended in the database, with its last child.
@@ -117,9 +118,12 @@ def test_the_numbers_of_a_worker_are_those_of_its_rows(scraped: Scraped) -> None
     [worker] = store.workers()
     booked = {activity: number(numbers, names.GPU_SECONDS, "_total", activity=activity)
               for activity in worker.metadata["gpu_seconds"]}  # fmt: skip
-    assert booked["denoise"] >= worker.metadata["gpu_seconds"]["denoise"] > 0
-    heartbeats = number(numbers, names.HEARTBEATS, "_total")
-    assert heartbeats >= len(store.samples()) - 1 and number(numbers, names.HEARTBEATS_FAILED, "_total") == 0
+    assert booked["denoise"] >= worker.metadata["gpu_seconds"]["denoise"] - 0.001 > 0
+    # One may be stored and not counted yet.
+    assert (
+        number(numbers, names.HEARTBEATS, "_total") >= samples - 1
+        and number(numbers, names.HEARTBEATS_FAILED, "_total") == 0
+    )
     assert number(numbers, names.MODEL_LOADS, "_total") >= 1
     assert {name for name, _ in numbers if name.startswith("process_")}
     said = scraped.end()

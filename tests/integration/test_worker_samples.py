@@ -34,7 +34,7 @@ def test_a_worker_says_how_it_is_doing_with_each_heartbeat(tmp_path: Path) -> No
 
 
 def test_heartbeats_that_others_cause_bring_no_sample(tmp_path: Path) -> None:
-    floor = Floor(tmp_path, heartbeat_s=20, lease_s=60)
+    floor = Floor(tmp_path, heartbeat_s=200, lease_s=600)
     with floor.working():
         tasks = [floor.add("nothing") for _ in range(5)]
         for task in tasks:
