@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: a folder that pictures of the pages are written to; they are for docs/images
 PICTURES = os.environ.get("PAGE_PICTURES")
+
+#: what the documentation shows, and how large
+_WIDE: ViewportSize = {"width": 1200, "height": 760}
+PICTURED: dict[str, ViewportSize] = {
+    "queue-light": _WIDE, "running-dark": _WIDE, "parent-light": _WIDE, "failed-dark": _WIDE, "logs-dark": _WIDE,
+    "form-light": _WIDE, "travel-light": {"width": 920, "height": 640}, "queue-phone": {"width": 390, "height": 760},
+}  # fmt: skip
 
 needs_chromium = pytest.mark.skipif(
     PROGRAM is None and os.environ.get("REQUIRE_PROGRAMS") != "1", reason="Chromium is not installed"
@@ -84,15 +91,19 @@ def low_contrasts(page: Page) -> list[Any]:
     return [each for each in found if each[0] < each[1]]
 
 
-def picture(page: Page, name: str, wanted: Sequence[str]) -> None:
-    """Keep a picture of the page for the documentation, where that was asked for and it is one of those `wanted` (the
-    beginning of its name): small, and of the same things each time."""
-    if PICTURES is None or name.split("-")[0] not in wanted:
+def picture(page: Page, name: str) -> None:
+    """Keep a picture of the page, where that was asked for and the documentation shows it: small, and of the same
+    things each time."""
+    if PICTURES is None or name not in PICTURED:
         return
-    until(page, "[...document.querySelectorAll('video')].every((each) => each.readyState >= 2)")
     from PIL import Image
 
+    usual = page.viewport_size
+    page.set_viewport_size(PICTURED[name])
+    until(page, "[...document.querySelectorAll('video')].every((each) => each.readyState === 4)")
     path = Path(PICTURES) / f"page-{name}.png"
     page.screenshot(path=path, animations="disabled", mask=[page.locator("footer")], mask_color="#8884")
     with Image.open(path) as image:
-        image.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
+    if usual is not None:
+        page.set_viewport_size(usual)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import sqlite3
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -86,14 +88,19 @@ def fleet(folder: Path) -> tuple[Workshop, Mapping[str, str]]:
     for number in range(3):
         ids[f"queued{number}"] = store.add(_task(number + 1, priority=number))
     store.pause(ids["queued0"])
+    talk(store, ids["running"])
     spread(store)
     return shop, ids
+
+
+#: the same ones each time
+_IDS = (str(uuid.uuid5(uuid.NAMESPACE_OID, f"task {number}")) for number in itertools.count())
 
 
 def _task(number: int, **values: Any) -> NewTask:
     kind, model = (("t2v", "wan_2_2_t2v_A14B"), ("vace", "vace_14B"), ("i2v", "wan_2_2_i2v"))[number % 3]
     params = {"prompt": PROMPTS[number % len(PROMPTS)], "model": model, "resolution": "832x480", "num_frames": 81}
-    return NewTask(task_type=kind, params=params, **values)
+    return NewTask(id=next(_IDS), task_type=kind, params=params, **values)
 
 
 def claimed(store: SqliteStore, task_id: str, worker: str = "gpu-1-0badf00d") -> Task:
@@ -120,7 +127,7 @@ def ended(store: SqliteStore, number: int, end: Callable[[Any], object]) -> str:
 
 def open_travel(store: SqliteStore) -> tuple[str, str]:
     """A travel whose first segment is done and whose second one runs."""
-    parent = store.add(NewTask(task_type="travel_orchestrator", params={"orchestrator_details": {
+    parent = store.add(NewTask(id=next(_IDS), task_type="travel_orchestrator", params={"orchestrator_details": {
         "run_id": "20260114-evening", "base_prompts_expanded": list(PROMPTS[2:5])}}))  # fmt: skip
     claim = claimed(store, parent).claim
     keys = ["travel_guidance:0", "travel_segment:0", "travel_segment:1", "travel_segment:2", "travel_stitch:0"]
@@ -153,7 +160,7 @@ def running(store: SqliteStore, **progress: Any) -> str:
     store.generation_started(claim)
     facts = {"phase": "denoising", "step": 12, "total": 20, "fraction": 0.6, "text": "Denoising",
              "seconds_per_step": 1.84, "eta_s": 15.0,
-             "stages": {"queued": 6.2, "loading": 41.0, "encoding": 2.4, "denoising": 22.1},
+             "stages": {"queued": 2.2, "loading": 26.0, "encoding": 2.4, "denoising": 22.1},
              "steps_made": 12}  # fmt: skip
     store.progress(claim, facts | progress)
     store.show(claim, sketch(), media_type="image/webp", step=12)
@@ -172,13 +179,41 @@ def sketch() -> bytes:
     return made.getvalue()
 
 
+def talk(store: SqliteStore, task_id: str) -> None:
+    """Workers with heartbeats, and what they logged."""
+    lines = (
+        ("INFO", None, "worker gpu-1 claims tasks of 31 types; 24.0 GB of GPU memory, 64 GB of RAM"),
+        ("INFO", task_id, "claimed (claim 1): t2v, wan_2_2_t2v_A14B, 832x480, 81 frames"),
+        ("INFO", task_id, "loading wan_2_2_t2v_A14B: 14.3 GB from /models/ckpts in 41.0 s"),
+        ("WARNING", task_id, "1.9 GB of GPU memory are free: the text encoder moves to RAM"),
+        ("DEBUG", task_id, "sigmas: shift 5.0, 20 steps, the second expert from step 9 on"),
+        ("INFO", task_id, "denoising: 1.84 s a step"),
+        ("ERROR", None, "the database is out of reach, trying again (1): connection reset by peer"),
+        ("INFO", None, "heartbeat acknowledged after 2 tries"),
+    )
+    for worker, model in (
+        ("gpu-1-0badf00d", "wan_2_2_t2v_A14B"),
+        ("gpu-2-5eed5eed", "vace_14B"),
+        ("gpu-3-0ff0ff00", None),
+    ):
+        store.heartbeat(worker, [], lease_s=60, current_model=model, status="active" if model else "stopped")
+    with closing(sqlite3.connect(store.path)) as db, db:
+        for number, (level, task, message) in enumerate(lines):
+            db.execute(
+                "INSERT INTO log_lines (at, level, message, worker_id, task_id) "
+                "VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?), ?, ?, 'gpu-1-0badf00d', ?)",
+                (f"-{70 - 8 * number} seconds", level, message, task),
+            )
+
+
 def spread(store: SqliteStore) -> None:
     """Rows of a test are all of one second: those of a day lie minutes apart, and took a while."""
     moved = "strftime('%Y-%m-%dT%H:%M:%fZ', {0}, :shift)"
     with closing(sqlite3.connect(store.path)) as db, db:
-        rows = db.execute("SELECT id FROM tasks WHERE parent_id IS NULL ORDER BY created_at DESC, rowid DESC")
-        for number, (task_id,) in enumerate(rows.fetchall()):
-            values = {"id": task_id, "shift": f"-{7 * number} minutes"}
+        rows = db.execute("SELECT id, status FROM tasks WHERE parent_id IS NULL ORDER BY created_at DESC, rowid DESC")
+        for number, (task_id, status) in enumerate(rows.fetchall()):
+            open_s, ended_s = 18 * number, 420 * number
+            values = {"id": task_id, "shift": f"-{open_s if status in ('Queued', 'In Progress') else ended_s} seconds"}
             columns = ("created_at", "claimed_at", "generation_started_at", "generation_processed_at")
             assignments = ", ".join(f"{column} = {moved.format(column)}" for column in columns)
             db.execute(f"UPDATE tasks SET {assignments} WHERE :id IN (id, parent_id)", values)
