@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ PICTURES = os.environ.get("PAGE_PICTURES")
 _WIDE: ViewportSize = {"width": 1200, "height": 760}
 PICTURED: dict[str, ViewportSize] = {
     "queue-light": _WIDE, "running-dark": _WIDE, "parent-light": _WIDE, "failed-dark": _WIDE, "logs-dark": _WIDE,
-    "form-light": _WIDE, "travel-light": {"width": 920, "height": 640}, "queue-phone": {"width": 390, "height": 760},
+    "form-light": _WIDE, "charts-light": _WIDE,
+    "travel-light": {"width": 920, "height": 640}, "queue-phone": {"width": 390, "height": 760},
 }  # fmt: skip
 
 needs_chromium = pytest.mark.skipif(
@@ -100,9 +101,11 @@ def picture(page: Page, name: str) -> None:
 
     usual = page.viewport_size
     page.set_viewport_size(PICTURED[name])
-    until(page, "[...document.querySelectorAll('video')].every((each) => each.readyState === 4)")
+    page.evaluate("document.querySelectorAll('video').forEach((each) => { each.currentTime = 0.9; })")
+    until(page, "[...document.querySelectorAll('video')].every((each) => each.readyState === 4 && !each.seeking)")
+    until(page, "performance.now() > 2500")  # a player's sign that it loads has faded
     path = Path(PICTURES) / f"page-{name}.png"
-    page.screenshot(path=path, animations="disabled", mask=[page.locator("footer")], mask_color="#8884")
+    page.screenshot(path=path, mask=[page.locator("footer")], mask_color="#8884")
     with Image.open(path) as image:
         image.convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
     if usual is not None:

@@ -58,7 +58,7 @@ class Day:
         tasks = {name: f"/task?id={self.ids[name]}" for name in ("running", "travel", "parent", "failed", "queued1")}
         return {
             "queue": f"/?open={self.ids['parent']}", **tasks, "logs": "/logs", "workers": "/workers",
-            "charts": "/charts", "new": "/new", "form": "/new/t2v", "none": "/?text=nothing+like+it",
+            "use": "/charts", "types": "/new", "fields": "/new/t2v", "none": "/?text=nothing+like+it",
         }  # fmt: skip
 
 

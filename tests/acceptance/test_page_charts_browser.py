@@ -53,7 +53,7 @@ def test_every_chart_is_drawn_with_all_its_points(browser: Browser, site: PageSi
             expect(canvas).to_have_attribute("data-points", str(points))
             assert canvas.evaluate(COUNT_INKED) > (0.2 if charts[key]["stacked"] else 0.005), key
         assert low_contrasts(page) == []
-        picture(page, f"charts-{scheme}", ("charts",))
+        picture(page, f"charts-{scheme}")
 
 
 def test_a_line_of_the_table_is_what_the_legend_says_there(browser: Browser, site: PageSite) -> None:

@@ -70,7 +70,7 @@ def test_a_travel_is_queued_by_the_keyboard_alone_with_uploaded_images(site: Pag
     seen.get_by_label("Model type").focus()
     seen.keyboard.press("v")
     seen.evaluate("scrollTo(0, 0)")
-    picture(seen, "form-light", ("form",))
+    picture(seen, "form-light")
     seen.get_by_role("button", name="Queue the task").focus()
     seen.keyboard.press("Enter")
     params = added(site, seen)
@@ -104,7 +104,6 @@ def test_what_is_wrong_is_shown_at_its_field_and_nothing_written_is_lost(site: P
     expect(threshold).to_have_accessible_description(re.compile("less than or equal to 1000"))
     expect(seen.get_by_label("Seed")).to_have_value("7")
     assert low_contrasts(seen) == []
-    picture(seen, "refused-light", ("refused",))
     assert site.store.tasks() == []
     prompt.fill("a red circle")
     threshold.fill("")
