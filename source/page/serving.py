@@ -33,8 +33,8 @@ def serve(settings: Settings, given: argparse.Namespace, beginning: Callable[[st
         beginning(f"serving {address}")
         app = page(store, settings, access)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, forwarded_allow_ips="127.0.0.1,::1", lifespan="off",
-            timeout_graceful_shutdown=2,
+            app, log_level="warning", access_log=False, server_header=False, lifespan="off",
+            forwarded_allow_ips="127.0.0.1,::1", timeout_graceful_shutdown=2,
         )  # fmt: skip
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[sock])
