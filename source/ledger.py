@@ -32,17 +32,18 @@ _ENDS = {
 _DEVICE_LOST = "device_lost"
 #: the store's entry of a claim whose answer never reached its worker
 _UNANSWERED = "unanswered"
-_WORDS = re.compile(r"(?P<error_class>\w+)(?:, GPU (?P<seconds>[\d.]+) s)?")
+_WORDS = re.compile(r"(?P<error_class>\w+)(?:, GPU (?P<seconds>[\d.]+) s)?[^;]*(?:; (?P<phases>.*))?")
 
 
-def ended(error_class: str, gpu_seconds: Mapping[str, float]) -> str:
-    """The detail of the entry ENDED: "engine, GPU 12.5 s: load 2.0, denoise 10.5"."""
-    return f"{error_class}, GPU {in_words(gpu_seconds)}" if gpu_seconds else error_class
+def ended(error_class: str, gpu_seconds: Mapping[str, float], phases: str = "") -> str:
+    """The detail of the entry ENDED: "engine, GPU 12.5 s: load 2.0, denoise 10.5; preparing 0.4, loading 2.0, …"."""
+    spent = f", GPU {in_words(gpu_seconds)}" if gpu_seconds else ""
+    return f"{error_class}{spent}{f'; {phases}' if phases else ''}"
 
 
 def lost_device(event: Event) -> bool:
     """Whether an entry ENDED says that the GPU was lost at work on this claim."""
-    error_class, seconds = _read(event.detail)
+    error_class, seconds, _ = _read(event.detail)
     return error_class == _DEVICE_LOST and seconds is not None
 
 
@@ -59,6 +60,8 @@ class ClaimLine:
     #: it lasts; stale where a later claim came and nobody recorded an end
     end: str
     gpu_seconds: float | None
+    #: of one that ended badly: what its phases took, in words
+    phases: str | None = None
 
 
 def claim_lines(events: Sequence[Event], result_data: Mapping[str, Any] | None = None) -> list[ClaimLine]:
@@ -81,7 +84,7 @@ def _line(number: int, events: Sequence[Event], latest: bool, made_in: float | N
     claimed = next((event for event in events if event.name == CLAIMED), None)
     last = next((event for event in reversed(events) if event.name in _ENDS), None)
     said = next((event for event in reversed(events) if event.name == ENDED), None)
-    error_class, seconds = _read(said.detail if said else None)
+    error_class, seconds, phases = _read(said.detail if said else None)
     return ClaimLine(
         number=number,
         worker_id=events[0].worker_id,
@@ -89,6 +92,7 @@ def _line(number: int, events: Sequence[Event], latest: bool, made_in: float | N
         ended_at=last.at if last else None,
         end=_end(last, error_class or _known_by({event.name for event in events}), latest),
         gpu_seconds=made_in if seconds is None else seconds,
+        phases=phases,
     )
 
 
@@ -115,12 +119,13 @@ def _made_by(claims: Mapping[int, Sequence[Event]]) -> int | None:
     return max(generated, default=None) if completed else None
 
 
-def _read(detail: str | None) -> tuple[str | None, float | None]:
+def _read(detail: str | None) -> tuple[str | None, float | None, str | None]:
+    """The class of the error, the seconds of the GPU, and the phases."""
     found = _WORDS.match(detail or "")
     if found is None:
-        return None, None
+        return None, None, None
     seconds = found["seconds"]
-    return found["error_class"], None if seconds is None else float(seconds)
+    return found["error_class"], None if seconds is None else float(seconds), found["phases"]
 
 
 def _total(seconds: Any) -> float | None:

@@ -108,6 +108,10 @@ class ProgressReport:
         """The time from now on, until a report says more, is that of `phase`; nothing is stored for it."""
         self._stages.enter(phase)
 
+    def phases(self) -> str:
+        """What the phases took until now: "preparing 0.5, loading 2.1, denoising 10.5, 7 steps"."""
+        return self._stages.in_words()
+
     def _store_it(self, progress: Progress, event: str | None) -> None:
         if progress.phase in GENERATING and not self._started:
             self._store.generation_started(self._claim)

@@ -100,7 +100,7 @@ class RunContext:
         self.last_try = False  # out of memory once more, and the task fails
         self._moved: tuple[str, int, int] | None = None
         self._generations = 0
-        self._store_progress = ProgressReport(
+        self.progress_report = ProgressReport(
             workplace.store, task.claim, token, interval_s=workplace.settings.report_interval_s
         )
 
@@ -301,7 +301,7 @@ class RunContext:
         self.last_try |= self.task.claim_number > 1 and bool(self.entries(OUT_OF_MEMORY))
         self.stage = Stage.BEFORE
         news: SimpleQueue[Progress | None] = SimpleQueue()
-        self._store_progress.enter("queued")
+        self.progress_report.enter("queued")
         future = self._workplace.queue.submit(
             task, on_progress=news.put, cancel=self._token, spent=self.spent,
             on_out_of_memory=partial(self._in_little_memory, task) if not self.last_try else None,
@@ -313,7 +313,7 @@ class RunContext:
                 self._read_weights(model)
             self._note(progress)
         self._reach(Stage.AFTER)
-        self._store_progress.enter("finishing")
+        self.progress_report.enter("finishing")
         result = future.result()
         self._made_of.generated(result)
         for name in result.beside:
@@ -346,7 +346,7 @@ class RunContext:
 
     def _note(self, progress: Progress) -> None:
         self._workplace.watch(self.task, progress)
-        self._store_progress(progress)
+        self.progress_report(progress)
 
     def _with_local_media(self, options: GenerationOptions) -> GenerationOptions:
         changes: dict[str, str | list[str]] = {}

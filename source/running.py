@@ -272,7 +272,8 @@ class Run:
             message = f"internal error: {type(error).__name__}: {message}"
         self._log_end(decided, message, error)
         if decided.outcome not in (Outcome.ABANDON, Outcome.RELEASE):
-            self._context.remember(ENDED, ended(decided.error_class, self._context.spent))
+            phases = self._context.progress_report.phases()
+            self._context.remember(ENDED, ended(decided.error_class, self._context.spent, phases))
         try:
             self._write(lambda: self._report(decided, message))
         except StaleClaim:

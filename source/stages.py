@@ -50,6 +50,13 @@ class StageTimes:
         told: dict[str, Any] = {"stages": [[phase, round(each, 3)] for phase, each in self._seconds.items()]}
         return told | ({"steps_made": self._steps} if self._steps else {})
 
+    def in_words(self) -> str:
+        """The same: "loading 2.1, denoising 10.5, 7 steps"; what took no time is left out."""
+        told = self.as_json()
+        words = [f"{phase} {seconds:.1f}" for phase, seconds in told["stages"] if seconds >= 0.05]
+        steps = [f"{self._steps} {'step' if self._steps == 1 else 'steps'}"] if self._steps else []
+        return ", ".join([*words, *steps])
+
     def _book(self) -> None:
         now = self._clock()
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._at

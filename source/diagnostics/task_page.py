@@ -127,13 +127,14 @@ def _timeline(view: View) -> Table:
     return table
 
 
-def _claims(view: View) -> Table:
+def _claims(view: View) -> Group:
     table = Table("claim", "worker", "from", "to", "ended", "GPU s", title="attempts", title_justify="left", box=None)
     for each in view["claims"]:
         spent = each["gpu_seconds"]
         cells = (str(each["number"]), each["worker_id"], each["claimed_at"], each["ended_at"], each["end"])
         table.add_row(*(Text(printable(cell or "")) for cell in cells), "" if spent is None else f"{spent:.1f}")
-    return table
+    phases = [f" claim {each['number']}: {printable(each['phases'])}" for each in view["claims"] if each["phases"]]
+    return Group(table, *(Text(line, style="dim") for line in phases))
 
 
 def _children(view: View) -> RenderableType:

@@ -20,6 +20,7 @@ from source.diagnostics.logs import follow, log_filter
 from source.diagnostics.views import View
 from source.settings import Settings
 from source.store.sqlite import SqliteStore
+from source.store.types import NewTask
 
 DEADLINE_S = 60.0
 
@@ -82,6 +83,23 @@ def test_log_lines_are_followed_as_they_come_and_each_is_shown_once(site: Site, 
     with closing(SqliteStore(tmp_path / "tasks.db")) as another:
         follow(another, log_filter(), show, forever=once_more)  # type: ignore[arg-type]
     assert shown[0] == ["before"] and [line for lines in shown[1:] for line in lines] == ["line 1", "line 2"]
+
+
+def test_looking_imports_nothing_heavy(site: Site, tmp_path: Path, root: Path) -> None:
+    """Numbers, media, models, a web server: none of them is there when a task or the queue is looked at."""
+    site.add("travel_orchestrator")
+    parent = site.claim()
+    stitch = NewTask.child(parent, "travel_stitch:0", "travel_stitch", {"segment_frames_expanded": [17]})
+    site.store.fan_out(parent.claim, [stitch], final_child=stitch.id)
+    program = f"""
+import sys, debug
+for words in (["tasks"], ["task", "{parent.id}"], ["why", "{stitch.id}"], ["workers"], ["health"], ["watch", "--once"]):
+    sys.argv = ["debug.py", *words, "--db-file", "{tmp_path / "tasks.db"}"]
+    debug.main()
+print("heavy:", *sorted({{"numpy", "cv2", "av", "torch", "starlette", "uvicorn", "PIL"}} & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, text=True, capture_output=True, check=True)
+    assert run.stdout.splitlines()[-1] == "heavy:" and parent.id in run.stdout
 
 
 class Terminal:

@@ -243,6 +243,7 @@ def test_a_task_shows_how_each_claim_ended_and_what_it_took(floor: Floor) -> Non
     lines = task_view(floor.store, task)["claims"]
     assert [(line["number"], line["end"]) for line in lines] == [(1, "retry: engine"), (2, "complete")]
     assert all(line["claimed_at"] <= line["ended_at"] and line["gpu_seconds"] is not None for line in lines)
+    assert "steps" in lines[0]["phases"] and lines[1]["phases"] is None
     spent = (floor.store.get(task).result_data or {})["gpu_seconds"]
     assert set(spent) == {"encode", "denoise", "decode", "save"}, "the model was there already"
 

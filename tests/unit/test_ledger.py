@@ -25,6 +25,13 @@ def test_a_claim_has_its_worker_its_time_its_end_and_its_seconds() -> None:
     assert claim_lines(timeline) == [ClaimLine(1, "worker-1", "1", "4", "retry: engine", 2.3)]
 
 
+@pytest.mark.parametrize("spent", [{}, {"load": 2.0, "denoise": 0.26}])
+def test_the_phases_of_a_claim_that_ended_badly_are_told(spent: dict[str, float]) -> None:
+    phases = "preparing 0.4, loading 2.0, denoising 0.3, 1 step"
+    [line] = claim_lines([event(1, "claimed"), event(1, "ended", ended("engine", spent, phases)), event(1, "retry")])
+    assert (line.end, line.phases, line.gpu_seconds) == ("retry: engine", phases, 2.3 if spent else None)
+
+
 @pytest.mark.parametrize(
     ("names", "end"),
     [

@@ -34,6 +34,7 @@ def test_every_second_is_booked_under_one_phase_and_steps_are_counted() -> None:
         ],
         "steps_made": 4,
     }  # fmt: skip
+    assert times.in_words().endswith("denoising 4.2, decoding 0.5, saving 1.0, finishing 2.0, 4 steps")
 
 
 def test_steps_of_an_earlier_claim_and_of_earlier_windows_are_told_apart() -> None:
