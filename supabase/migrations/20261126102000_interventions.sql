@@ -143,6 +143,9 @@ declare
     v_roots uuid[] := private.roots_of(p_run);
     v_at timestamptz;
     v_seq bigint;
+    -- a moment that stands still, which an index can be asked for
+    v_newer_than timestamptz := clock_timestamp() - make_interval(secs => p_newer_than_s);
+    v_ended_since timestamptz := clock_timestamp() - make_interval(secs => p_ended_within_s);
 begin
     if p_after is not null then
         select created_at, seq into v_at, v_seq from public.tasks where id = p_after;
@@ -170,9 +173,9 @@ begin
                 and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
                 and (p_error_class is null or error_class = p_error_class)
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
-                and (p_newer_than_s is null or created_at >= clock_timestamp() - make_interval(secs => p_newer_than_s))
+                and (p_newer_than_s is null or created_at >= v_newer_than)
                 and (p_ended_within_s is null or (status in ('Complete', 'Failed', 'Cancelled')
-                    and generation_processed_at >= clock_timestamp() - make_interval(secs => p_ended_within_s)))
+                    and generation_processed_at >= v_ended_since))
                 and (p_run is null or id in (select id from run))
                 and (p_paused is null or paused = p_paused)
                 and (p_text is null or strpos(lower(concat_ws(E'\n', id, task_type, model, error_message,
