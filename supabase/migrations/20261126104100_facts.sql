@@ -81,6 +81,9 @@ create function public.list_logs(
 ) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
+declare
+    -- a moment that stands still, which an index can be asked for
+    v_since timestamptz := clock_timestamp() - make_interval(secs => p_since_s);
 begin
     return (
         select coalesce(jsonb_agg(jsonb_build_object('at', private.iso(line.timestamp), 'level', line.log_level,
@@ -91,7 +94,7 @@ begin
             where (p_task_id is null or task_id = p_task_id)
                 and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
                 and (p_levels is null or log_level = any (p_levels))
-                and (p_since_s is null or timestamp >= clock_timestamp() - make_interval(secs => p_since_s))
+                and (p_since_s is null or timestamp >= v_since)
                 and (p_text is null or strpos(lower(message), lower(p_text)) > 0)
             order by timestamp desc, id desc limit greatest(p_limit, 0)
         ) as line);
@@ -104,13 +107,16 @@ create function public.list_samples(
 ) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
+declare
+    -- a moment that stands still, which an index can be asked for
+    v_since timestamptz := clock_timestamp() - make_interval(secs => p_since_s);
 begin
     return (
         select coalesce(jsonb_agg(jsonb_build_object('worker_id', sample.worker_id, 'at', private.iso(sample.at),
                 'measured', sample.measured) order by sample.at, sample.id), '[]')
         from (
             select * from public.worker_samples
-            where at >= clock_timestamp() - make_interval(secs => p_since_s)
+            where at >= v_since
                 and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
             order by at desc, id desc limit greatest(p_limit, 0)
         ) as sample);
@@ -122,6 +128,9 @@ $$;
 create function public.throughput(p_since_s double precision, p_bucket_s bigint) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
+declare
+    -- a moment that stands still, which an index can be asked for
+    v_since timestamptz := clock_timestamp() - make_interval(secs => p_since_s);
 begin
     return (
         select coalesce(jsonb_agg(jsonb_build_object('at', private.iso(to_timestamp(ended.span * p_bucket_s)),
@@ -133,7 +142,7 @@ begin
                     greatest(generation_processed_at - generation_started_at, interval '0'))), 0) as seconds
             from public.tasks
             where status in ('Complete', 'Failed', 'Cancelled')
-                and generation_processed_at >= clock_timestamp() - make_interval(secs => p_since_s)
+                and generation_processed_at >= v_since
             group by 1, 2, 3
         ) as ended);
 end

@@ -105,3 +105,30 @@ def test_throughput_of_100000_rows_is_quick(store: PostgresStore, service: Conne
         " where status in ('Complete', 'Failed', 'Cancelled') and generation_processed_at >= now() - interval '1 hour'"
     ).fetchall()
     assert "tasks_ended" in str(plan)
+
+
+@pytest.mark.slow
+def test_what_ended_lately_is_found_in_a_long_history_without_reading_it(
+    store: PostgresStore, service: Connection, database: Database
+) -> None:
+    """As ratios: a minute of 200000 rows, against all of them."""
+    with database.acting() as owner:
+        owner.execute("set session_replication_role = replica")
+        owner.execute(
+            "insert into public.tasks (task_type, params, status, created_at, generation_processed_at)"
+            " select 't2v', '{}', 'Complete', now() - make_interval(secs => i * 8.0),"
+            " now() - make_interval(secs => i * 8.0 - 7) from generate_series(1, 200000) as i"
+        )
+        owner.execute("analyze public.tasks")
+
+    def blocks(function: str) -> int:
+        """Pages of the table and its indexes that a call reads."""
+        [[text]] = service.execute(f"explain (analyze, buffers, format json) select {function}".encode()).fetchall()
+        plan = text[0]["Plan"]
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    everything = blocks("public.count_tasks()")
+    for lately in ("public.throughput(60, 60)", "public.select_tasks(p_ended_within_s => 60, p_newest => true)"):
+        blocks(lately)  # the first call plans
+        assert blocks(lately) * 10 < everything, lately
+    assert 0 < sum(each.count for each in store.throughput(since_s=600, bucket_s=86_400)) <= 75
