@@ -55,7 +55,9 @@ def parser() -> CommandParser:
         "--colour-match-videos", action=argparse.BooleanOptionalAction,
         help="match the colours of each segment of a travel to its images",
     )  # fmt: skip
-    flags.add_argument("--debug", action="store_true", default=None, help="verbose log; keep scratch folders")
+    flags.add_argument(
+        "--debug", action="store_true", default=None, help="verbose log, to a file too; keep scratch folders"
+    )
     flags.add_argument(
         "--skip-cleanup", "--skip_cleanup", action="store_true", default=None, help="keep scratch folders"
     )

@@ -123,12 +123,12 @@ class JsonLinesFormatter(logging.Formatter):
 
 
 def logging_config(settings: Settings, console: Console) -> dict[str, Any]:
-    """A dictConfig: rich on a terminal, plain lines elsewhere, and the file that `save_logging` names."""
+    """A dictConfig: rich on a terminal, plain lines elsewhere, and the file that `log_file` names."""
     level = "DEBUG" if settings.debug else "INFO"
     levels = dict.fromkeys(("source", "headless", "Wan2GP"), level)
     handlers: dict[str, Any] = {"console": _console_handler(console, settings.log_format) | {"level": level}}
-    if settings.save_logging:
-        handlers["file"] = _file_handler(settings, settings.save_logging)
+    if settings.log_file:
+        handlers["file"] = _file_handler(settings, settings.log_file)
     for_programs = handlers.get("file", {}).get("formatter") == "json"
     levels[TRAIL] = "DEBUG" if for_programs else level
     secrets = secret_values(settings)
@@ -149,8 +149,8 @@ def logging_config(settings: Settings, console: Console) -> dict[str, Any]:
 
 def configure_logging(settings: Settings, console: Console) -> None:
     """Apply `logging_config`. Creates the folder of the log file."""
-    if settings.save_logging:
-        settings.save_logging.parent.mkdir(parents=True, exist_ok=True)
+    if settings.log_file:
+        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
     logging.config.dictConfig(logging_config(settings, console))
     logging.captureWarnings(True)
 

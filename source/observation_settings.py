@@ -13,7 +13,9 @@ class ObservationSettings(BaseSettings):
     """What is told where, and how much of it is kept."""
 
     save_logging: Path | None = Field(
-        None, description="also write the log to this file; one that ends in .jsonl holds JSON, one object a line"
+        None,
+        description="also write the log to this file; one that ends in .jsonl holds JSON, one object a line. With "
+        "`DEBUG` it is logs/worker.log where nothing else is said",
     )
     log_format: Literal["text", "json"] = Field("text", description="the log on the console: `text` or `json`")
     log_file_mb: float = Field(

@@ -241,7 +241,7 @@ class Settings(ObservationSettings, EngineSettings):
         None, description="whether it works on the worker's GPU; default: unless COMFY_URL names another machine"
     )
 
-    debug: bool = Field(False, description="verbose log; scratch folders are kept")
+    debug: bool = Field(False, description="verbose log, also in a file; scratch folders are kept")
     skip_cleanup: bool = Field(False, description="keep scratch folders")
     page_token: SecretStr | None = Field(
         None,
@@ -329,6 +329,11 @@ class Settings(ObservationSettings, EngineSettings):
             "task-counts": self.supabase_edge_task_counts_url,
         }
         return {function: url for function, url in urls.items() if url is not None}
+
+    @property
+    def log_file(self) -> Path | None:
+        """`save_logging`; whoever asks for all of it wants to read it later, too."""
+        return self.save_logging or (Path("logs/worker.log") if self.debug else None)
 
     @property
     def public_dir(self) -> Path:

@@ -63,8 +63,10 @@ def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield "of it delivered results", scratch / DELIVERED
     yield "weights", settings.ckpts
     yield "LoRAs", settings.loras_dir
-    if settings.save_logging is not None:
-        yield "log", settings.save_logging
+    if settings.log_file is not None:
+        yield "log", settings.log_file
+        for older in sorted(settings.log_file.parent.glob(f"{settings.log_file.name}.[0-9]*")):
+            yield "of an older log", older
 
 
 def _folder(name: str, path: Path) -> View:

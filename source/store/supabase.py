@@ -10,7 +10,6 @@ import json
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,8 +22,7 @@ from source.store import supabase_rows as rows
 from source.store.base import TaskStore, whole_bucket
 from source.store.circumstances import Circumstances
 from source.store.encoding import check_preview, encoded
-from source.store.supabase_rows import DEFAULT_PROJECT
-from source.store.supabase_values import json_of, storable, text
+from source.store.supabase_values import json_of, storable, text, uuid_of
 from source.store.types import (
     DEFAULT_PROJECT_ID,
     USUAL_AFFINITY,
@@ -64,16 +62,6 @@ class Functions(Protocol):
 
     def close(self) -> None:
         """No more questions."""
-
-
-def uuid_of(value: str) -> str:
-    """The UUID that an id is there. Raises InvalidInput when it is none."""
-    if value == DEFAULT_PROJECT_ID:
-        return DEFAULT_PROJECT
-    try:
-        return str(uuid.UUID(value))
-    except ValueError:
-        raise InvalidInput(f"{value!r} is no UUID, and ids on Supabase are UUIDs") from None
 
 
 class SupabaseStore(TaskStore):

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from source.errors import InvalidInput
 from source.store.encoding import encoded, plain
+from source.store.supabase_rows import DEFAULT_PROJECT
+from source.store.types import DEFAULT_PROJECT_ID
+
+
+def uuid_of(value: str) -> str:
+    """The UUID that an id is there. Raises InvalidInput when it is none."""
+    if value == DEFAULT_PROJECT_ID:
+        return DEFAULT_PROJECT
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise InvalidInput(f"{value!r} is no UUID, and ids on Supabase are UUIDs") from None
 
 
 def text(value: str) -> str:

@@ -124,7 +124,8 @@ def test_tracebacks_are_redacted_too(tmp_path: Path) -> None:
     assert JWT not in stream.getvalue() + file.read_text()
 
 
-def test_debug_lines_show_only_when_asked_for(tmp_path: Path) -> None:
+def test_debug_lines_show_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     stream = io.StringIO()
     configure_logging(load_settings(debug=False), Console(file=stream))
     logging.getLogger("source.somewhere").debug("quiet")
@@ -132,6 +133,7 @@ def test_debug_lines_show_only_when_asked_for(tmp_path: Path) -> None:
     logging.getLogger("source.somewhere").debug("loud")
     assert "quiet" not in stream.getvalue()
     assert "loud" in stream.getvalue()
+    assert "loud" in (tmp_path / "logs" / "worker.log").read_text()
 
 
 @pytest.mark.parametrize("word", ["a", "a_", "token", "eyJaaaaa", "eyJaaaaa-", "https://"])
