@@ -26,10 +26,10 @@ help:  ## list the commands
 
 setup: $(VENV)/.installed  ## make the virtual environment and install everything, with pinned versions
 
-$(VENV)/.installed: pyproject.toml constraints.txt scripts/fetch_rife.py supabase/functions/deno.lock
+$(VENV)/.installed: pyproject.toml constraints.txt supabase/functions/deno.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python scripts/fetch_rife.py
+	-$(BIN)/python -m Wan2GP.models fetch rife
 	-$(BIN)/python -m Wan2GP.models fetch pose
 	-$(BIN)/python -m Wan2GP.models fetch person_mask
 	-$(DENO) install --quiet --frozen --config supabase/functions/deno.json

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 
 import demo
 import document
-import fetch_rife
 import generate_test_tasks
 import inpaint_frames_example
 import join_clips_example
@@ -26,7 +25,7 @@ from Wan2GP.command_line import Command
 def parsers() -> list[Command]:
     """Every command that takes flags, those of daily use first."""
     daily = (worker, add_task, debug, models, devstack)
-    scripts = (demo, generate_test_tasks, join_clips_example, inpaint_frames_example, fetch_rife, processors)
+    scripts = (demo, generate_test_tasks, join_clips_example, inpaint_frames_example, processors)
     return [each.parser() for each in (*daily, *scripts, document, licences)]
 
 

