@@ -45,6 +45,7 @@ from source.settings import Settings, load_settings
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Status, Task
 from source.task_registry import Done, TaskContext, TaskRegistry, TaskType
+from Wan2GP.command_line import Command
 
 WORKERS = 2
 AIM_FEWER = 3.0
@@ -207,16 +208,26 @@ def show(result: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
-def main() -> int:
-    """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--tasks", type=int, default=200)
-    flags.add_argument("--models", type=int, default=5)
+EXAMPLES = (("python benchmarks/affinity.py", "measure, and print a table"),)
+CODES = {0: "measured, and the aims are met", 1: "an aim was missed; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/affinity.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--tasks", type=int, default=200, help="tasks in all")
+    flags.add_argument("--models", type=int, default=5, help="models that they want")
     flags.add_argument("--gpu", type=float, default=0.1, help="seconds of a generation")
     flags.add_argument("--load", type=float, default=0.2, help="seconds of a load")
-    flags.add_argument("--rounds", type=int, default=2)
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    flags.add_argument("--rounds", type=int, default=2, help="rounds, of which medians are taken")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_version()
+    return flags
+
+
+def main() -> int:
+    """Measure and print."""
+    given = parser().parse_args()
     logging.disable(logging.INFO)
     result = measure(given)
     if given.json:

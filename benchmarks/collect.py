@@ -9,7 +9,6 @@ one of them missed its aim or failed; that stands in its section too.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 import subprocess
@@ -21,6 +20,10 @@ from pathlib import Path
 from separate_runs import machine
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from Wan2GP.command_line import Command  # noqa: E402
+
 README = HERE / "README.md"
 #: in the order of the page
 NAMES = (
@@ -57,14 +60,24 @@ def sections(page: str) -> dict[str, str]:
     return {part.partition("\n")[0].removeprefix("## "): part.rstrip() + "\n" for part in parts}
 
 
+EXAMPLES = (("python benchmarks/collect.py lanes", "measure one again, and write its part of benchmarks/README.md"),)
+CODES = {0: "measured, and the aims are met", 1: "an aim was missed; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/collect.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    flags.add_argument("--into", type=Path, default=README, help="the page that is written")
+    flags.add_version()
+    return flags
+
+
 def main() -> int:
     """Run and write."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    flags.add_argument("--into", type=Path, default=README)
-    given = flags.parse_args()
+    given = parser().parse_args()
     if unknown := set(given.names) - set(NAMES):
-        flags.error(f"there is no benchmark {', '.join(sorted(unknown))}; choose among {', '.join(NAMES)}")
+        parser().error(f"there is no benchmark {', '.join(sorted(unknown))}; choose among {', '.join(NAMES)}")
     well = True
     for name in given.names or NAMES:
         page = given.into.read_text(encoding="utf-8") if given.into.exists() else ""

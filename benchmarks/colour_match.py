@@ -10,7 +10,6 @@ apart the results are is measured as well.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -28,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from source.media.colour_match import KEPT_SATURATION, RATIO_FLOORS, ColourMatch, weights  # noqa: E402
 from source.media.images import load_fitted  # noqa: E402
+from Wan2GP.command_line import Command  # noqa: E402
 from Wan2GP.media import Frame, read_frames  # noqa: E402
 
 CLIP = ROOT / "samples" / "bbb_832x480_81f.mp4"
@@ -123,11 +123,21 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+EXAMPLES = (("python benchmarks/colour_match.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/colour_match.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_argument("--rounds", type=int, default=5, help="measured rounds after the dropped one (default 5)")
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds after the dropped one (default 5)")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     result = compare(arguments.rounds)
     print(json.dumps(result, indent=2) if arguments.json else table(result))
 

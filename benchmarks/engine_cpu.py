@@ -35,20 +35,32 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from separate_runs import machine, run_alone  # noqa: E402
 
+from Wan2GP.command_line import Command  # noqa: E402
+
 AIM = 1.1
 
 
+EXAMPLES = (("python benchmarks/engine_cpu.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/engine_cpu.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--frames", type=int, default=33, help="frames of the decoded clip (default 33)")
+    flags.add_argument("--side", type=int, default=128, help="its width and height (default 128)")
+    flags.add_argument("--steps", type=int, default=20, help="steps of the cached runs (default 20)")
+    flags.add_argument("--clips", type=int, default=2, help="clips of the cached runs (default 2)")
+    flags.add_argument("--rounds", type=int, default=3, help="rounds of the decoding (default 3)")
+    flags.add_argument("--speed-ups", type=float, nargs="+", default=[1.5, 1.75, 2.0], help="asked of the step cache")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    flags.add_argument("--memory-of", choices=("whole", "streamed"), help=argparse.SUPPRESS)
+    flags.add_version()
+    return flags
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=33, help="frames of the decoded clip (default 33)")
-    parser.add_argument("--side", type=int, default=128, help="its width and height (default 128)")
-    parser.add_argument("--steps", type=int, default=20, help="steps of the cached runs (default 20)")
-    parser.add_argument("--clips", type=int, default=2, help="clips of the cached runs (default 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the decoding (default 3)")
-    parser.add_argument("--speed-ups", type=float, nargs="+", default=[1.5, 1.75, 2.0], help="asked of the step cache")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--memory-of", choices=("whole", "streamed"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser().parse_args()
     if given.memory_of:
         _parts(narrow=True)
         with tempfile.TemporaryDirectory() as folder:

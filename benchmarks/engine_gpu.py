@@ -23,7 +23,6 @@ an arm that fails says so in a row of its own, and the others go on; with --tiny
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
@@ -48,6 +47,7 @@ from headless.generation import GenerationTask
 from headless.model_management import HeadlessTaskQueue
 from headless.options import GenerationOptions
 from headless.orchestrator import WanOrchestrator
+from Wan2GP.command_line import Command
 from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.residency.standby import Standby
 from Wan2GP.engine.speed.attention import (
@@ -343,15 +343,25 @@ def device_name(bench: Bench) -> str:
     return f"no accelerator: {machine()}, {platform.machine()}"
 
 
+EXAMPLES = (("python benchmarks/engine_gpu.py --tiny --device cpu", "every part in small: shows that it runs"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/engine_gpu.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--models", nargs="+", default=["t2v_1.3B", "t2v"], help="architectures (1.3B and 14B)")
+    flags.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    flags.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
+    flags.add_argument("--tiny", action="store_true", help="every part in small: shows that the script runs")
+    flags.add_argument("--rounds", type=int, default=5, help="rounds, of which medians are taken")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    flags.add_version()
+    return flags
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["t2v_1.3B", "t2v"], help="architectures (1.3B and 14B)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--tiny", action="store_true", help="every part in small: shows that the script runs")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    given = parser.parse_args()
+    given = parser().parse_args()
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         sys.stderr.write("this machine has no accelerator that torch can use; add --tiny --device cpu to see it run\n")
         return 1

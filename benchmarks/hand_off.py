@@ -14,7 +14,6 @@ Aim: p50 <= 20 ms, p99 <= 100 ms; the exit status is 1 when it is missed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -38,6 +37,7 @@ from headless.model_management import HeadlessTaskQueue  # noqa: E402
 from headless.options import GenerationOptions  # noqa: E402
 from headless.orchestrator import WanOrchestrator  # noqa: E402
 from headless.testing import FakeOrchestrator, Gate  # noqa: E402
+from Wan2GP.command_line import Command  # noqa: E402
 from Wan2GP.engine.families import FAMILIES, Cancel, Report  # noqa: E402
 from Wan2GP.engine.request import Frame, GenerationRequest  # noqa: E402
 from Wan2GP.engine.wan.media import context_of, last_frames, source_frames, spans_of, window_of  # noqa: E402
@@ -170,12 +170,22 @@ def measured(tasks: int, media_tasks: int) -> Iterator[Gaps]:
         yield on_the_engine("81 frames of 832x480 and a mask", "tiny_wan_vace", media_tasks, **control)
 
 
+EXAMPLES = (("python benchmarks/hand_off.py", "measure, and print a table"),)
+CODES = {0: "measured, and the aims are met", 1: "an aim was missed; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/hand_off.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--tasks", type=int, default=200, help="runs per row on the fake (default 200)")
+    flags.add_argument("--media-tasks", type=int, default=4, help="runs per row on the engine (default 4)")
+    flags.add_argument("--json", type=Path, help="also write the numbers to this file")
+    flags.add_version()
+    return flags
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=200, help="runs per row on the fake (default 200)")
-    parser.add_argument("--media-tasks", type=int, default=4, help="runs per row on the engine (default 4)")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     rows = []
     print(f"hand-off between two tasks of one model; {machine()}\n")
     print(

@@ -29,6 +29,8 @@ SAMPLE = ROOT / "samples" / "bbb_832x480_81f.mp4"
 NUM_CLIPS, FADE, FPS, SIZE = 10, 8, 16, (1280, 720)
 sys.path.insert(0, str(ROOT))
 
+from Wan2GP.command_line import Command  # noqa: E402
+
 
 def make(folder: Path, num_frames: int) -> None:
     """Write the clips: real footage scaled up, played forwards and backwards in turn so that it always moves."""
@@ -181,15 +183,25 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+EXAMPLES = (("python benchmarks/join.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/join.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_argument("--rounds", type=int, default=1, help="rounds of both ways (default 1; each takes minutes)")
+    flags.add_argument("--frames", type=int, default=81, help="frames of each clip (default 81)")
+    flags.add_argument("--child", choices=["make", "untouched", *WAYS], help=argparse.SUPPRESS)
+    flags.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    flags.add_argument("--way", help=argparse.SUPPRESS)
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=1, help="rounds of both ways (default 1; each takes minutes)")
-    parser.add_argument("--frames", type=int, default=81, help="frames of each clip (default 81)")
-    parser.add_argument("--child", choices=["make", "untouched", *WAYS], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--way", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if arguments.child == "make":
         make(arguments.folder, arguments.frames)
     elif arguments.child == "untouched":

@@ -11,7 +11,6 @@ the first generation and the end of the last one and is no generation. Aim at 1:
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import statistics
@@ -38,6 +37,7 @@ from source.settings import load_settings
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Status
 from source.task_registry import Done, TaskContext, TaskRegistry, TaskType
+from Wan2GP.command_line import Command
 
 #: seconds of the host : seconds of the GPU
 RATIOS = ((1, 1), (1, 4), (2, 1))
@@ -160,14 +160,24 @@ def show(result: dict[str, Any]) -> None:
     Console(width=140).print(table, f"{result['tasks']} tasks of {result['gpu_s']:g} s on the GPU; {result['machine']}")
 
 
+EXAMPLES = (("python benchmarks/lanes.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/lanes.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--tasks", type=int, default=12, help="tasks of a round")
+    flags.add_argument("--gpu", type=float, default=0.25, help="seconds of a generation")
+    flags.add_argument("--rounds", type=int, default=2, help="rounds, of which medians are taken")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
     """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--tasks", type=int, default=12)
-    flags.add_argument("--gpu", type=float, default=0.25, help="seconds of a generation")
-    flags.add_argument("--rounds", type=int, default=2)
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    given = parser().parse_args()
     logging.disable(logging.INFO)
     result = measure(given.tasks, given.gpu, given.rounds)
     if given.json:

@@ -10,7 +10,6 @@ is missed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from tiny_models import tiny_wan_t2v, write_definition  # noqa: E402
 
+from Wan2GP.command_line import Command  # noqa: E402
 from Wan2GP.definitions import load_definitions  # noqa: E402
 from Wan2GP.engine.families import Cancel, Place  # noqa: E402
 from Wan2GP.engine.request import GenerationRequest, parse_request  # noqa: E402
@@ -185,12 +185,22 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
 
 
+EXAMPLES = (("python benchmarks/loop_overhead.py", "measure, and print a table"),)
+CODES = {0: "measured, and the aims are met", 1: "an aim was missed; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/loop_overhead.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--repeats", type=int, default=5, help="runs of each loop (default 5)")
+    flags.add_argument("--steps", type=int, default=20, help="steps of a run (default 20)")
+    flags.add_argument("--json", type=Path, help="also write the numbers to this file")
+    flags.add_version()
+    return flags
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each loop (default 5)")
-    parser.add_argument("--steps", type=int, default=20, help="steps of a run (default 20)")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))

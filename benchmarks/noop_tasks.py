@@ -9,7 +9,6 @@ fills a new database in one transaction, which is not timed. The first round is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import statistics
@@ -34,6 +33,7 @@ from source.settings import Settings, load_settings
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Status
 from source.task_registry import Done, TaskContext, TaskRegistry, TaskType
+from Wan2GP.command_line import Command
 
 AIM_PER_S = 100
 
@@ -96,13 +96,23 @@ def show(result: dict[str, Any]) -> None:
     Console().print(table, result["machine"])
 
 
+EXAMPLES = (("python benchmarks/noop_tasks.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/noop_tasks.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--tasks", type=int, default=1000, help="tasks of a round")
+    flags.add_argument("--rounds", type=int, default=5, help="rounds, of which medians are taken")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
     """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--tasks", type=int, default=1000)
-    flags.add_argument("--rounds", type=int, default=5)
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    given = parser().parse_args()
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(given.tasks, given.rounds, Path(folder))

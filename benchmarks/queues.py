@@ -15,7 +15,6 @@ with an entry of the task's timeline.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -53,6 +52,7 @@ from source.settings import load_settings
 from source.store.base import TaskStore
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Status
+from Wan2GP.command_line import Command
 
 AT_ONCE = 3
 LEASE_S = 3600.0
@@ -297,13 +297,23 @@ def show(result: dict[str, Any]) -> None:
     )
 
 
+EXAMPLES = (("python benchmarks/queues.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/queues.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--tasks", type=int, default=500, help="tasks of a round")
+    flags.add_argument("--rounds", type=int, default=3, help="rounds, of which medians are taken")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
     """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--tasks", type=int, default=500)
-    flags.add_argument("--rounds", type=int, default=3)
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    given = parser().parse_args()
     logging.disable(logging.WARNING)
     result = measure(given.tasks, given.rounds)
     if given.json:

@@ -10,7 +10,6 @@ another thread, and the next run may begin. The two take turns; medians, the fir
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -29,6 +28,7 @@ from separate_runs import machine
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from Wan2GP import wgp
+from Wan2GP.command_line import Command
 from Wan2GP.media import Frame
 
 #: what is asked for beside the clip
@@ -95,14 +95,24 @@ def show(result: dict[str, Any]) -> None:
     Console(width=140).print(table, f"{result['frames']} frames of {width}x{height}; {result['machine']}")
 
 
+EXAMPLES = (("python benchmarks/saving.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/saving.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--frames", type=int, default=81, help="frames of the clip")
+    flags.add_argument("--size", default="832x480", help="its width and height")
+    flags.add_argument("--rounds", type=int, default=2, help="rounds, of which medians are taken")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
     """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--frames", type=int, default=81)
-    flags.add_argument("--size", default="832x480")
-    flags.add_argument("--rounds", type=int, default=2)
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    given = parser().parse_args()
     width, height = map(int, given.size.split("x"))
     result = measure(given.frames, (width, height), given.rounds)
     if given.json:

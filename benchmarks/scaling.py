@@ -42,6 +42,7 @@ from source.store.base import TaskStore
 from source.store.opening import open_store
 from source.store.types import NewTask, Status, Task
 from source.task_registry import Done, TaskContext, TaskRegistry, TaskType
+from Wan2GP.command_line import Command
 
 STEPS = 4
 #: how long workers may take to appear, and tasks to end
@@ -169,16 +170,26 @@ def show(result: dict[str, Any]) -> None:
     Console(width=140).print(table, f"{result['gpu_s']:g} s of GPU a task; {result['machine']}")
 
 
-def main() -> int:
-    """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+EXAMPLES = (("python benchmarks/scaling.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/scaling.py", description=__doc__, examples=EXAMPLES, codes=CODES)
     flags.add_argument("--each", type=int, default=8, help="tasks for each worker")
     flags.add_argument("--gpu", type=float, default=0.4, help="seconds of a generation")
-    flags.add_argument("--workers", default="1,2,4,8")
-    flags.add_argument("--databases", default=",".join(DATABASES))
-    flags.add_argument("--json", action="store_true")
+    flags.add_argument("--workers", default="1,2,4,8", help="how many workers, one round each")
+    flags.add_argument("--databases", default=",".join(DATABASES), help="on which databases")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
     flags.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    given = flags.parse_args()
+    flags.add_version()
+    return flags
+
+
+def main() -> int:
+    """Measure and print."""
+    given = parser().parse_args()
     if given.work:
         return work(given.gpu)
     logging.disable(logging.INFO)

@@ -26,6 +26,8 @@ SAMPLE = ROOT / "samples" / "bbb_832x480_81f.mp4"
 NUM_FRAMES, OVERLAP, FPS = 320, 16, 16
 sys.path.insert(0, str(ROOT))
 
+from Wan2GP.command_line import Command  # noqa: E402
+
 # The parent imports nothing large: on Linux the memory of a parent counts towards the peak of its children.
 
 
@@ -145,13 +147,23 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+EXAMPLES = (("python benchmarks/stitch.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/stitch.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_argument("--rounds", type=int, default=3, help="measured rounds after the dropped one (default 3)")
+    flags.add_argument("--child", choices=["make", *WAYS], help=argparse.SUPPRESS)
+    flags.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=3, help="measured rounds after the dropped one (default 3)")
-    parser.add_argument("--child", choices=["make", *WAYS], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if arguments.child == "make":
         make(arguments.folder)
     elif arguments.child:

@@ -23,6 +23,8 @@ FPS, OVERLAP, SIZE, SECONDS = 16, 8, (1280, 720), (10, 60)
 LIMIT_MB, SPREAD = 300, 0.10
 sys.path.insert(0, str(ROOT))
 
+from Wan2GP.command_line import Command  # noqa: E402
+
 #: way -> how its clips are encoded; packets of MPEG-4 part 2 cannot stand beside ours, so all frames are encoded
 WAYS = {"smart": (), "stream": ("-c:v", "mpeg4", "-q:v", "3")}
 
@@ -85,14 +87,24 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+EXAMPLES = (("python benchmarks/stitch_memory.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/stitch_memory.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what to measure (all)")
+    flags.add_argument("--child", choices=["make", *WAYS], help=argparse.SUPPRESS)
+    flags.add_argument("--seconds", type=int, help=argparse.SUPPRESS)
+    flags.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what to measure (all)")
-    parser.add_argument("--child", choices=["make", *WAYS], help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     if arguments.child == "make":
         make(arguments.folder)
     elif arguments.child:

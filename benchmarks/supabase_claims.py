@@ -9,7 +9,6 @@ Everything runs on this machine: clients, gateway, functions, Postgres. `one cli
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import statistics
@@ -40,6 +39,7 @@ from source.store.opening import open_supabase
 from source.store.supabase import SupabaseStore
 from source.store.types import NewTask, Status
 from source.supabase_storage import storage_for
+from Wan2GP.command_line import Command
 
 WARM_UP = 20
 
@@ -143,13 +143,23 @@ def show(result: dict[str, Any]) -> None:
     Console().print(claims, tasks, result["machine"])
 
 
+EXAMPLES = (("python benchmarks/supabase_claims.py", "measure, and print a table"),)
+CODES = {0: "measured", 1: "it cannot run here; also a wrong flag"}
+
+
+def parser() -> Command:
+    """The flags."""
+    flags = Command("benchmarks/supabase_claims.py", description=__doc__, examples=EXAMPLES, codes=CODES)
+    flags.add_argument("--tasks", type=int, default=1000, help="tasks in all")
+    flags.add_argument("--claimers", type=int, default=8, help="that claim at once")
+    flags.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    flags.add_version()
+    return flags
+
+
 def main() -> None:
     """Measure and print."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--tasks", type=int, default=1000)
-    flags.add_argument("--claimers", type=int, default=8)
-    flags.add_argument("--json", action="store_true")
-    given = flags.parse_args()
+    given = parser().parse_args()
     logging.disable(logging.INFO)
     result = measure(given.tasks, given.claimers)
     if given.json:

@@ -72,7 +72,11 @@ def test_every_command_has_examples_that_it_takes_and_says_its_exit_codes(parser
 def test_no_file_of_scripts_that_takes_flags_is_missing_among_the_commands() -> None:
     taking = {f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py") if "def parser(" in path.read_text()}
     assert taking <= set(PARSERS)
-    ours = [path for half in ("source", "headless", "Wan2GP", "scripts") for path in (ROOT / half).rglob("*.py")]
+    ours = [
+        path
+        for half in ("source", "headless", "Wan2GP", "scripts", "benchmarks")
+        for path in (ROOT / half).rglob("*.py")
+    ]
     assert [path for path in ours if "argparse.ArgumentParser(" in path.read_text(encoding="utf-8")] == []
 
 
