@@ -7,7 +7,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -150,21 +149,9 @@ def added_from_wangp(settings: Settings, given: argparse.Namespace) -> list[str]
 
 def followed(settings: Settings, ids: Sequence[str], timeout_s: float | None) -> int:
     """Follow the tasks, print their outputs, and return the exit code. Raises TaskNotFound and StoreError."""
-    from rich.console import Console
+    from source.following import location_of, said_of, watch
 
-    from source.following import INTERRUPTED, Bars, anybody_works, follow, goes_on, location_of, said_of
-    from source.store.opening import open_existing
-
-    console = Console(stderr=True)
-    try:
-        with closing(open_existing(settings)) as store, Bars(console) as bars:
-            if bars.shown and not anybody_works(store):
-                console.print("No worker of this database gives a sign of life: `python worker.py` starts one.")
-            outcome = follow(store, ids, timeout_s=timeout_s, seen=bars if bars.shown else None)
-    except KeyboardInterrupt:
-        for task_id in ids:
-            print(f"task {task_id} {goes_on(task_id, settings)}", file=sys.stderr)
-        return INTERRUPTED
+    outcome = watch(settings, ids, timeout_s)
     for task in outcome.tasks:
         if task.status == "Complete":
             print(location_of(task, settings))

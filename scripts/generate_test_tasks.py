@@ -11,7 +11,6 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,14 +129,10 @@ def followed(
     settings: Settings, tasks: dict[Scene, str], folder: Path, scale: Scale, timeout_s: float | None
 ) -> int:  # fmt: skip
     """Wait for the tasks, copy and measure what they made; the exit code. Raises StoreError, OSError."""
-    from rich.console import Console
-
-    from source.following import FAILED, Bars, follow, said_of
+    from source.following import FAILED, said_of, watch
     from source.storage import LocalStorage
-    from source.store.opening import open_existing
 
-    with closing(open_existing(settings)) as store, Bars(Console(stderr=True)) as bars:
-        outcome = follow(store, list(tasks.values()), timeout_s=timeout_s, seen=bars if bars.shown else None)
+    outcome = watch(settings, list(tasks.values()), timeout_s)
     code = outcome.code
     for scene, task in zip(tasks, outcome.tasks, strict=True):
         if task.status is not Status.COMPLETE or not task.output_location:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from source.command_line import CommandParser, database_of, exit_code
 from source.enqueue import enqueue
 from source.errors import WanError
-from source.following import INTERRUPTED, Bars, follow, goes_on, location_of, said_of
+from source.following import location_of, said_of, watch
 from source.settings import Settings, load_settings
-from source.store.opening import open_existing
 from source.store.types import Status
 
 MODEL = "wan_2_2_vace_lightning_baseline_2_2_2"
@@ -77,12 +73,7 @@ def rendered(given: argparse.Namespace, task_type: str, params: dict[str, Any]) 
 
 
 def _followed(settings: Settings, task_id: str, given: argparse.Namespace) -> int:
-    try:
-        with closing(open_existing(settings)) as store, Bars(Console(stderr=True)) as bars:
-            outcome = follow(store, [task_id], timeout_s=given.timeout, seen=bars if bars.shown else None)
-    except KeyboardInterrupt:
-        print(f"task {task_id} {goes_on(task_id, settings)}", file=sys.stderr)
-        return INTERRUPTED
+    outcome = watch(settings, [task_id], given.timeout)
     task = outcome.tasks[0]
     if task.status is not Status.COMPLETE:
         print(said_of(task, settings), file=sys.stderr)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -15,12 +18,15 @@ from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.reporting import steps_in_words
 from source.settings import Settings
 from source.store.base import TaskStore
+from source.store.opening import open_existing
 from source.store.types import Status, Task
 
 #: exit codes: what became of what was waited for
 FAILED, CANCELLED, LATE, INTERRUPTED = 3, 4, 5, 130
 #: seconds between two looks where nobody says that something changed, on a file and on a project
 LOOK_S, LOOK_AFAR_S = 1.0, 5.0
+#: seconds after which Ctrl-C is heard at the latest
+SLICE_S = 0.5
 #: seconds for which a database may be out of reach
 PATIENCE_S = 300.0
 #: what a worker's heartbeat is when it is there
@@ -35,20 +41,53 @@ class Outcome:
     """What became of the tasks, in their order, when the waiting ended."""
 
     tasks: tuple[Task, ...]
+    #: by Ctrl-C
+    interrupted: bool = False
 
     @property
     def code(self) -> int:
         """0 when all are Complete; else the code of the worst."""
         by_status = {Status.FAILED: FAILED, Status.CANCELLED: CANCELLED, Status.COMPLETE: 0}
         codes = {by_status.get(task.status, LATE) for task in self.tasks}
-        return next((code for code in (FAILED, CANCELLED, LATE) if code in codes), 0)
+        worst = next((code for code in (FAILED, CANCELLED, LATE) if code in codes), 0)
+        return INTERRUPTED if self.interrupted and worst else worst
+
+
+class Interrupt:
+    """Ctrl-C noted while the block runs, without an exception: one could come between any two steps of a store, and
+    leave it locked. The second Ctrl-C is as usual, for whoever is impatient."""
+
+    def __init__(self) -> None:
+        self.heard = False
+
+    def __enter__(self) -> Interrupt:
+        self._usual = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._usual)
+
+    def _hear(self, *_: object) -> None:
+        self.heard = True
+        signal.signal(signal.SIGINT, self._usual)
+
+
+def watch(settings: Settings, ids: Sequence[str], timeout_s: float | None = None) -> Outcome:
+    """Follow tasks for somebody who waits: with bars on a terminal, until Ctrl-C at most. Raises as `follow`."""
+    console = Console(stderr=True)
+    with Interrupt() as interrupt, closing(open_existing(settings)) as store, Bars(console) as bars:
+        if bars.shown and not anybody_works(store):
+            console.print("No worker of this database gives a sign of life: `python worker.py` starts one.")
+        seen = bars if bars.shown else None
+        return follow(store, ids, timeout_s=timeout_s, seen=seen, stopped=lambda: interrupt.heard)
 
 
 def follow(
     store: TaskStore, ids: Sequence[str], *, timeout_s: float | None = None, seen: Seen | None = None,
-    patience_s: float = PATIENCE_S,
+    stopped: Callable[[], bool] = lambda: False, patience_s: float = PATIENCE_S,
 ) -> Outcome:  # fmt: skip
-    """Wait until every task has ended, `timeout_s` at most. `seen` hears of each look. Short outages are waited out.
+    """Wait until every task has ended, `timeout_s` at most, or `stopped`. `seen` hears of each look. Short outages are
+    waited out.
 
     Raises TaskNotFound, and StoreError when the database is out of reach for longer than `patience_s`.
     """
@@ -66,17 +105,21 @@ def follow(
         except StoreError:
             if not tasks or time.monotonic() - last_answer > patience_s:
                 raise
-        left_s = None if deadline is None else deadline - time.monotonic()
-        if all(task.terminal for task in tasks) or (left_s is not None and left_s <= 0):
-            return Outcome(tuple(tasks))
-        _wait(store, look_s if left_s is None else min(look_s, left_s))
+        left_s = math.inf if deadline is None else deadline - time.monotonic()
+        if all(task.terminal for task in tasks) or left_s <= 0 or stopped():
+            return Outcome(tuple(tasks), interrupted=stopped())
+        _wait(store, min(look_s, left_s), stopped)
 
 
-def _wait(store: TaskStore, seconds: float) -> None:
-    try:
-        store.wait_for_change(seconds)
-    except StoreError:
-        time.sleep(seconds)  # the next look says whether it lasts
+def _wait(store: TaskStore, seconds: float, stopped: Callable[[], bool]) -> None:
+    """Until something may have changed: in slices, so that whoever stops it does not wait for long."""
+    until = time.monotonic() + seconds
+    while (left_s := until - time.monotonic()) > 0 and not stopped():
+        try:
+            if store.wait_for_change(min(left_s, SLICE_S)):
+                return
+        except StoreError:
+            time.sleep(min(left_s, SLICE_S))  # the next look says whether it lasts
 
 
 def location_of(task: Task, settings: Settings) -> str:
@@ -101,18 +144,10 @@ def said_of(task: Task, settings: Settings) -> str:
             return f"task {task.id} was cancelled"
         case _:
             return (
-                f"task {task.id} is still {task.status}; `python debug.py why {task.id}{here}` says what it waits for; "
-                f"it {goes_on(task.id, settings)}"
+                f"task {task.id} is still {task.status} and goes on: `python add_task.py --wait --id {task.id}{here}` "
+                f"follows it, `python debug.py why {task.id}{here}` says what it waits for, `python debug.py cancel "
+                f"{task.id}{here}` ends it"
             )
-
-
-def goes_on(task_id: str, settings: Settings) -> str:
-    """What becomes of a task that nobody watches any more, and what can be done."""
-    here = _here(settings)
-    return (
-        f"goes on: `python add_task.py --wait --id {task_id}{here}` follows it, "
-        f"`python debug.py cancel {task_id}{here}` ends it"
-    )
 
 
 def _here(settings: Settings) -> str:

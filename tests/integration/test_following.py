@@ -10,12 +10,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from source.following import CANCELLED, FAILED, INTERRUPTED, LATE, Bars, anybody_works, follow, location_of, said_of
+from source.following import (
+    CANCELLED,
+    FAILED,
+    INTERRUPTED,
+    LATE,
+    Bars,
+    Interrupt,
+    anybody_works,
+    follow,
+    location_of,
+    said_of,
+)
 from source.settings import Settings
 from source.store.sqlite import SqliteStore
 from source.store.types import Claim, NewTask, Status, Task, child_id
@@ -155,19 +167,36 @@ def test_the_command_prints_the_path_alone(root: Path, settings: Settings, store
     assert out == f"{settings.db_file.parent / 'public' / 'files' / 'clip.mp4'}\n"
 
 
+def test_the_first_ctrl_c_is_noted_and_the_second_is_as_usual() -> None:
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.heard
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def has_opened(process: subprocess.Popen[str], file: Path) -> bool:
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(descriptor) == str(file):
+                return True
+    return False
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="this system does not tell which files a process has open"
+)
 def test_ctrl_c_leaves_the_task_and_says_so(root: Path, settings: Settings, store: SqliteStore) -> None:
     first, second = queued(store), queued(store)
     process = waiting(root, settings, "--id", first, "--id", second, "--timeout", "120")
     # It opens the database when it is about to wait; until then a signal would meet its imports.
-    files = Path(f"/proc/{process.pid}/fd")
-    if not files.is_dir():
-        process.kill()
-        process.communicate()
-        pytest.skip("this system has no /proc")
-    while not any(os.path.realpath(each) == str(settings.db_file.resolve()) for each in files.iterdir()):
-        assert process.poll() is None
+    while not has_opened(process, settings.db_file.resolve()):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (INTERRUPTED, "")
-    assert f"task {first} goes on" in err and f"debug.py cancel {second}" in err
+    assert f"task {first} is still Queued and goes on" in err and f"debug.py cancel {second}" in err
     assert {store.get(task).status for task in (first, second)} == {Status.QUEUED}
