@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 #: a folder that pictures of the pages are written to; they are for docs/images
@@ -27,6 +27,9 @@ PICTURED: dict[str, ViewportSize] = {
 needs_chromium = pytest.mark.skipif(
     PROGRAM is None and os.environ.get("REQUIRE_PROGRAMS") != "1", reason="Chromium is not installed"
 )
+
+#: a page that looks every two seconds, on a machine that has much else to do
+expect.set_options(timeout=20_000)
 
 CONTRASTS = Path(__file__).with_name("contrasts.js").read_text()
 

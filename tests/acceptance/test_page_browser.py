@@ -90,6 +90,17 @@ def test_every_page_fits_a_phone(browser: Browser, day: Day) -> None:
             assert beyond <= 0, f"{name} is {beyond} pixels too wide"
 
 
+def test_a_task_at_work_shows_how_far_it_is_and_what_it_looks_like(browser: Browser, day: Day) -> None:
+    with tab(browser, day.url, TOKEN) as page:
+        page.goto(f"/task?id={day.ids['running']}")
+        until(page, "document.querySelector('.preview').naturalWidth === 208")
+        expect(page.get_by_label("Progress", exact=True).locator("progress")).to_have_js_property("value", 0.6)
+        expect(page.locator("#steps")).to_have_text("12/20, 1.8 s a step, 0:15 left")
+        page.goto(f"/task?id={day.ids['parent']}")
+        page.get_by_role("link", name="travel_segment:1: In Progress, 38 %").click()
+        expect(page.locator("h1")).to_contain_text("travel_segment")
+
+
 def test_the_page_is_used_by_keyboard_alone(browser: Browser, day: Day) -> None:
     with tab(browser, day.url, TOKEN) as page:
         page.goto("/")
@@ -203,7 +214,7 @@ def test_a_task_is_queued_watched_played_and_another_cancelled(browser: Browser,
         assert server.stderr is not None
         [url] = re.findall(r"http://[\d.:]+", server.stderr.readline())
         with tab(browser, url, TOKEN) as page:
-            queue_by_form(page, PROMPTS[0], steps=50)
+            queue_by_form(page, PROMPTS[0], steps=100)
             bar = page.get_by_role("progressbar")
             seen = moves(page)
             assert seen == sorted(seen) and len(set(seen)) >= 3, seen

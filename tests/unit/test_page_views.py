@@ -199,9 +199,10 @@ def test_a_task_moves_while_it_runs_and_is_left_alone_when_it_has_ended(
     assert 'value="0.2500"' in live.text and "3/12" in live.text and "0:42 left" in live.text
     [shown] = re.findall(r'<img class="preview" src="([^"]+)"', live.text)
     assert browser.get(shown.replace("&amp;", "&")).content == b"RIFF"
-    store.complete(claim, "a text")
+    store.complete(claim, "a text", result_data={"num_frames": 81, "enhanced": "<b>calm</b>\nwater", "parts": [1]})
     ended = fragment(browser, "/task/live", id=task_id)
     assert ended.status_code == 286 and "hx-trigger" not in ended.text and "Complete" in ended.text
+    assert "<dt>num_frames</dt><dd>81</dd>" in ended.text and "&lt;b&gt;calm&lt;/b&gt;" in ended.text
     assert browser.get(shown.replace("&amp;", "&")).status_code == 404
 
 
