@@ -56,6 +56,9 @@ def parser() -> CommandParser:
         help="match the colours of each segment of a travel to its images",
     )  # fmt: skip
     flags.add_argument(
+        "--previews", action=argparse.BooleanOptionalAction, help="keep pictures of what is generated (default: yes)"
+    )
+    flags.add_argument(
         "--debug", action="store_true", default=None, help="verbose log, to a file too; keep scratch folders"
     )
     flags.add_argument(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from headless.accounting import IDLE, Activity
 from headless.options import GenerationOptions
 from Wan2GP.errors import GenerationCancelled
+from Wan2GP.previews import Watcher
 
 if TYPE_CHECKING:  # the schedules it names need numpy, which a command that only queues a row does without
     from Wan2GP.architecture import Architecture
@@ -44,6 +45,8 @@ class GenerationTask:
     checkpoint_interval_s: float = 2.0
     #: write a video as lossless FFV1 (mkv): for a caller that encodes the frames itself, once
     lossless: bool = False
+    #: who is shown what it looks like so far; None: nobody
+    watcher: Watcher | None = field(default=None, repr=False, compare=False)
     #: what `Orchestrator.prepare` made of it; None: it is made when the run begins
     prepared: Prepared | None = field(default=None, repr=False, compare=False)
 

@@ -270,6 +270,8 @@ class WanOrchestrator:
         if keywords.get("seed", -1) < 0:
             keywords["seed"] = _drawn_seed(task)
         ours: dict[str, Any] = {"save_later": True} | ({"lossless": True} if task.lossless else {})
+        if task.watcher is not None:
+            ours["watcher"] = task.watcher
         if task.checkpoint_dir is not None:
             ours |= {"checkpoint": task.checkpoint_dir, "checkpoint_interval_s": task.checkpoint_interval_s}
         return keywords | {"plugin_data": ours}

@@ -11,26 +11,27 @@ colour drawn from prompt and seed with a bar that moves one step a frame.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headless.fake_frames import DEFAULT_FRAMES, check_continued, draw, invented, seed_of
 from headless.generation import CancelToken, GenerationOutcome, GenerationTask, ModelInfo, OnProgress, Progress
 from headless.inputs import check_inputs, generation_size
 from headless.options import GenerationOptions
-from Wan2GP.architecture import SVI_LEAST_CONTEXT, SVI_OVERLAP
-from Wan2GP.errors import InvalidInput, ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
-from Wan2GP.frame_numbers import keep_from_source
-from Wan2GP.media import Frame, probe_video, read_frames, read_image, resize, write_image, write_video
+from Wan2GP.errors import ModelUnavailable, OutOfMemory, UnknownModel, did_you_mean
+from Wan2GP.media import Frame, write_image, write_video
+from Wan2GP.media.preview import MEDIA_TYPE, MOST_FRAMES, preview_image
 from Wan2GP.parameters import LOW_MEMORY_PROFILES
+from Wan2GP.previews import Preview
 
 ALL_INPUTS = frozenset({
     "text", "image_start", "image_end", "control_video", "mask", "references", "video_source", "audio", "loras",
@@ -85,9 +86,6 @@ FAKE_MODELS = (
 )
 
 DEFAULT_SIZE = (64, 64)
-DEFAULT_FRAMES = 17
-#: a mask pixel below this keeps the guide's
-MASK_MIDDLE = 128
 
 
 class Gate:
@@ -199,7 +197,7 @@ class FakeOrchestrator:
         if model.unavailable:
             raise ModelUnavailable(model.unavailable)
         check_inputs(task, model)
-        _check_continued(task.options)
+        check_continued(task.options)
         return task
 
     def weight_files(self, model: str) -> tuple[Path, ...]:
@@ -231,7 +229,7 @@ class FakeOrchestrator:
         self.tasks.append(replace(task, prepared=None))  # what was prepared is used up by its run
         self.calls.append(task.options.to_engine())
         try:
-            self._denoise(task.options.num_inference_steps or self._steps, on_progress, cancel)
+            self._denoise(task, on_progress, cancel)
         except OutOfMemory:
             self.unload_model()
             raise
@@ -240,21 +238,33 @@ class FakeOrchestrator:
         on_progress(Progress("decoding", 1, 1))
         cancel.raise_if_cancelled()
         on_progress(Progress("saving", 1, 1))
-        return GenerationOutcome(self._save(task), notes=(f"seed {_seed(task.options)}",), seed=_seed(task.options))
+        return GenerationOutcome(self._save(task), notes=(f"seed {seed_of(task.options)}",), seed=seed_of(task.options))
 
     # ---- the run
 
-    def _denoise(self, steps: int, on_progress: OnProgress, cancel: CancelToken) -> None:
+    def _denoise(self, task: GenerationTask, on_progress: OnProgress, cancel: CancelToken) -> None:
+        steps = task.options.num_inference_steps or self._steps
         on_progress(Progress("encoding", 1, 1))
+        if task.watcher is not None:
+            task.watcher.begin()
         for step in range(1, steps + 1):
             cancel.raise_if_cancelled()
             on_progress(Progress("denoising", step, steps))
+            if task.watcher is not None and task.watcher.wants:
+                task.watcher.offer(partial(self._preview, task, step))
             if self._gate is not None and step == min(self._gate_step, steps):
                 self._gate.hold(cancel)
             if self._step_s:
                 self._wait(self._step_s)
             cancel.raise_if_cancelled()
         self._fail("generate")
+
+    def _preview(self, task: GenerationTask, step: int) -> Preview:
+        """A few frames of what a run of the prompt alone draws."""
+        model = self.describe(task.model)
+        size = generation_size(task.options, model) or DEFAULT_SIZE
+        frames = np.stack([*invented(task.options, size, 1 if model.image_output else MOST_FRAMES)])
+        return Preview(step, MEDIA_TYPE, preview_image(frames))
 
     def _fail(self, where: str) -> None:
         if self._failures[where]:
@@ -290,105 +300,8 @@ def _write_stills(options: GenerationOptions, size: tuple[int, int], stem: Path)
     """`batch_size` images, their seeds counted up; a second pass makes them larger."""
     width, height = (round(side * (options.hires_scale or 1)) for side in size)
     for number in range(options.batch_size or 1):
-        still = next(draw(options.replace(seed=_seed(options) + number), (width, height), 1))
+        still = next(draw(options.replace(seed=seed_of(options) + number), (width, height), 1))
         yield write_image(stem.with_name(f"{stem.name}_{number + 1}.png"), still)
-
-
-def draw(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:
-    """`num_frames` RGB frames of `size` (width, height): the given ones exactly, a dissolve between them.
-
-    What is kept of a video that is continued comes first; of the frames asked for, those that it shares with them are
-    its own. Control videos count as the engine's do: from the first frame of the result, with letter T from the first
-    new one. Before the first given frame and after the last one that frame is held. Holds two given frames in memory.
-    """
-    before: tuple[int, Frame] | None = None
-    num_frames += _kept_of_source(options) - _shared(options)
-    for index, frame in _given(options, size, num_frames):
-        for position in range(0 if before is None else before[0] + 1, index):
-            yield _blend(before[1], frame, (position - before[0]) / (index - before[0])) if before else frame
-        yield frame
-        before = (index, frame)
-    if before is None:
-        yield from _invented(options, size, num_frames)
-    else:
-        yield from itertools.repeat(before[1], num_frames - 1 - before[0])
-
-
-def _given(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[tuple[int, Frame]]:
-    """(index, frame) of each frame that the task fixes, in order."""
-    begun, end = _kept_of_source(options), options.image_end if num_frames > 1 else None
-    if options.video_source:
-        for index, shown in enumerate(read_frames(Path(options.video_source), 0, begun)):
-            yield index, resize(shown, size)
-    elif options.image_start:
-        begun = 1
-        yield 0, resize(read_image(Path(options.image_start)), size)
-    first = begun if options.video_source and "T" in (options.video_prompt_type or "") else 0
-    for index, frame in enumerate(itertools.islice(_kept(options), num_frames - first), start=first):
-        if frame is not None and index >= begun and not (end and index == num_frames - 1):
-            yield index, resize(frame, size)
-    if end:
-        yield num_frames - 1, resize(read_image(Path(end)), size)
-
-
-def _kept_of_source(options: GenerationOptions) -> int:
-    """Frames of the continued video that begin the result; 0 without one. Raises InvalidInput when none is kept."""
-    if not options.video_source:
-        return 0
-    there = probe_video(options.video_source).num_frames
-    return keep_from_source(options.keep_frames_video_source or "", there)
-
-
-def _shared(options: GenerationOptions) -> int:
-    """Frames of the continued video that count among the frames asked for."""
-    asked = 1 if options.sliding_window_overlap is None else options.sliding_window_overlap
-    return min(SVI_OVERLAP if options.svi2pro else asked, _kept_of_source(options))
-
-
-def _check_continued(options: GenerationOptions) -> None:
-    """Raises what the engine raises for a video that cannot be gone on from, or that nothing would be added to."""
-    kept = _kept_of_source(options)
-    if kept and options.image_start:
-        raise InvalidInput("video_source is where the video begins; give one of the two", field="image_start")
-    if kept and (options.video_length or DEFAULT_FRAMES) <= _shared(options):
-        raise InvalidInput("leaves nothing to add to video_source", field="sliding_window_overlap")
-    if options.svi2pro and 0 < kept < SVI_LEAST_CONTEXT:
-        raise InvalidInput(f"SVI goes on from {SVI_LEAST_CONTEXT} frames or more, not {kept}", field="video_source")
-
-
-def _kept(options: GenerationOptions) -> Iterator[Frame | None]:
-    """The control video, None where its mask asks for a new frame. Without a mask every frame is kept."""
-    if not options.video_guide:
-        return
-    guide = read_frames(Path(options.video_guide))
-    if not options.video_mask:
-        yield from guide
-        return
-    inverted = "N" in (options.video_prompt_type or "")
-    for frame, mask in zip(guide, read_frames(Path(options.video_mask)), strict=False):
-        yield frame if (mask.mean() < MASK_MIDDLE) != inverted else None
-
-
-def _blend(first: Frame, second: Frame, share: float) -> Frame:
-    mixed = first.astype(np.float32) * (1 - share) + second.astype(np.float32) * share
-    return np.rint(mixed).astype(np.uint8)
-
-
-def _invented(options: GenerationOptions, size: tuple[int, int], num_frames: int) -> Iterator[Frame]:
-    """A plain colour from prompt and seed; a white bar an eighth as wide as the picture crosses it once."""
-    width, height = size
-    digest = hashlib.sha256(f"{options.prompt}|{_seed(options)}".encode()).digest()
-    bar = max(1, width // 8)
-    for index in range(num_frames):
-        frame = np.empty((height, width, 3), np.uint8)
-        frame[:] = np.frombuffer(digest[:3], np.uint8) // 2 + 32
-        left = (width - bar) * index // max(1, num_frames - 1)
-        frame[:, left : left + bar] = 255
-        yield frame
-
-
-def _seed(options: GenerationOptions) -> int:
-    return options.seed if options.seed is not None and options.seed >= 0 else 0
 
 
 def _fps(options: GenerationOptions, model: ModelInfo) -> float:

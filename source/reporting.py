@@ -21,9 +21,11 @@ from source.errors import (
     StoreError,
     TaskNotFound,
 )
+from source.settings import Settings
 from source.stages import StageTimes
 from source.store.base import TaskStore
 from source.store.types import Claim
+from Wan2GP.previews import Preview, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,19 @@ class ProgressReport:
             self._started = True
         if self._store.progress(self._claim, as_json(progress) | self._stages.as_json(), event=event):
             self._token.cancel(cancelled_on_request())
+
+
+def watcher_of(store: TaskStore, claim: Claim, settings: Settings) -> Watcher | None:
+    """Who keeps what a run looks like with its row; None where the settings want none. It does so on a thread of its
+    own: a slow database delays nothing but the next picture, and one that is out of reach has none."""
+
+    def show(preview: Preview) -> None:
+        try:
+            store.show(claim, preview.image, media_type=preview.media_type, step=preview.step)
+        except StoreError as error:
+            log.debug("a preview was not stored: %s", error)
+
+    return Watcher(show, interval_s=settings.show_interval_s) if settings.previews else None
 
 
 def as_json(progress: Progress) -> dict[str, str | int | float]:

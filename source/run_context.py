@@ -31,7 +31,7 @@ from source.provenance.ingredients import Ingredients
 from source.provenance.record import FileNote, as_text
 from source.provenance.recording import Lineage, lineage_of, pinned_seed, record
 from source.provenance.weights import WeightDigests
-from source.reporting import GENERATING, ProgressReport, persist
+from source.reporting import GENERATING, ProgressReport, persist, watcher_of
 from source.settings import Settings
 from source.storage import OnSent, Storage, claim_name, sanitise_filename
 from source.store.base import TaskStore
@@ -100,9 +100,8 @@ class RunContext:
         self.last_try = False  # out of memory once more, and the task fails
         self._moved: tuple[str, int, int] | None = None
         self._generations = 0
-        self.progress_report = ProgressReport(
-            workplace.store, task.claim, token, interval_s=workplace.settings.report_interval_s
-        )
+        interval_s = self.settings.report_interval_s
+        self.progress_report = ProgressReport(workplace.store, task.claim, token, interval_s=interval_s)
 
     @cached_property
     def trail(self) -> Trail:
@@ -296,6 +295,7 @@ class RunContext:
             checkpoint_dir=self._workplace.checkpoints.folder(self.task, self._generations),
             checkpoint_interval_s=self.settings.checkpoint_interval_s,
             lossless=lossless,
+            watcher=watcher_of(self._workplace.store, self.task.claim, self.settings),
         )
         self._token.raise_if_cancelled()
         self.last_try |= self.task.claim_number > 1 and bool(self.entries(OUT_OF_MEMORY))

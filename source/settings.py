@@ -144,6 +144,10 @@ class Settings(ObservationSettings, EngineSettings):
     progress_interval_s: float | None = Field(
         None, ge=0, description="shortest time between two stored progress reports; default: 1, on Supabase 5"
     )
+    previews: bool = Field(True, description="keep a small picture of what is generated with each task that runs")
+    preview_interval_s: float | None = Field(
+        None, ge=0, description="shortest time between two previews of a task; default: 2, on Supabase 5"
+    )
     checkpoint_interval_s: float = Field(
         2, ge=0, description="shortest time between two kept states of a running generation; 0 keeps each step's"
     )
@@ -317,6 +321,12 @@ class Settings(ObservationSettings, EngineSettings):
         """`progress_interval_s`, or what suits the database: on Supabase each report is a request."""
         usual = 5.0 if self.db_type == "supabase" else 1.0
         return usual if self.progress_interval_s is None else self.progress_interval_s
+
+    @property
+    def show_interval_s(self) -> float:
+        """`preview_interval_s`, or what suits the database: on Supabase each preview is a request."""
+        usual = 5.0 if self.db_type == "supabase" else 2.0
+        return usual if self.preview_interval_s is None else self.preview_interval_s
 
     @property
     def edge_function_urls(self) -> dict[str, str]:

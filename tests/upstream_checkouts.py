@@ -502,6 +502,10 @@ class _Session:
                 phase = "inference" if stepped else "encoding_text" if "ncod" in data[1] else "decoding"
                 job.events.put("progress", SimpleNamespace(
                     phase=phase, status=data[1], progress=0, current_step=step, total_steps=total))
+            elif command == "preview":
+                from PIL import Image
+
+                job.events.put(command, SimpleNamespace(image=Image.new("RGB", (480, 320), (200, 40, 90))))
             elif command == "error":
                 errors.append(_Failure(str(data), "generation"))
             else:

@@ -22,6 +22,7 @@ from Wan2GP.errors import InvalidInput, Unsupported
 from Wan2GP.frame_numbers import keep_from_source, listed_frames, positions
 from Wan2GP.media import Frame, probe_video
 from Wan2GP.parameters import PARAMETERS, PLUMBING, asked
+from Wan2GP.previews import Watcher
 
 __all__ = ["Frame", "GenerationRequest", "Windows", "parse_request"]
 
@@ -120,6 +121,8 @@ class GenerationRequest:
     checkpoint_interval_s: float
     #: write a video as FFV1 in mkv
     lossless: bool
+    #: who is shown what it looks like so far
+    watcher: Watcher | None = field(default=None, repr=False, compare=False)
     #: return before the files are written: `gen["unsaved"]` holds what to call for each
     save_later: bool
     #: every setting as it applies, for the record of the file
@@ -269,6 +272,7 @@ def _request(
         checkpoint_interval_s=float(kept.get("checkpoint_interval_s", CHECKPOINT_INTERVAL_S)),
         lossless=bool(kept.get("lossless")),
         save_later=bool(kept.get("save_later")),
+        watcher=kept.get("watcher"),
         settings={name: value for name, value in settings.items() if name not in PLUMBING},
         notes=(*changed, *notes),
     )

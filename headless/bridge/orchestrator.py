@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import random
 import time
@@ -23,6 +24,7 @@ from headless.generation import CancelToken, GenerationOutcome, GenerationTask, 
 from headless.inputs import check_inputs, generation_size, profile_of
 from Wan2GP.errors import DeviceLost, EngineError, NoOutput, OutOfMemory, WanError
 from Wan2GP.media import read_image, resize, write_image
+from Wan2GP.previews import Preview, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +177,9 @@ class UpstreamOrchestrator:
 
         def hear(event: str, data: Any, window: tuple[int, int]) -> None:
             run.state["gen"].update(window_no=window[0], total_windows=window[1])
+            if event == "preview" and task.watcher is not None:
+                _show(task.watcher, *data)
+                return
             try:
                 run.receive(event, data)
             except WanError as error:  # of who listens to the progress: the run is not wanted any more
@@ -184,7 +189,10 @@ class UpstreamOrchestrator:
         order = {
             "do": "generate", "task": task.id, "model": model.name, "output_dir": str(task.output_dir.resolve()),
             "settings": dict(settings.values), "images": list(settings.images), "lossless": task.lossless,
+            "watched": task.watcher is not None,
         }  # fmt: skip
+        if task.watcher is not None:
+            task.watcher.begin()
         try:
             with self._guarded(cancel):
                 answer = process.ask(order, on_event=hear, cancel=cancel, stopping_s=self._patience.stopping_s)
@@ -279,6 +287,12 @@ def _whole(name: str) -> str:
     """The whole path of a file that is there; anything else is a name that the checkout knows."""
     path = Path(name)
     return str(path.resolve()) if path.is_file() else name
+
+
+def _show(watcher: Watcher, step: int, image: str) -> None:
+    """A picture that the checkout made, JPEG in base64."""
+    if watcher.wants:
+        watcher.offer(lambda: Preview(step, "image/jpeg", base64.b64decode(image)))
 
 
 def _no_lossless(task: GenerationTask, answer: Message) -> tuple[str, ...]:

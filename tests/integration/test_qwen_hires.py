@@ -66,7 +66,7 @@ def test_the_second_pass_is_the_first_picture_enlarged_with_the_noise_of_the_nex
     start, conditions = noised(larger, noise, float(schedule[0])), tiny.model.conditions(request)
     from Wan2GP.engine.qwen.loop import denoise
 
-    by_hand = denoise(tiny.pipeline.transformer, start, noise, schedule, conditions, None, lambda: None)
+    by_hand = denoise(tiny.pipeline.transformer, start, noise, schedule, conditions, None, lambda _: None)
     assert torch.equal(tiny.latents(**TWICE), by_hand)
 
 

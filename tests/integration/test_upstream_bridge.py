@@ -7,10 +7,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import pytest
+from preview_runs import PATIENCE_S, frames_of
 from upstream_checkouts import API, OLD, RENAMED, SHAPES, calls, checkout
 from worker_floor import Floor
 
@@ -30,6 +34,7 @@ from Wan2GP.errors import (
     Unsupported,
 )
 from Wan2GP.media import probe_video
+from Wan2GP.previews import Preview, Watcher
 
 Bridges = Callable[..., "Bridge"]
 QUICK = Patience(silence_s=20, stopping_s=1, release_s=5)
@@ -232,6 +237,20 @@ def test_failures_that_a_session_reports_are_the_same(bridges: Bridges) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("shape", "pictures"), [(API, True), (OLD, False)])
+def test_a_checkout_with_a_session_shows_its_own_pictures(bridges: Bridges, shape: str, pictures: bool) -> None:
+    """An older one hands out latents alone, which are left where they are."""
+    bridge, shown = bridges(shape), SimpleQueue[Preview]()
+    task = replace(bridge.task(), watcher=Watcher(shown.put, interval_s=0))
+    bridge.queue.submit(task).result(timeout=60)
+    if not pictures:
+        assert shown.empty()
+        return
+    frames = frames_of(shown.get(timeout=PATIENCE_S))
+    assert frames.shape == (1, 128, 192, 3)
+    assert np.abs(frames.astype(int) - (200, 40, 90)).max() <= 6
+
+
 def test_memory_that_runs_out_is_tried_once_more_at_another_profile(bridges: Bridges) -> None:
     bridge = bridges()
     task = bridge.task("memory")

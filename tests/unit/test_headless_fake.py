@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headless.fake_frames import draw as drawn
 from headless.generation import CancelToken, GenerationTask, ModelInfo, Progress
 from headless.options import GenerationOptions
 from headless.testing import FAKE_MODELS, FakeOrchestrator
-from headless.testing import draw as drawn
 from Wan2GP.errors import GenerationCancelled, InvalidInput, ModelUnavailable, UnknownModel
 from Wan2GP.media import Frame, probe_image, probe_video, read_frames, write_image, write_video
 

@@ -145,3 +145,5 @@ def test_progress_is_stored_less_often_where_each_report_is_a_request() -> None:
     supabase = {"db_type": "supabase", "supabase_url": URL, "supabase_access_token": "tokentoken"}
     assert (load_settings().report_interval_s, load_settings(**supabase).report_interval_s) == (1, 5)
     assert load_settings(progress_interval_s=2.0, **supabase).report_interval_s == 2
+    assert (load_settings().show_interval_s, load_settings(**supabase).show_interval_s) == (2, 5)
+    assert load_settings(preview_interval_s=0.5, **supabase).show_interval_s == 0.5

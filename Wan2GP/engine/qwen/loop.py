@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -49,11 +50,12 @@ def denoise(
     levels: torch.Tensor,
     conditions: Conditions,
     kept: Kept | None,
-    stepped: Callable[[], object],
+    stepped: Callable[[Callable[[], torch.Tensor]], object],
 ) -> torch.Tensor:
     """Clean latents (1, C, h, w) float32 of `latents` at the first of `levels`, by Euler's method.
 
-    `stepped` is called after each step; what it raises ends the run.
+    `stepped` is called after each step, with what gives the clean latents as it predicts them; what it raises ends the
+    run.
     """
     shapes = [_shape(each) for each in (latents, *conditions.references)]
     beside = [packed(each) for each in conditions.references]
@@ -62,11 +64,12 @@ def denoise(
     if kept is not None:
         latents = kept.put_back(latents, noise, float(levels[0]))
     for sigma, following in pairwise(sigmas):
-        velocity = _guided(transformer, packed(latents), beside, shapes, sigma, conditions)
-        latents = latents + (following - sigma) * unpacked(velocity, size)
+        velocity = unpacked(_guided(transformer, packed(latents), beside, shapes, sigma, conditions), size)
+        clean = partial(torch.sub, latents, sigma * velocity)
+        latents = latents + (following - sigma) * velocity
         if kept is not None:
             latents = kept.put_back(latents, noise, float(following))
-        stepped()
+        stepped(clean)
     return latents
 
 

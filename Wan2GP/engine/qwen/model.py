@@ -96,7 +96,9 @@ class QwenImage:
             conditions = self.conditions(request)
             report("encoding", 1, 1)
             for number in range(count):
-                stepping = Stepping(each * count, loras, report, cancel, first=each * number)
+                stepping = Stepping(
+                    each * count, loras, report, cancel, first=each * number, watcher=request.watcher
+                )  # fmt: skip
                 run = Run(self._pipeline, replace(request, seed=request.seed + number), plan, conditions, stepping)
                 yield run.still()
                 report("decoding", 1, 1)

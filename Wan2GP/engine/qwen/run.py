@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +59,8 @@ class Run:
     ) -> torch.Tensor:
         return denoise(self.pipeline.transformer, latents, noise, schedule, self.conditions, kept, self._stepped)
 
-    def _stepped(self) -> None:
-        self.stepping(self.pipeline, self._done, None, {})
+    def _stepped(self, clean: Callable[[], torch.Tensor]) -> None:
+        self.stepping.after(self.pipeline, self._done, clean)
         self._done += 1
 
     def _kept(self, size: Size) -> Kept | None:

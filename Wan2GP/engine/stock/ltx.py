@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,7 @@ class LTX(Video):
         # A scheduler that adds noise at each step, as some published ones do, draws it from torch's own generator.
         # Only that of the model's own device is put back: asking the others for theirs would take memory there.
         devices = [] if self._place.device == "cpu" else [self._place.device]
+        stepping.unpacked = lambda tokens: self._as_video(tokens, size, arguments["num_frames"])
         with running(self._pipeline), torch.random.fork_rng(devices):
             torch.manual_seed(generator.initial_seed())
             return self._pipeline(
@@ -181,6 +183,13 @@ class LTX(Video):
                 output_type=output,
                 **arguments,
             ).frames
+
+    def _as_video(self, tokens: torch.Tensor, size: tuple[int, int], frames: int) -> torch.Tensor:
+        """(1, C, F', h, w) of the tokens (1, T, C) that belong to the video: those of pictures stand before them."""
+        vae = self._pipeline.vae
+        width, height = (side // vae.spatial_compression_ratio for side in size)
+        shape = (frames - 1) // vae.temporal_compression_ratio + 1, height, width
+        return tokens[:, -math.prod(shape) :].transpose(1, 2).unflatten(2, shape)
 
     @staticmethod
     def _decoded(frames: Any) -> Frames:

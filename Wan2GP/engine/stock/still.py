@@ -104,7 +104,9 @@ class Still(ABC):
                 report("encoding", 0, 1)
 
                 def stepping(done: int, before: int = each * number) -> Stepping:
-                    return Stepping(each * count, loras, report, cancel, first=before + done)
+                    return Stepping(
+                        each * count, loras, report, cancel, first=before + done, watcher=request.watcher
+                    )  # fmt: skip
 
                 yield self._still(replace(request, seed=request.seed + number), stepping)
                 report("decoding", 1, 1)
@@ -137,6 +139,7 @@ class Still(ABC):
     def _made(self, request: GenerationRequest, stepping: Stepping, **call: Any) -> Any:
         """What the family's pipeline makes of a request: pictures in 0-1, or latents."""
         pipeline, arguments = self.call(request)
+        stepping.unpacked = lambda latents: self.as_channels(latents, request.size)
         made = pipeline(
             prompt=request.prompt,
             width=request.width,

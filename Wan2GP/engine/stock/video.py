@@ -154,7 +154,8 @@ class Video(ABC):
         """The new frames of one window."""
         cancel.raise_if_requested()
         report("encoding", 0, 1)
-        frames = self.draw(part, lambda first: Stepping(sum(passes), loras, report, cancel, first=first))
+        watcher, total = part.request.watcher, sum(passes)
+        frames = self.draw(part, lambda first: Stepping(total, loras, report, cancel, first=first, watcher=watcher))
         cancel.raise_if_requested()
         report("decoding", 1, 1)
         span = part.span

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from Wan2GP.engine import latent_pictures
 from Wan2GP.engine.request import GenerationRequest
 from Wan2GP.engine.wan.guidance import Guidance, negative_attention, without_layers
 from Wan2GP.engine.wan.latents import encode, to_tensor
@@ -131,7 +132,21 @@ class Conditions:
             latents = known.put_back(latents, noise, step, sigma)
         return latents
 
+    def begin_to_show(self) -> None:
+        """The loop begins: whoever watches may be shown something from now on."""
+        if self.request.watcher is not None:
+            self.request.watcher.begin()
+
+    def show(self, number: int, step: Step, latents: torch.Tensor, velocity: torch.Tensor) -> None:
+        """What the video looks like by the prediction of one pass of the loop, to whoever watches."""
+        watcher, vae = self.request.watcher, self.parts.vae
+        latent_pictures.show(watcher, number, vae, lambda: self.video(self.clean(step, latents, velocity)))
+
     # ---- for subclasses
+
+    def clean(self, step: Step, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+        """The latents without noise, as a step predicts them."""
+        return latents - step.sigma * velocity
 
     def call(
         self, step: Step, hidden: torch.Tensor, timestep: torch.Tensor, prompt: torch.Tensor, **more: Any

@@ -60,6 +60,7 @@ def denoise(
         latents = conditions.start(noise, steps[0].sigma)
         latents = conditions.after_step(latents, noise, steps[0], steps[0].sigma)
     report("denoising", first, len(rounds))
+    conditions.begin_to_show()
     for number, step in enumerate(rounds[first:], start=first):
         kept = velocity if number in held else None
         _stop_if_asked(cancel, memory, lambda: _state(number, latents, kept, solver, conditions, generator))  # noqa: B023
@@ -67,6 +68,7 @@ def denoise(
             adapters.at_step(step.index)
             velocity = conditions.predict(step, latents)
         assert velocity is not None
+        conditions.show(number + 1, step, latents, velocity)
         latents = solver.step(velocity, number, latents, generator)
         following = rounds[number + 1].sigma if number + 1 < len(rounds) else 0.0
         latents = conditions.after_step(latents, noise, step, following)

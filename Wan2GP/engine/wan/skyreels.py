@@ -87,6 +87,12 @@ class DiffusionForcing(Conditions):
         noisy = (1 - level) * self._given + level * noise[:, :, : self._given.shape[2]]
         return self._begun_with(noisy, latents)
 
+    def clean(self, step: Step, latents: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
+        """Each latent frame is at a noise level of its own."""
+        assert isinstance(step, Round), "the loop goes through `rounds`"
+        levels = torch.tensor(step.moments, dtype=torch.float32).to(latents.device, non_blocking=True) / TRAIN_STEPS
+        return latents - levels[:, None, None] * velocity
+
     # ---- given frames
 
     def _given_latents(self) -> torch.Tensor:

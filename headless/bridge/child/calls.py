@@ -9,8 +9,8 @@ from typing import Any
 
 Emit = Callable[[str, Any, "tuple[int, int]"], None]
 
-#: events that are passed on; pictures of latents and the bookkeeping of a screen are left out
-_HEARD = frozenset({"progress", "status", "info"})
+#: events that are passed on, and those of them that are lists; latents and the bookkeeping of a screen are left out
+_HEARD, _LISTS = frozenset({"progress", "status", "info", "preview"}), frozenset({"progress", "preview"})
 
 
 class Call:
@@ -24,6 +24,8 @@ class Call:
         self.images: list[str] = order["images"]
         self.output_dir: str = order["output_dir"]
         self.lossless: bool = order["lossless"]
+        #: whether somebody wants to see it on its way
+        self.watched: bool = order["watched"]
         self.errors: list[str] = []
         self.cancelled = threading.Event()
         #: told of a cancellation, and again of each event after it
@@ -40,7 +42,7 @@ class Call:
             self.stop()
         if command == "error":
             self.errors.append(str(data))
-        told = isinstance(data, (list, tuple)) and data if command == "progress" else command in _HEARD
+        told = isinstance(data, (list, tuple)) and data if command in _LISTS else command in _HEARD
         if told:
             self._emit(command, _plain(data), window)
 

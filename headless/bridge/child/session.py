@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
+import io
 import sys
 from typing import Any
 
@@ -16,6 +18,8 @@ _PHASES = {
     "loading_model": "loading", "encoding_text": "encoding", "decoding": "decoding", "downloading_output": "saving",
 }  # fmt: skip
 LOOK_S = 0.05
+#: pixels of the longest side of a picture that is passed on
+_PICTURE_SIDE = 192
 
 
 class SessionDriver:
@@ -79,6 +83,8 @@ class SessionDriver:
         data = event.data
         if event.kind == "progress":
             call.hear("progress", _progress(data))
+        elif event.kind == "preview" and call.watched and (picture := _picture(data)):
+            call.hear("preview", picture)
         elif event.kind in ("status", "info"):
             call.hear(event.kind, str(data))
 
@@ -92,6 +98,18 @@ class SessionDriver:
         wgp = sys.modules.get("wgp")
         entry = getattr(wgp, "generate_media", None) or getattr(wgp, "generate_video", None)
         return list(inspect.signature(entry).parameters) if entry is not None else []
+
+
+def _picture(update: Any) -> list[Any]:
+    """[step, JPEG in base64] of the PIL image in an update; [] where it has none."""
+    image: Any = getattr(update, "image", None)
+    if not hasattr(image, "thumbnail"):
+        return []
+    small, file = image.convert("RGB"), io.BytesIO()
+    small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    small.save(file, "JPEG", quality=70)
+    step = getattr(getattr(update, "progress", update), "current_step", None)
+    return [step or 0, base64.b64encode(file.getvalue()).decode("ascii")]
 
 
 def _progress(update: Any) -> list[Any]:
