@@ -82,7 +82,11 @@ def is_fragment(request: Request) -> bool:
 
 
 def writing(
-    act: Callable[[Request, FormData], Response], *, max_files: int = 0, max_part_bytes: int = 1 << 20
+    act: Callable[[Request, FormData], Response],
+    *,
+    max_files: int = 0,
+    max_fields: int = 100,
+    max_part_bytes: int = 1 << 20,
 ) -> Callable[[Request], Any]:
     """An endpoint for a POST that changes something: for who is logged in, with the session's `csrf` field (or the
     header X-CSRF-Token). `act` runs on a thread. Answers 403 otherwise."""
@@ -95,7 +99,7 @@ def writing(
         sent = request.headers.get("x-csrf-token")
         if sent is not None and not session.vouches_for(sent):
             raise HTTPException(403, "this form is no longer valid; load the page again")
-        async with request.form(max_files=max_files, max_part_size=max_part_bytes) as form:
+        async with request.form(max_files=max_files, max_fields=max_fields, max_part_size=max_part_bytes) as form:
             if sent is None and not session.vouches_for(str(form.get("csrf", ""))):
                 raise HTTPException(403, "this form is no longer valid; load the page again")
             return await run_in_threadpool(act, request, form)

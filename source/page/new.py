@@ -28,6 +28,8 @@ from Wan2GP.definitions import load_definitions
 
 #: of a form: workflows of ComfyUI are the longest texts
 MAX_TEXT_BYTES = 16 << 20
+#: a travel of thousands of segments has some for each
+MAX_FIELDS = 50_000
 PRIORITY, DEPENDANT_ON, PROJECT = "_priority", "_dependant_on", "_project"
 #: what a priority fits into on both databases
 _MOST_PRIORITY = 2**31 - 1
@@ -154,5 +156,5 @@ def _definitions(folders: tuple[Any, ...]) -> Mapping[str, Any]:
 routes = [
     Route("/new", types),
     Route("/new/{task_type}", form),
-    Route("/new/{task_type}", writing(add, max_part_bytes=MAX_TEXT_BYTES), methods=["POST"]),
+    Route("/new/{task_type}", writing(add, max_fields=MAX_FIELDS, max_part_bytes=MAX_TEXT_BYTES), methods=["POST"]),
 ]

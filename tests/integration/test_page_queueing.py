@@ -66,6 +66,20 @@ def test_again_with_changes_keeps_all_that_was_not_changed(site: PageSite, root:
     assert (task.params, task.priority) == (params, 5)
 
 
+def test_a_row_of_many_entries_and_long_texts_is_taken(site: PageSite) -> None:
+    count = 600
+    params = {
+        "model_name": "draft", "input_image_paths_resolved": ["a.png"] * (count + 1),
+        "base_prompts_expanded": ["x" * 5000] * count, "segment_frames_expanded": [17] * count,
+        "frame_overlap_expanded": 4, "resolution": "64x64",
+    }  # fmt: skip
+    before = site.store.add(NewTask(task_type="travel_orchestrator", params=params))
+    sent = site.form(f"/new/travel_orchestrator?from={before}").values
+    answer = site.client.post("/new/travel_orchestrator", data=sent, follow_redirects=False)
+    assert answer.status_code == 303
+    assert site.store.get(answer.headers["location"].removeprefix("/task?id=")).params == params
+
+
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
