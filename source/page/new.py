@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from source.enqueue import new_task
-from source.errors import InvalidInput, RefusedWrite
+from source.errors import InvalidInput, RefusedWrite, TaskNotFound
 from source.page.context import Page, may_write, page_of, see_other, writing
 from source.page.form.controls import controls_of, problems
 from source.page.form.fields import Field, fields_of
@@ -22,6 +22,7 @@ from source.page.form.rows import REST, Submitted, Tree, checked, tree_from, tre
 from source.page.form.sections import sections_of
 from source.page.form.texts import Faults
 from source.page.wording import task_url
+from source.redaction import redact_values
 from source.store.types import DEFAULT_PROJECT_ID, Task
 from source.task_registry import TaskType, registry
 from Wan2GP.definitions import load_definitions
@@ -49,7 +50,9 @@ def form(request: Request) -> Response:
     if not before:
         return _rendered(request, kind, {}, {}, {})
     task = page_of(request).store.get(before)
-    return _rendered(request, kind, tree_of(_fields(kind.name), task.params), {}, _row_of(task), before=task.id)
+    return _rendered(
+        request, kind, tree_of(_fields(kind.name), redact_values(task.params)), {}, _row_of(task), before=task.id
+    )
 
 
 def add(request: Request, sent: FormData) -> Response:
@@ -58,7 +61,7 @@ def add(request: Request, sent: FormData) -> Response:
     texts = {name: text for name, text in sent.multi_items() if isinstance(text, str)}
     row = {name: texts.get(name, "").strip() for name in (PRIORITY, DEPENDANT_ON, PROJECT)}
     tree = tree_from((name, text) for name, text in texts.items() if name not in row)
-    said = checked(kind.name, _fields(kind.name), tree)
+    said = checked(kind.name, _fields(kind.name), tree, _params_before(request, texts.get("_before", "")))
     faults = said.faults | _row_faults(row)
     if not faults:
         try:
@@ -66,6 +69,13 @@ def add(request: Request, sent: FormData) -> Response:
         except (InvalidInput, RefusedWrite) as error:
             faults = {DEPENDANT_ON if "depend" in str(error) else "": str(error)}
     return _rendered(request, kind, tree, faults, row, before=texts.get("_before", ""))
+
+
+def _params_before(request: Request, task_id: str) -> Mapping[str, Any] | None:
+    try:
+        return page_of(request).store.get(task_id).params if task_id else None
+    except TaskNotFound:
+        return None
 
 
 def _add(page: Page, kind: TaskType, said: Submitted, row: Mapping[str, str]) -> str:

@@ -181,3 +181,15 @@ def test_uploads_that_nobody_needs_can_be_cleaned_after_a_while(site: PageSite, 
     Leftovers(site.settings, site.store).clean()
     left = {f"uploads/{path.name}" for path in (site.settings.public_dir / "uploads").iterdir()}
     assert left == {used, fresh}
+
+
+def test_a_secret_of_a_row_is_queued_again_without_having_been_shown(site: PageSite) -> None:
+    params = {"prompt": "a cat", "image_start": "https://a.example/cat.png?X-Amz-Signature=planted0123456789"}
+    before = site.store.add(NewTask(task_type="vace", params=params))
+    path = f"/new/vace?from={before}"
+    assert "planted" not in site.client.get(path).text
+    sent = site.form(path).with_changes({"prompt": "a dog"})
+    answer = site.client.post("/new/vace", data=sent, follow_redirects=False)
+    assert site.store.get(answer.headers["location"].removeprefix("/task?id=")).params == params | {"prompt": "a dog"}
+    refused = site.client.post("/new/vace", data=sent | {"seed": "x"})
+    assert refused.status_code == 422 and "planted" not in refused.text

@@ -18,8 +18,10 @@ from source.page.context import _TEMPLATES
 from source.page.form.controls import controls_of, problems
 from source.page.form.fields import Field, Kind, fields_of
 from source.page.form.rows import REST, checked, params_of, tree_from, tree_of
+from source.page.form.secrets import restored
 from source.page.form.sections import SECTIONS, USUAL, sections_of
 from source.params.base import CONTAINERS
+from source.redaction import redact_values
 from source.task_registry import TaskType, registry
 
 KINDS = {kind.name: kind for kind in registry()}
@@ -208,3 +210,35 @@ def test_several_wrong_values_are_all_said() -> None:
     written = {"prompt": "x", "video_length": "0", "guidance_scale": "31", "num_inference_steps": "0"}
     faults = checked("vace", FIELDS["vace"], tree_from(written.items())).faults
     assert set(faults) == {"video_length", "guidance_scale", "num_inference_steps"}
+
+
+SECRET = "https://models.example/detail.safetensors?token=planted-secret-0123456789"
+
+
+def test_a_secret_of_the_row_before_is_not_shown_and_kept_where_it_is_not_changed() -> None:
+    row = {
+        "prompt": "a cat",
+        "activated_loras": ["a.safetensors", SECRET, "b.safetensors"],
+        "additional_loras": {SECRET: 0.5, "c.safetensors": 1.0},
+        "orchestrator_details": {"image_url": SECRET, "my_api_token": "planted-secret-0123456789"},
+    }
+    fields = FIELDS["vace"]
+    tree = tree_of(fields, redact_values(row))
+    html = html_of(KINDS["vace"], tree)
+    assert "planted-secret" not in html and html.count("***") >= 4
+    pairs = [(name, "another cat" if name == "prompt" else text) for name, text in SentForm(html).pairs]
+    without_first = [(name, text) for name, text in pairs if name != "activated_loras.0"]
+    changed = params_of(fields, tree_from(without_first)).params
+    assert restored(changed, row) == row | {"prompt": "another cat", "activated_loras": [SECRET, "b.safetensors"]}
+
+
+def test_what_is_written_around_a_hidden_secret_is_refused_at_its_field() -> None:
+    row = {"prompt": "a cat", "image_start": SECRET}
+    shown = redact_values(SECRET)
+    sent = tree_from({"prompt": "a cat", "image_start": shown.replace("detail", "other")}.items())
+    said = checked("vace", FIELDS["vace"], sent, row)
+    assert "is not shown" in said.faults["image_start"]
+    sent = tree_from({"prompt": "a cat *** meow", "image_start": shown, "seed": SECRET}.items())
+    assert "planted" not in str(checked("vace", FIELDS["vace"], sent, row).faults)
+    sent = tree_from({"prompt": "a cat *** meow", "image_start": shown}.items())
+    assert checked("vace", FIELDS["vace"], sent, row).params == {"prompt": "a cat *** meow", "image_start": SECRET}

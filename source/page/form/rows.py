@@ -15,12 +15,15 @@ from typing import Any
 from source.enqueue import check_task, parsed_json
 from source.errors import InvalidInput
 from source.page.form.fields import Field
+from source.page.form.secrets import half_written, restored
 from source.page.form.texts import ABSENT, Faults, as_json, read, shown
-from source.params.base import LEVELS
+from source.params.base import CONTAINERS, LEVELS
+from source.redaction import REDACTED, redact
 
 REST = "_rest"
 #: where a fault is of no single parameter
 _WHOLE = "parameters"
+_UNCLEAR = f"{REDACTED} stands for a secret that is not shown; leave all of it as it was, or write it anew"
 #: how deep a name may lead
 _MAX_PARTS = 16
 Tree = dict[str, Any]
@@ -90,12 +93,17 @@ def params_of(fields: Iterable[Field], tree: Tree) -> Submitted:
     return Submitted(params, faults)
 
 
-def checked(task_type: str, fields: Iterable[Field], tree: Tree) -> Submitted:
-    """As `params_of`, and held against all that `add_task.py` holds a row against."""
+def checked(task_type: str, fields: Iterable[Field], tree: Tree, before: Mapping[str, Any] | None = None) -> Submitted:
+    """As `params_of`, and held against all that `add_task.py` holds a row against. `before`: the parameters that the
+    form was opened with; its secrets, which were not shown, are the row's again."""
     fields = tuple(fields)
     said = params_of(fields, tree)
     if said.faults:
         return said
+    if before is not None:
+        said = Submitted(restored(said.params, before), {})
+        if unclear := {_without_level(where): _UNCLEAR for where in half_written(said.params, before)}:
+            return Submitted(said.params, _placed(unclear, fields, tree))
     missing = {
         path_of(*place_of(field, tree)): "is needed"
         for field in fields
@@ -104,7 +112,7 @@ def checked(task_type: str, fields: Iterable[Field], tree: Tree) -> Submitted:
     try:
         check_task(task_type, said.params)
     except InvalidInput as error:
-        found = _placed(error, fields, tree)
+        found = _placed(error.faults or {"": str(error)}, fields, tree)
         if missing:  # which the whole may say a second time
             found.pop("", None)
         return Submitted(said.params, found | missing)
@@ -153,19 +161,23 @@ def _set(params: dict[str, Any], level: str | None, name: str, value: Any) -> No
     values[name] = value
 
 
-def _placed(error: InvalidInput, fields: tuple[Field, ...], tree: Tree) -> Faults:
-    """The faults of a refused row by the controls that say them."""
+def _without_level(where: str) -> str:
+    level, _, name = where.partition(".")
+    return name if level in CONTAINERS and name else where
+
+
+def _placed(said: Mapping[str, str], fields: tuple[Field, ...], tree: Tree) -> Faults:
+    """The faults of a refused row, by parameter, by the controls that say them."""
     by_name = {name: field for field in fields for name in field.names}
     faults: Faults = {}
-    for where, message in (error.faults or {"": str(error)}).items():
+    for where, message in said.items():
         name, _, inside = where.partition(".")
         if name in ("", _WHOLE):  # of several fields together; the message may begin with one
             name, where = message.partition(" ")[0], ""
         if name not in by_name:
-            faults[""] = "; ".join(
-                text for text in (faults.get(""), f"{where}: {message}" if where else message) if text
-            )
+            text = redact(f"{where}: {message}" if where else message)
+            faults[""] = "; ".join(filter(None, [faults.get(""), text]))
             continue
         path = path_of(*place_of(by_name[name], tree))
-        faults[f"{path}.{inside}" if inside else path] = message
+        faults[f"{path}.{inside}" if inside else path] = redact(message)
     return faults
