@@ -99,6 +99,12 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+def _switch(text: str) -> int:
+    if text not in ("0", "1"):
+        raise ValueError(f"{text[:40]!r} is neither on (1) nor off (0)")
+    return int(text)
+
+
 def _number(text: str) -> int | float:
     text = text.strip()
     if _WHOLE.fullmatch(text):
@@ -134,7 +140,7 @@ def _mixed(text: str) -> Any:
 _READERS: Mapping[Kind, Callable[[str], Any]] = {
     Kind.TEXT: str, Kind.LONG: str, Kind.MEDIA: str, Kind.CHOICE: str, Kind.INTEGER: _integer, Kind.NUMBER: _number,
     Kind.NUMBERS: _numbers, Kind.SOME_NUMBERS: _some_numbers, Kind.MIXED: _mixed, Kind.JSON: _json,
-    Kind.FLAG: lambda text: text == "true", Kind.SWITCH: _integer,
+    Kind.FLAG: lambda text: text == "true", Kind.SWITCH: _switch,
 }  # fmt: skip
 
 
