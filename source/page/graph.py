@@ -86,7 +86,18 @@ def _layers(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
         for name in ready or waiting:
             depth[name] = max((depth.get(each, 0) + 1 for each in needs[name]), default=0)
         waiting = [name for name in waiting if name not in depth]
+    for name, layer in _just_in_time(needs, depth).items():
+        depth[name] = layer
     return [[name for name in needs if depth[name] == level] for level in sorted(set(depth.values()))]
+
+
+def _just_in_time(needs: Mapping[str, Sequence[str]], depth: Mapping[str, int]) -> dict[str, int]:
+    """What needs nothing stands right before the first that needs it, so that no line passes behind a node."""
+    first: dict[str, int] = {}
+    for name, all_needed in needs.items():
+        for each in all_needed:
+            first[each] = min(first.get(each, depth[name]), depth[name])
+    return {name: max(layer - 1, 0) for name, layer in first.items() if not needs[name]}
 
 
 def _ordered(layers: list[list[str]], needs: Mapping[str, Sequence[str]]) -> list[list[str]]:

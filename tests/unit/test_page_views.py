@@ -284,6 +284,11 @@ def test_what_follows_from_the_rest_is_not_drawn() -> None:
     assert graph is not None and len(graph.paths) == 3
 
 
+def test_what_needs_nothing_stands_before_what_needs_it() -> None:
+    places = drawn(a="", b="a", late="", last="b late")
+    assert places["late"][0] == places["b"][0] > places["a"][0]
+
+
 def test_rows_in_a_circle_are_drawn_too() -> None:
     """A front end can write them; the database ends them."""
     assert len(drawn(a="b", b="a", c="a")) == 3
