@@ -116,13 +116,12 @@ begin
 end
 $$;
 
--- Whether the id is that of the worker asked for, by its id or by the name that it was given: a worker's id is that and 8
--- digits, so gpu is not gpu-1.
-create function private.of_worker(p_worker_id text, p_asked text) returns boolean
+-- What matches the id of the worker asked for, by its id or by the name that it was given: a worker's id is that and 8
+-- digits, so gpu is not gpu-1. Asked once for a query: a function for each row would cost more than all else.
+create function private.worker_pattern(p_asked text) returns text
 language sql immutable set search_path = ''
 as $$
-    select p_worker_id = p_asked or (starts_with(p_worker_id, p_asked || '-')
-        and substr(p_worker_id, length(p_asked) + 2) ~ '^[0-9a-f]{8}$')
+    select '^' || regexp_replace(p_asked, '([^[:alnum:]_-])', '\\\1', 'g') || '(-[0-9a-f]{8})?$'
 $$;
 
 -- The rows for which everything that is given holds, the oldest first. p_worker_id: a worker, or the name that it was
@@ -141,6 +140,7 @@ language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_
 as $$
 declare
     v_roots uuid[] := private.roots_of(p_run);
+    v_worker text := private.worker_pattern(p_worker_id);
     v_at timestamptz;
     v_seq bigint;
     -- a moment that stands still, which an index can be asked for
@@ -170,7 +170,7 @@ begin
             select * from public.tasks
             where (p_statuses is null or status = any (p_statuses::public.task_status[]))
                 and (p_task_type is null or task_type = p_task_type)
-                and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
+                and (p_worker_id is null or worker_id ~ v_worker)
                 and (p_error_class is null or error_class = p_error_class)
                 and (p_older_than_s is null or created_at <= clock_timestamp() - make_interval(secs => p_older_than_s))
                 and (p_newer_than_s is null or created_at >= v_newer_than)
@@ -202,5 +202,5 @@ as $$
     ) as each_parent
 $$;
 
-grant execute on function private.roots_of(text), private.of_worker(text, text) to authenticated, service_role;
+grant execute on function private.roots_of(text), private.worker_pattern(text) to authenticated, service_role;
 select private.open_to('{pause_task,resume_task,requeue_task,select_tasks,count_children}', '{}');

@@ -82,6 +82,7 @@ create function public.list_logs(
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
+    v_worker text := private.worker_pattern(p_worker_id);
     -- a moment that stands still, which an index can be asked for
     v_since timestamptz := clock_timestamp() - make_interval(secs => p_since_s);
 begin
@@ -92,7 +93,7 @@ begin
         from (
             select * from public.system_logs
             where (p_task_id is null or task_id = p_task_id)
-                and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
+                and (p_worker_id is null or worker_id ~ v_worker)
                 and (p_levels is null or log_level = any (p_levels))
                 and (p_since_s is null or timestamp >= v_since)
                 and (p_text is null or strpos(lower(message), lower(p_text)) > 0)
@@ -108,6 +109,7 @@ create function public.list_samples(
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
+    v_worker text := private.worker_pattern(p_worker_id);
     -- a moment that stands still, which an index can be asked for
     v_since timestamptz := clock_timestamp() - make_interval(secs => p_since_s);
 begin
@@ -117,7 +119,7 @@ begin
         from (
             select * from public.worker_samples
             where at >= v_since
-                and (p_worker_id is null or private.of_worker(worker_id, p_worker_id))
+                and (p_worker_id is null or worker_id ~ v_worker)
             order by at desc, id desc limit greatest(p_limit, 0)
         ) as sample);
 end

@@ -63,6 +63,9 @@ class FactsContract:
         assert messages(store, level="warning") == ["a bad one", "100% done_"]
         assert messages(store, since_s=3600.0, worker_id="box") == ["Prepared", "a bad one", "100% done_"]
         assert messages(store, worker_id="box-1-1a2b3c4d") == ["another's"]
+        assert messages(store, worker_id="b.x") == messages(store, worker_id="box-1a2b3c4") == []
+        store.heartbeat("a.(b)\\", [], lease_s=LONG_S, sample={"rss": 1})
+        assert [each.worker_id for each in store.samples(worker_id="a.(b)\\")] == ["a.(b)\\"]
         assert messages(store, text="PREPARED") == ["Prepared"]
         assert messages(store, text="% done_") == ["100% done_"] and messages(store, text="e_") == ["100% done_"]
         assert messages(store, limit=2) == ["100% done_", "another's"]
@@ -90,7 +93,6 @@ class FactsContract:
         assert first.at <= second.at and abs(datetime.fromisoformat(first.at) - store.now()) < timedelta(minutes=1)
         assert store.samples(worker_id="box") == [first]
         assert store.samples(limit=1) == [second] and store.samples(limit=0) == []
-        assert store.samples(since_s=0.0) == []
 
     def test_what_ended_by_span_status_and_type(self, store: TaskStore) -> None:
         for task_type in ("t2v", "t2v", "i2v"):
