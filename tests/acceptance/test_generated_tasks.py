@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+import generate_test_tasks
+import synthetic_scenes
+
 from source.store.sqlite import SqliteStore
 from Wan2GP.media import VideoInfo, probe_image, probe_video
 
@@ -22,19 +27,21 @@ def generate(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, text=True, capture_output=True)
 
 
-def test_the_usual_rows_are_the_four_travels_of_the_predecessor(root: Path, tmp_path: Path) -> None:
-    answer = generate(root, "--folder", str(tmp_path))
-    assert (answer.returncode, answer.stderr) == (0, "")
-    files = [Path(line) for line in answer.stdout.splitlines()]
-    assert [file.parent.name for file in files] == list(TRAVELS)
+def test_the_usual_rows_are_the_four_travels_of_the_predecessor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate_test_tasks.main(["one_image", "continue_to_two", "--folder", str(tmp_path)]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert tuple(TRAVELS) == synthetic_scenes.TRAVELS
+    assert [file.parent.name for file in files] == ["one_image", "continue_to_two"]
     details = [json.loads(file.read_text())["orchestrator_details"] for file in files]
-    assert [each["num_new_segments_to_generate"] for each in details] == [1, 2, 1, 2]
+    assert [each["num_new_segments_to_generate"] for each in details] == [1, 2]
     for each in details:
         assert set(each["segment_frames_expanded"]) == {81}
         assert set(each["frame_overlap_expanded"]) <= {12}
         assert (each["seed_base"], each["parsed_resolution_wh"], each["model_name"]) == (11111, "500x500", "vace_14B")
         assert {probe_image(path).width for path in each["input_image_paths_resolved"]} == {500}
-    assert probe_video(details[3]["continue_from_video_resolved_path"]).num_frames == 81
+    assert probe_video(details[1]["continue_from_video_resolved_path"]).num_frames == 81
 
 
 @pytest.mark.slow
@@ -47,10 +54,11 @@ def test_all_are_listed_and_printed_and_none_is_queued(root: Path, tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(names)
 
 
-def test_a_name_that_there_is_not_is_refused(root: Path, tmp_path: Path) -> None:
-    answer = generate(root, "four_images", "--folder", str(tmp_path))
-    assert (answer.returncode, answer.stdout) == (1, "")
-    assert "'four_images'" in answer.stderr and "three_images" in answer.stderr
+def test_a_name_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate_test_tasks.main(["four_images", "--folder", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, list(tmp_path.iterdir())) == ("", [])
+    assert "'four_images'" in err and "three_images" in err
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from source.completion import completion_script
 from source.settings import load_settings
 from Wan2GP.command_line import Command
 
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import commands_page  # noqa: E402
 
 import add_task  # noqa: E402
+import debug  # noqa: E402
 
 PARSERS = {each.prog: each for each in commands_page.parsers()}
 
@@ -128,9 +130,14 @@ def test_flags_that_make_no_sense_are_bad_input(
     assert said in written.err and "--help" in written.err
 
 
-def script_of(command: str, shell: str) -> str:
-    made = [sys.executable, command, "--print-completion", shell]
-    return subprocess.run(made, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+def script_of(command: str, shell: str, also: str = "") -> str:
+    return completion_script({"add_task.py": add_task, "debug.py": debug}[command].parser(), shell, also)
+
+
+def test_the_command_itself_prints_the_script() -> None:
+    command = [sys.executable, "debug.py", "--print-completion", "bash"]
+    made = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
+    assert (made.stdout, made.stderr) == (script_of("debug.py", "bash"), "")
 
 
 @pytest.mark.parametrize(
@@ -195,13 +202,12 @@ def test_zsh_registers_what_completes(tmp_path: Path) -> None:
     assert (made.stdout.split(), made.stderr) == (["_shtab_add_task_py", "_shtab_add_task_py:", "function"], "")
 
 
-def test_a_command_is_also_completed_by_the_name_that_it_was_called_by() -> None:
-    program = "import sys; sys.argv[0] = '/usr/local/bin/headless-wan2gp-add'; import add_task; add_task.main()"
-    command = [sys.executable, "-c", program]
-    made = subprocess.run(
-        [*command, "--print-completion", "bash"], cwd=ROOT, text=True, capture_output=True, check=True
-    ).stdout
-    assert re.search(r"^complete .* headless-wan2gp-add$", made, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("shell", "line"), [("bash", "complete .* mine"), ("zsh", "compdef .* mine"), ("fish", "complete -c mine .*")]
+)
+def test_a_command_is_also_completed_by_the_name_that_it_was_called_by(shell: str, line: str) -> None:
+    assert re.search(f"^{line}$", script_of("add_task.py", shell, "mine"), re.MULTILINE)
+    assert not re.search(f"^{line}$", script_of("add_task.py", shell, "add_task.py"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["add_task", "debug"])
