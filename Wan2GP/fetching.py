@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import requests
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import tqdm
 
 from Wan2GP.definitions import ModelDefinition
 from Wan2GP.errors import ModelUnavailable
@@ -153,12 +154,19 @@ def _resumed(url: str, path: Path, total: int) -> None:
             _resumed(url, path, total)
             return
         answer.raise_for_status()
-        with partial.open("ab" if answer.status_code == requests.codes.partial else "wb") as file:
+        goes_on = answer.status_code == requests.codes.partial
+        with partial.open("ab" if goes_on else "wb") as file, _bar(path.name, total, held if goes_on else 0) as bar:
             for chunk in answer.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
+                bar.update(len(chunk))
     if total and partial.stat().st_size != total:
         raise ModelUnavailable(f"{_shown(url)}: {partial.stat().st_size} of {total} bytes came; fetch again to go on")
     os.replace(partial, path)
+
+
+def _bar(name: str, total: int, held: int) -> Any:
+    """A bar as the hub's library draws it: on a terminal alone, and off by HF_HUB_DISABLE_PROGRESS_BARS."""
+    return tqdm(desc=name, total=total or None, initial=held, unit="B", unit_scale=True, disable=None)
 
 
 def check_room(folder: Path, needed: int) -> None:

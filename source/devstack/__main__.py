@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from rich.console import Console
+
 from source.command_line import CommandParser
 from source.devstack.stack import Stack, edited_since, exports
 from Wan2GP.errors import WanError
@@ -70,7 +72,8 @@ def _port(text: str) -> int:
 
 def _up(stack: Stack, given: argparse.Namespace) -> int:
     begun = time.monotonic()
-    started = stack.up(gateway_port=given.port)
+    with Console(stderr=True).status("starting the database, storage and functions"):  # seen on a terminal alone
+        started = stack.up(gateway_port=given.port)
     for name in started.migrations:
         print(f"applied {name}")
     if started.edited:
