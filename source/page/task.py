@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.routing import Route
 
 from source.diagnostics.task import task_view
 from source.diagnostics.views import View
+from source.errors import StoreError
 from source.page.actions import actions_of
 from source.page.context import Page, page_of
 from source.page.graph import graph_of
@@ -23,6 +25,8 @@ from source.store.types import AffinityBound, LogFilter, Status, Task
 
 LOG_LINES = 60
 STOP_POLLING = 286
+#: media whose address is asked for, until one has one
+MOST_ASKED = 3
 #: where time goes, in its order: the parts of the timing, and their names for people
 _SPENT = {
     "queued": "queued", "lost": "lost to failed attempts", "waited": "waited for the GPU", "preparing": "preparing",
@@ -42,9 +46,7 @@ def task(request: Request) -> Response:
     media = _media(page, row)
     done = _DONE.get(request.query_params.get("done", ""))
     response = page.rendered(request, "task.html", **_live(page, row, media), done=done)
-    elsewhere = [each for each in media if each.url and not page.store.local]
-    origins = {origin_of(page.storage.address(each.location, row.id) or "") for each in elsewhere}
-    response.headers["Content-Security-Policy"] = content_policy(origins - {""})
+    response.headers["Content-Security-Policy"] = content_policy(_origins(page, row, media))
     return response
 
 
@@ -97,6 +99,17 @@ def _ended(child: View) -> bool:
 
 def _media(page: Page, row: Task) -> list[Medium]:
     return [*_guidance(page, row), *media_of(page, row)]
+
+
+def _origins(page: Page, row: Task, media: Sequence[Medium]) -> set[str]:
+    """Where the browser gets the media of a project from: all lie in one storage, so one address tells."""
+    if page.store.local:
+        return set()
+    for each in [each for each in media if each.url][:MOST_ASKED]:
+        with suppress(StoreError):
+            if origin := origin_of(page.storage.address(each.location, row.id) or ""):
+                return {origin}
+    return set()
 
 
 def _guidance(page: Page, row: Task) -> list[Medium]:
