@@ -10,7 +10,7 @@ import pytest
 from browser_tab import chromium, low_contrasts, needs_chromium, picture, tab
 from page_shop import TOKEN, served
 from page_site import PageSite
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -147,6 +147,24 @@ def test_a_file_that_is_no_image_is_refused_at_its_field(seen: Page, tmp_path: P
     with seen.expect_file_chooser() as chooser:
         seen.get_by_role("button", name="Upload an image for Image start").click()
     chooser.value.set_files(broken)
-    expect(seen.get_by_role("status")).to_contain_text("broken.png")
-    expect(seen.get_by_role("status")).to_have_class(re.compile("bad"))
+    expect(seen.locator(".upload-status")).to_contain_text("broken.png")
+    expect(seen.locator(".upload-status")).to_have_class(re.compile("bad"))
     expect(seen.get_by_role("textbox", name="Image start")).to_have_value("")
+
+
+def test_a_task_is_not_queued_before_its_file_is_there(site: PageSite, seen: Page, root: Path) -> None:
+    held: list[Route] = []
+    seen.route("**/uploads?*", lambda route: held.append(route))
+    seen.goto("/new/vace")
+    seen.get_by_label("Prompt").first.fill("a cat")
+    with seen.expect_file_chooser() as chooser:
+        seen.get_by_role("button", name="Upload an image for Image start").click()
+    chooser.value.set_files(root / "samples" / "chelsea.jpg")
+    seen.get_by_role("button", name="Queue the task").click()
+    expect(seen.locator("#waits")).to_contain_text("still being uploaded")
+    assert site.store.tasks() == []
+    held.pop().continue_()
+    expect(seen.locator("img.thumb")).to_be_visible()
+    expect(seen.locator("#waits")).to_be_empty()
+    seen.get_by_role("button", name="Queue the task").click()
+    assert str(added(site, seen)["image_start"]).endswith("_chelsea.jpg")

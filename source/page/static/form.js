@@ -74,10 +74,12 @@ function send(file, kind, place) {
   request.setRequestHeader("X-CSRF-Token", form.elements.csrf.value);
   request.setRequestHeader("Content-Type", "application/octet-stream");
   request.upload.addEventListener("progress", (event) => {
-    if (event.lengthComputable) said.textContent = `${file.name}: ${Math.floor(100 * event.loaded / event.total)} %`;
+    // in quarters: a screen reader says each of them
+    if (event.lengthComputable) said.textContent = `${file.name}: ${25 * Math.floor(4 * event.loaded / event.total)} %`;
   });
   request.addEventListener("loadend", () => {
     form.dataset.sending = String(Number(form.dataset.sending || 0) - 1);
+    document.getElementById("waits").textContent = "";
     let answer = {};
     try { answer = JSON.parse(request.responseText); } catch { /* no JSON: the status says enough */ }
     if (request.status === 201) {
@@ -191,7 +193,7 @@ document.addEventListener("submit", (event) => {
   if (!form) return;
   if (Number(form.dataset.sending || 0) > 0) {
     event.preventDefault();
-    form.querySelector(".upload-status:last-of-type")?.scrollIntoView({ block: "center" });
+    document.getElementById("waits").textContent = "A file is still being uploaded. Queue the task when it is there.";
     return;
   }
   // once: a second click would queue a second task
