@@ -8,6 +8,6 @@ fi
 headless-wan2gp-debug workers --json | python3 -c '
 import json, os, socket, sys
 name = os.environ.get("WORKER_ID") or socket.gethostname()
-ours = [each for each in json.load(sys.stdin) if each["id"].startswith(name)]
+ours = [each for each in json.load(sys.stdin) if each["id"].rpartition("-")[0] == name]  # the name, and a mark of the start
 sys.exit(not any(each["health"] == "healthy" for each in ours))
 '

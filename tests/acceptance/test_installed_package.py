@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process_end import at_process_end
 
+from source.devstack.stack import Stack
+from source.devstack.state import free_ports
 from Wan2GP.media import probe_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -39,6 +43,13 @@ def copied_by_the_dockerfile(root: Path) -> list[str]:
     """The sources of the COPY lines of the stage that builds the wheel."""
     stage = (root / "deploy" / "Dockerfile").read_text().partition(" AS wheel\n")[2].partition("\nFROM ")[0]
     return [word for line in re.findall(r"^COPY (.+)$", stage, re.MULTILINE) for word in line.split()[:-1]]
+
+
+_STOP = """
+import pathlib
+from source.devstack.stack import Stack
+Stack(pathlib.Path(sys.argv[1])).down(erase=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     subprocess.run(
         [*pip, "--python", interpreter, "install", "--no-compile", "--no-deps", "--no-index", wheel], check=True
     )
+    for script in ("entrypoint.sh", "healthcheck.sh"):
+        shutil.copy2(root / "deploy" / script, interpreter.parent)
     (place / "empty").mkdir()
     yield Installed(wheel, interpreter.parent, place / "empty")
 
@@ -132,9 +145,7 @@ def test_a_travel_and_a_diffusion_run_in_an_empty_folder(root: Path, installed: 
         assert probe_video(installed.folder / "public" / view["output_location"]).num_frames == frames
 
 
-def test_the_containers_entry_point_supervises_a_worker_whose_health_is_seen(root: Path, installed: Installed) -> None:
-    for script in ("entrypoint.sh", "healthcheck.sh"):
-        shutil.copy2(root / "deploy" / script, installed.bin)
+def test_the_containers_entry_point_supervises_a_worker_whose_health_is_seen(installed: Installed) -> None:
     (installed.folder / "settings").write_text("export WORKER_ID=ship-1\n")
     settings = {"ENVIRONMENT_FILE": str(installed.folder / "settings"), "SHUTDOWN_GRACE_S": "0"}
     assert installed.does("healthcheck.sh", **settings).returncode == 1
@@ -148,6 +159,40 @@ def test_the_containers_entry_point_supervises_a_worker_whose_health_is_seen(roo
     finally:
         supervisor.kill()
         supervisor.wait()
+
+
+@pytest.fixture
+def stack_folder() -> Iterator[Path]:
+    # not below pytest's own folder: it closes that one to other accounts, and as root Postgres runs as another
+    folder = Path(tempfile.mkdtemp(prefix="installed-stack-")) / "data"
+    at_process_end(_STOP, folder)
+    yield folder
+    Stack(folder).down(erase=True)
+    folder.parent.rmdir()
+
+
+def test_the_stack_of_the_compose_file_serves_workers_out_of_the_wheel(
+    installed: Installed, stack_folder: Path
+) -> None:
+    """What its two containers start, with the paths of this machine."""
+    programs = f"{installed.bin}{os.pathsep}{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    command = installed.command("python", "-m", "source.devstack", "--folder", str(stack_folder), "run", PATH=programs)
+    port = str(free_ports()["gateway"])
+    with subprocess.Popen(**command | {"args": [*command["args"], "--port", port]}, stdout=subprocess.PIPE) as stack:
+        assert stack.stdout is not None
+        assert "answers" in stack.stdout.readline()
+        settings = {"ENVIRONMENT_FILE": str(stack_folder / "environment"), "DB_TYPE": "supabase"}
+        worker = installed.start("entrypoint.sh", **settings, WORKER_ID="of-the-fleet", SHUTDOWN_GRACE_S="0")
+        try:
+            while installed.does("healthcheck.sh", **settings, WORKER_ID="of-the-fleet").returncode:
+                assert worker.poll() is None
+            worker.terminate()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+            stack.terminate()
+        assert stack.wait(60) == 0
 
 
 def test_the_migrations_and_functions_come_along(root: Path, installed: Installed) -> None:
