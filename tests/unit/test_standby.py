@@ -16,7 +16,7 @@ from torch import nn
 
 from Wan2GP.engine.lora.merging import LoraSet
 from Wan2GP.engine.residency import standby as standby_module
-from Wan2GP.engine.residency.placement import Form, back_to_rest, form_of, stream_through
+from Wan2GP.engine.residency.placement import Form, Placement, back_to_rest, form_of, stream_through
 from Wan2GP.engine.residency.standby import Standby, blocks_of, num_bytes, packed, tensors_of
 from Wan2GP.memory_profiles import AUTOMATIC, PROFILES
 
@@ -168,6 +168,23 @@ def test_layers_that_come_one_by_one_compute_the_same_with_loras_too(tmp_path: P
         assert torch.equal(predict(model), merged)
         back_to_rest(model)
     assert torch.equal(predict(model), plain)
+
+
+def test_a_part_streams_for_one_model_and_not_for_the_next_that_shares_it(tmp_path: Path, model: nn.Module) -> None:
+    plain, parked = predict(model), apart(model)
+    placements = [Placement({"transformer": model}, CPU, PROFILES[number], 10**9) for number in (4, 1)]
+    placements[0].form = Form.STREAMED  # which a CPU never chooses by itself
+    for _ in range(2):
+        placements[0].bring()
+        assert parked.streamed and torch.equal(predict(model), plain)
+        with LoraSet({"transformer": model}, [lora(tmp_path, model)], [(1.0,)]) as loras:
+            loras.at_step(0)
+            assert not torch.equal(predict(model), plain)
+        placements[1].bring()
+        assert not parked.streamed and parked.device_bytes == parked.num_bytes
+        assert torch.equal(predict(model), plain)
+        placements[1].park()
+        assert parked.device_bytes == 0 and torch.equal(predict(model), plain)
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,7 @@ class Placement:
         self.form = form_of(self.parts, device, profile, device_bytes)
         self.device = device
         self.standbys = {name: standby_of(part, device) for name, part in self.parts.items()}
-        if self.form is Form.STREAMED:
-            for name, part in self.parts.items():
-                if name.startswith(_LARGE) and not self.standbys[name].streamed:
-                    self.standbys[name].park()
-                    stream_through(part, device, overlapped=profile.overlapped, pinned=profile.pins(name))
-                    self.standbys[name].streamed = True
+        self._take_form()
 
     @property
     def device_bytes(self) -> int:
@@ -60,10 +55,24 @@ class Placement:
 
     def bring(self) -> None:
         """Put on the device what stays there during a run."""
+        self._take_form()
         if self.form is Form.VISITING:
             return
         for name, standby in self.standbys.items():
             standby.bring(ahead=standby.pinned and name.startswith("transformer"))
+
+    def _take_form(self) -> None:
+        """Large parts stream, or do so no longer: a model that shares them may have had them otherwise."""
+        for name, part in self.parts.items():
+            standby, wanted = self.standbys[name], self.form is Form.STREAMED and name.startswith(_LARGE)
+            if wanted and not standby.streamed:
+                standby.park()
+                profile = self.profile
+                stream_through(part, self.device, overlapped=profile.overlapped, pinned=profile.pins(name))
+                standby.streamed = True
+            elif standby.streamed and not wanted:
+                stream_no_longer(part)
+                standby.rest()
 
     def park(self, *, but: Iterable[nn.Module] = (), pin: bool = False) -> None:
         """Take everything off the device but those parts. `pin`: what the profile says rests in page-locked memory."""
@@ -99,6 +108,17 @@ def stream_through(part: nn.Module, device: torch.device, *, overlapped: bool, p
         part, device, torch.device("cpu"), "leaf_level",
         use_stream=streams, record_stream=streams, low_cpu_mem_usage=streams and not pinned,
     )  # fmt: skip
+
+
+def stream_no_longer(part: nn.Module) -> None:
+    """Undo `stream_through`: the layers rest in host memory, all of them."""
+    from diffusers.hooks import HookRegistry
+    from diffusers.hooks import group_offloading as hooks
+
+    back_to_rest(part)
+    registry = HookRegistry.check_if_exists_or_initialize(part)
+    for name in (hooks._GROUP_OFFLOADING, hooks._LAYER_EXECUTION_TRACKER, hooks._LAZY_PREFETCH_GROUP_OFFLOADING):
+        registry.remove_hook(name, recurse=True)
 
 
 def back_to_rest(part: nn.Module) -> None:

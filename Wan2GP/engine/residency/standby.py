@@ -101,6 +101,12 @@ class Standby:
             self._pending[block] = mover.start(tensors)
             self._handles.append(block.register_forward_pre_hook(self._arrived))
 
+    def rest(self) -> None:
+        """It goes through the device no longer, and all of it lies in host memory as it is."""
+        self.streamed = self.pinned = False
+        self.on_device = not self._apart
+        self._masters = []
+
     def settle(self) -> None:
         """Wait until all weights are on the device: before anything but a run of the layers looks at them."""
         if not self._pending:

@@ -103,6 +103,8 @@ class Fp8Choice:
         try:
             dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
             return measure_linear(size, dtype, self.device, compiled=self.compiled, tokens=self.tokens).better
+        except torch.OutOfMemoryError:  # which says nothing of the kernel, and must not be remembered as if it did
+            raise
         except _CANNOT as error:
             logger.warning("a layer of %s does not run in fp8 here: %s", size, error)
             return IN_16_BITS
