@@ -31,7 +31,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -318,8 +318,8 @@ def guarded(bench: Bench, part: str, work: Callable[[], list[Row]]) -> list[Row]
     return [{"part": part, "failed": failed}]
 
 
-def measured(bench: Bench, models: list[str], parts: list[str]) -> dict[str, Any]:
-    told: dict[str, Any] = {"device": device_name(bench), "torch": torch.__version__}
+def measured(bench: Bench, models: list[str], parts: list[str]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each part, as soon as they are there: what was measured stays said when the run is ended."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         of_model = {"forward": forward_rows, "switch": switch_rows, "lora": lora_rows}
@@ -327,14 +327,12 @@ def measured(bench: Bench, models: list[str], parts: list[str]) -> dict[str, Any
         alone |= {"idle": lambda: idle_rows(bench, folder / "idle"), "vae_compiled": lambda: compiled_vae_rows(bench)}
         for part in parts:
             if part in alone:
-                told[part] = guarded(bench, part, alone[part])
+                yield part, guarded(bench, part, alone[part])
                 continue
-            told[part] = []
+            rows: list[Row] = []
             for model in models:
-                rows = guarded(bench, model, lambda p=part, m=model: of_model[p](bench, m, folder / m))
-                told[part] += rows
-            sys.stderr.write(f"{part} done\n")
-    return told
+                rows += guarded(bench, model, lambda p=part, m=model: of_model[p](bench, m, folder / m))
+            yield part, rows
 
 
 def device_name(bench: Bench) -> str:
@@ -368,14 +366,15 @@ def main() -> int:
     if given.device == "cpu" and not given.tiny:
         sys.stderr.write("the real sizes take hours on a CPU; add --tiny\n")
         return 1
-    told = measured(Bench(torch.device(given.device), given.tiny, given.rounds), given.models, given.parts)
+    bench = Bench(torch.device(given.device), given.tiny, given.rounds)
+    parts = measured(bench, given.models, given.parts)
     if given.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps({"device": device_name(bench), "torch": torch.__version__} | dict(parts), indent=2))
         return 0
     small = "; sizes are tiny, so the numbers say nothing" if given.tiny else ""
-    print(f"the engine on {told['device']}, torch {told['torch']}{small}")
-    for part in given.parts:
-        print(f"\n{part}\n\n{table(told[part])}")
+    print(f"the engine on {device_name(bench)}, torch {torch.__version__}{small}", flush=True)
+    for part, rows in parts:
+        print(f"\n{part}\n\n{table(rows)}", flush=True)
     return 0
 
 

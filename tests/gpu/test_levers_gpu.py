@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from headless.compute import compute_capability
 from Wan2GP.engine.residency.standby import Standby
 from Wan2GP.engine.speed.attention import KERNELS, NATIVE, fastest, measure_attention, works
 from Wan2GP.engine.speed.fp8 import IN_16_BITS, IN_FP8, Fp8Choice, check_fp8, in_fp8, measure_linear
@@ -29,6 +30,10 @@ def in_8_bits() -> None:
         check_fp8(CUDA)
     except ModelUnavailable as error:
         pytest.skip(str(error))
+
+
+def test_the_driver_says_of_the_gpu_what_torch_says() -> None:
+    assert compute_capability(0) == torch.cuda.get_device_capability(0)
 
 
 def layers() -> nn.Sequential:

@@ -363,14 +363,19 @@ def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEn
     loras = tmp_path / "loras"
     orchestrator = WanOrchestrator(
         checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine,
-        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), speed=SpeedPlan("sage", True, "fp8", 16, True),
+        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), speed=SpeedPlan("sage", True, "bf16", 16, True),
     )  # fmt: skip
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
     places = {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
-    speed = {"attention": "sage", "compiled": True, "quantization": "fp8"}
+    speed = {"attention": "sage", "compiled": True, "quantization": "bf16"}
     speed |= {"vae_precision": 16, "vae_channels_last": True}
     assert engine.settings == places | speed | {"profile": 4, "budgets": Budgets(1 << 29, None, 3 << 20)}
+
+
+def test_fp8_is_refused_at_once_where_no_task_could_compute_in_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"wgp_transformer_quantization: fp8 .* 8\.9 .* cpu has none; use bf16"):
+        WanOrchestrator(checkpoints=tmp_path, device="cpu", speed=SpeedPlan(quantization="fp8"))
 
 
 def test_a_model_whose_definition_turns_svi_on_takes_an_anchor(tmp_path: Path, photo: str) -> None:
