@@ -20,8 +20,10 @@ from worker_floor import DEADLINE_S, Floor
 
 from source.chaos.run import QUICK
 from source.chaos.tasks import CLIP, PARENT
+from source.errors import ConfigurationError
 from source.metrics import names
 from source.metrics.database import database_metrics
+from source.metrics.worker import WorkerMetrics, served
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Status
 
@@ -126,20 +128,24 @@ def test_the_numbers_of_a_worker_are_those_of_its_rows(scraped: Scraped) -> None
     )
     assert number(numbers, names.MODEL_LOADS, "_total") >= 1
     assert {name for name, _ in numbers if name.startswith("process_")}
+    # Every metric is there, and no other.
+    families = {family.name for family in text_string_to_metric_families(scraped.text())}
+    on_a_gpu = {each.name for each in (names.GPU_MEMORY_USED, names.GPU_MEMORY_TOTAL, names.GPU_UTILIZATION)}
+    ours = {name for name in families if name.startswith(names.PREFIX)}
+    assert ours == {metric.name for metric in names.WORKER} - on_a_gpu
     said = scraped.end()
     assert scraped.process.returncode == 0 and "Traceback" not in said
 
 
-def test_every_metric_of_a_worker_is_exposed_and_no_other(scraped: Scraped) -> None:
-    scraped.until(lambda: names.WORKER_INFO.name in scraped.text())  # the port is there before the worker
-    families = {
-        family.name for family in text_string_to_metric_families(scraped.text())
-        if family.name.startswith(names.PREFIX)
-    }  # fmt: skip
-    on_a_gpu = {each.name for each in (names.GPU_MEMORY_USED, names.GPU_MEMORY_TOTAL, names.GPU_UTILIZATION)}
-    assert families == {metric.name for metric in names.WORKER} - on_a_gpu
+def test_an_address_that_cannot_be_had_says_what_to_do() -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"METRICS_PORT 9 on 203\.0\.113\.1: .*; name another port"),
+        served(WorkerMetrics(), "203.0.113.1", 9),
+    ):
+        pass
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said_before_anything_is_claimed(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "tasks.db")) as store, socket.create_server(("127.0.0.1", 0)) as taken:
         task = store.add(NewTask(task_type=CLIP, params={}))
