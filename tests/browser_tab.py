@@ -19,7 +19,7 @@ PICTURES = os.environ.get("PAGE_PICTURES")
 #: what the documentation shows, and how large
 _WIDE: ViewportSize = {"width": 1200, "height": 760}
 PICTURED: dict[str, ViewportSize] = {
-    "queue-light": _WIDE, "running-dark": _WIDE, "parent-light": _WIDE, "failed-dark": _WIDE, "logs-dark": _WIDE,
+    "queue-light": _WIDE, "running-dark": _WIDE, "parent-light": _WIDE, "failed-dark": _WIDE,
     "form-light": _WIDE, "charts-light": _WIDE,
     "travel-light": {"width": 920, "height": 640}, "queue-phone": {"width": 390, "height": 760},
 }  # fmt: skip

@@ -101,6 +101,12 @@ def test_logging_in_leads_to_this_page_alone(store: SqliteStore, wanted: str) ->
     assert answer.headers["location"] == "/"
 
 
+def test_over_tls_the_cookie_is_sent_over_tls_alone(store: SqliteStore) -> None:
+    app = page(store, load_settings(db_file=store.path), Access(TOKEN))
+    browser = TestClient(app, base_url="https://localhost", follow_redirects=False)
+    assert "secure" in browser.post("/login", data={"token": TOKEN}).headers["set-cookie"].lower()
+
+
 def test_a_program_sends_the_token_itself(store: SqliteStore) -> None:
     task_id = store.add(NewTask(task_type="t2v", params={}))
     program = client(store, Access(TOKEN))
