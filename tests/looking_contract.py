@@ -223,7 +223,7 @@ class LookingContract:
         site.log("half way", task_id=running)
         frame = site.view("watch")
         assert frame["tasks"] | {"Queued": 1, "In Progress": 1, "Complete": 1} == frame["tasks"]
-        assert (frame["per_hour"], frame["eta_s"]) == (1, 3600)
+        assert frame["per_hour"] == 1 and 30 <= frame["eta_s"] <= 120
         [worker] = frame["workers"]
         [shown] = worker["running"]
         assert (shown["id"], shown["share"], shown["phase"], worker["use"]) == (running, 0.5, "denoising", 0.875)

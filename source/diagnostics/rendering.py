@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
+from rich.rule import Rule
 from rich.text import Text
 
 from source.diagnostics.views import View
@@ -31,6 +32,11 @@ STATUS_WIDTH = max(map(len, STYLES))
 def status_text(status: str) -> Text:
     """A status in its colour."""
     return Text(status, style=STYLES.get(status, ""))
+
+
+def heading(title: str) -> Rule:
+    """The line above a part of a page."""
+    return Rule(Text(title, style="bold"), align="left", style="grey35")
 
 
 def bar(share: float, width: int, style: str = "green") -> Text:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -13,8 +14,8 @@ from rich.tree import Tree
 
 from source.diagnostics.logs import rendered_logs
 from source.diagnostics.parameters import abbreviated
-from source.diagnostics.rendering import EVENT_STYLES, in_words, result_line, share_text, status_text
-from source.diagnostics.views import View
+from source.diagnostics.rendering import EVENT_STYLES, bar, heading, in_words, result_line, share_text, status_text
+from source.diagnostics.views import View, seconds_between
 from source.diagnostics.words import counted, duration, listed, one_line, printable
 
 MAX_PARAMS_LINES = 40
@@ -40,17 +41,20 @@ def _parts(view: View, whole: bool) -> Iterator[RenderableType]:
         cut = message if whole or len(message) <= MOST_ERROR_LETTERS else f"{message[:MOST_ERROR_LETTERS]}…"
         yield Panel(Text(cut), title="why", border_style="red", title_align="left")
     yield from _sentences(view)
-    yield _timing(view["timing"])
-    yield _timeline(view)
+    yield from _timing(view["timing"])
+    yield from _timeline(view)
     if view["claims"]:
-        yield _claims(view)
+        yield from _claims(view)
     if view["children"]:
-        yield _children(view)
+        yield from _children(view)
     if view["frames"]:
-        yield _frames(view["frames"])
-    yield from _params(view, whole)
+        yield from _frames(view["frames"])
+    yield from _values("parameters", view["params"], whole)
+    if view["result"]:
+        yield from _values("result", view["result"], whole)
     if view.get("logs"):
-        yield Group(Text("log", style="italic"), rendered_logs(view["logs"]))
+        yield heading("log")
+        yield rendered_logs(view["logs"])
 
 
 def _overview(view: View) -> Table:
@@ -67,7 +71,7 @@ def _overview(view: View) -> Table:
         "priority": Text(str(view["priority"] or "")),
         "attempts": Text(str(view["attempts"])),
         "worker": Text(printable(view["worker_id"] or "")),
-        "created": Text(view["created_at"]),
+        "created": Text(view["created_at"][:19].replace("T", " ")),
         "LoRAs": Text("\n".join(_lora(each) for each in view["loras"])),
     }
     for name, value in facts.items():
@@ -105,42 +109,65 @@ def _sentences(view: View) -> Iterator[RenderableType]:
     yield from (Text.assemble(("hint  ", "bold cyan"), printable(each)) for each in view["hints"])
 
 
-def _timing(timing: View) -> RenderableType:
+def _timing(timing: View) -> Iterator[RenderableType]:
     told = [
         f"{words} {duration(timing[name])}" for name, words in _TIMINGS.items() if timing.get(name) not in (None, 0.0)
     ]
-    lines = [Text("timing", style="italic"), Text(", ".join(told))]
+    yield heading("timing")
+    yield Text(f" {', '.join(told)}")
     if timing["stages"]:
-        lines.append(Text("stages: " + ", ".join(f"{s['name']} {duration(s['seconds'])}" for s in timing["stages"])))
-    if timing["steps"]:
-        lines.append(Text(f"{counted(timing['steps'], 'step')}, {duration(timing['seconds_per_step'])} each"))
+        yield _stages(timing)
     if timing["gpu_seconds"]:
-        lines.append(Text("GPU: " + ", ".join(f"{name} {each:.1f} s" for name, each in timing["gpu_seconds"].items())))
-    return Group(*lines)
+        spent = (f"{name} {each:.1f} s" for name, each in timing["gpu_seconds"].items() if each >= 0.05)
+        yield Text.assemble((" of the GPU's time: ", "dim"), ", ".join(spent) or "none")
 
 
-def _timeline(view: View) -> Table:
-    table = Table("at", "event", "claim", "worker", "detail", title="timeline", title_justify="left", box=None)
-    for event in view["timeline"]:
-        cells = (event["at"], event["name"], str(event["claim_number"] or ""), event["worker_id"], event["detail"])
-        table.add_row(*(Text(printable(cell or "")) for cell in cells), style=EVENT_STYLES.get(event["name"]))
+def _stages(timing: View) -> Table:
+    """A bar each, of the claim's time; steps beside those that make some."""
+    table = Table.grid(padding=(0, 2, 0, 1), pad_edge=True)
+    whole = sum(stage["seconds"] for stage in timing["stages"]) or 1.0
+    for stage in timing["stages"]:
+        steps = ""
+        if stage["name"] == "denoising" and timing["steps"]:
+            steps = f"{counted(timing['steps'], 'step')}, {duration(timing['seconds_per_step'])} each"
+        table.add_row(
+            Text(printable(stage["name"]), "dim"), Text(duration(stage["seconds"]), justify="right"),
+            bar(stage["seconds"] / whole, 30), Text(steps, "dim"),
+        )  # fmt: skip
     return table
 
 
-def _claims(view: View) -> Group:
-    table = Table("claim", "worker", "from", "to", "ended", "GPU s", title="attempts", title_justify="left", box=None)
+def _timeline(view: View) -> Iterator[RenderableType]:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
+    yield heading(f"timeline of {view['created_at'][:10]}")
+    for event in view["timeline"]:
+        claim = "" if event["claim_number"] is None else f"claim {event['claim_number']}"
+        since = seconds_between(view["created_at"], event["at"])
+        cells = (event["at"][11:23], f"+{duration(since)}", event["name"], claim, event["worker_id"], event["detail"])
+        table.add_row(*(Text(printable(cell or "")) for cell in cells), style=EVENT_STYLES.get(event["name"]))
+    yield table
+
+
+def _claims(view: View) -> Iterator[RenderableType]:
+    yield heading("attempts")
+    heads = ("claim", "worker", "from", "to", "ended", "GPU")
+    table = Table(*heads, box=None, header_style="dim", padding=(0, 2, 0, 1))
     for each in view["claims"]:
         spent = each["gpu_seconds"]
-        cells = (str(each["number"]), each["worker_id"], each["claimed_at"], each["ended_at"], each["end"])
-        table.add_row(*(Text(printable(cell or "")) for cell in cells), "" if spent is None else f"{spent:.1f}")
-    phases = [f" claim {each['number']}: {printable(each['phases'])}" for each in view["claims"] if each["phases"]]
-    return Group(table, *(Text(line, style="dim") for line in phases))
+        times = ((each[name] or "")[11:23] for name in ("claimed_at", "ended_at"))
+        cells = (str(each["number"]), each["worker_id"], *times, each["end"])
+        table.add_row(*(Text(printable(cell or "")) for cell in cells), "" if spent is None else duration(spent))
+    yield table
+    for each in view["claims"]:
+        if each["phases"]:
+            yield Text(f" claim {each['number']}: {printable(each['phases'])}", style="dim")
 
 
-def _children(view: View) -> RenderableType:
+def _children(view: View) -> Iterator[RenderableType]:
     of_all = view["progress_of_children"]
-    head = Text.assemble(("children  ", "italic"), share_text(of_all["share"]), f"  {listed(of_all['by_status'])}")
-    return Group(head, *(_branch(child) for child in view["children"]))
+    yield heading("children")
+    yield Text.assemble(" ", share_text(of_all["share"], 20), f"  {listed(of_all['by_status'])}")
+    yield from (_branch(child) for child in view["children"])
 
 
 def _branch(child: View) -> Tree:
@@ -162,24 +189,32 @@ def _child(child: View) -> RenderableType:
     return Group(first, *result_line(child))
 
 
-def _frames(checks: Sequence[View]) -> Table:
-    table = Table("frames of", "planned", "made", "", title="frames", title_justify="left", box=None)
+def _frames(checks: Sequence[View]) -> Iterator[RenderableType]:
+    yield heading("frames")
+    table = Table("of", "planned", "made", "", box=None, header_style="dim", padding=(0, 2, 0, 1))
     for check in checks:
         said = {True: Text("as planned", "green"), False: Text("NOT as planned", "bold red"), None: Text("")}
         numbers = ("-" if check[name] is None else str(check[name]) for name in ("planned", "made"))
-        table.add_row(Text(check["what"]), *numbers, said[check["agrees"]])
-    return table
+        table.add_row(Text(printable(check["what"])), *numbers, said[check["agrees"]])
+    yield table
 
 
-def _params(view: View, whole: bool) -> Iterator[RenderableType]:
-    for title, values in (("params", view["params"]), ("result", view["result"])):
-        if values or title == "params":
-            shown = values if whole else abbreviated(values)
-            lines = json.dumps(shown, indent=2, ensure_ascii=False).splitlines()
-            yield Panel(Text("\n".join(_cut(lines, whole))), title=title, title_align="left")
+def _values(title: str, values: Mapping[str, Any], whole: bool) -> Iterator[RenderableType]:
+    """A line for each value; what is nested below its name."""
+    lines = list(_value_lines(values if whole else abbreviated(values)))
+    most = len(lines) if whole else MAX_PARAMS_LINES
+    yield heading(title)
+    yield from lines[:most]
+    if len(lines) > most:
+        yield Text(f" … {counted(len(lines) - most, 'more line')}: all of it with --debug or --json", style="dim")
 
 
-def _cut(lines: Sequence[str], whole: bool) -> Iterable[str]:
-    if whole or len(lines) <= MAX_PARAMS_LINES:
-        return map(printable, lines)
-    return [*map(printable, lines[:MAX_PARAMS_LINES]), "…  (all of it with --debug or --json)"]
+def _value_lines(values: Mapping[str, Any], indent: str = " ") -> Iterator[Text]:
+    for name, value in values.items():
+        label = (f"{indent}{printable(str(name))}  ", "dim")
+        if isinstance(value, Mapping) and value:
+            yield Text.assemble(label)
+            yield from _value_lines(value, f"{indent}  ")
+        else:
+            shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+            yield Text.assemble(label, printable(shown))

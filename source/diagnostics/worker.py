@@ -11,7 +11,7 @@ from rich.text import Text
 
 from source.diagnostics.ids import worker_of
 from source.diagnostics.logs import logs_view, rendered_logs
-from source.diagnostics.rendering import in_words, line, result_line, share_text, status_text
+from source.diagnostics.rendering import heading, in_words, line, result_line, share_text, status_text
 from source.diagnostics.views import LIST_KEYS, View, picked, seconds_between, share_done, time_of
 from source.diagnostics.words import clock, counted, duration, gigabytes, listed, percent, printable
 from source.diagnostics.workers import STYLES, alarming, ends, gpu_busy, memory_words, worker_line
@@ -41,7 +41,8 @@ def worker_view(store: TaskStore, given: str, *, hours: float = 24.0, startup: b
     """
     now = store.now()
     row = worker_of(store.workers(), given)
-    running = store.select(TaskFilter(worker_id=row.id, statuses=(Status.IN_PROGRESS,)))
+    held = store.select(TaskFilter(worker_id=row.id, statuses=(Status.IN_PROGRESS,)))
+    running = [task for task in held if not task.waiting]
     span_s = hours * 3600
     tasks = store.select(TaskFilter(worker_id=row.id, newer_than_s=span_s), limit=MOST_TASKS, newest_first=True)
     done = TaskFilter(worker_id=row.id, ended_within_s=span_s)
@@ -106,12 +107,12 @@ def _parts(view: View, checks: Sequence[str]) -> Iterator[RenderableType]:
         words = f"  {task['task_type']} {task['id']}  {in_words(task['progress'] or {})}"
         yield Text.assemble(("runs  ", "bold"), share_text(task["share"], 20), printable(words))
     if view["tasks"]:
-        yield Text("latest tasks", style="italic")
+        yield heading("latest tasks")
     for task in view["tasks"]:
         yield line(task["id"], status_text(task["status"]), clock(task["created_at"]), "", task["task_type"])
         yield from result_line(task)
     if view["logs"]:
-        yield Text("log", style="italic")
+        yield heading("log")
         yield rendered_logs(view["logs"])
 
 

@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from source.diagnostics.logs import logs_view
-from source.diagnostics.views import View, picked, seconds_at_work, share_done, time_of
+from source.diagnostics.views import View, picked, seconds_at_work, seconds_between, share_done, time_of
 from source.diagnostics.workers import STOPPED, gpu_busy, worker_line
 from source.store.base import TaskStore
-from source.store.types import LogFilter, Status, Task, TaskFilter, WorkerRow, WorkerSample
+from source.store.types import LogFilter, Status, Task, TaskFilter, ThroughputBucket, WorkerRow, WorkerSample
 
 Found = TypeVar("Found")
 
 #: how far back rates and courses go, and how far back a worker that is gone is shown
 SPAN_S, GONE_S = 3600.0, 600.0
-#: and how far back endings are looked for at least
-LEAST_SPAN_S = 30.0
+#: and how far back endings are looked for at least; they are counted by so many seconds
+LEAST_SPAN_S, BUCKET_S = 30.0, 60.0
 #: endings and log lines that are asked for: as many as a tall terminal shows
 MOST_ENDED, MOST_LINES = 20, 40
 #: samples of all workers within SPAN_S
@@ -45,7 +45,7 @@ class Looker:
 
         now         by the database's clock
         tasks       rows by status; per_hour: ended as Complete within the last hour; eta_s: seconds until the queue is
-                    empty at that rate, None where there is none
+                    empty at the rate since the first of these, None where there is none
         workers     alive or gone lately: `workers.worker_line` with running [{id, task_type, share, phase, progress,
                     seconds}], course (the GPU's use, 0 to 1, over the last hour, oldest first), use (now)
         parents     orchestrators that wait for their children
@@ -58,15 +58,14 @@ class Looker:
             "running", AT_ONCE, lambda: store.select(TaskFilter(statuses=(Status.IN_PROGRESS,)), newest_first=True)
         )
         counts = self._ask("counts", SOON, store.counts)
-        buckets = self._ask("rate", SELDOM, lambda: store.throughput(since_s=SPAN_S, bucket_s=SPAN_S))
+        buckets = self._ask("rate", SELDOM, lambda: store.throughput(since_s=SPAN_S, bucket_s=BUCKET_S))
         all_ended = sum(bucket.count for bucket in buckets)
         per_hour = sum(bucket.count for bucket in buckets if bucket.status is Status.COMPLETE)
-        waiting = counts[Status.QUEUED]
         return {
             "now": now,
             "tasks": {str(status): number for status, number in counts.items()},
             "per_hour": per_hour,
-            "eta_s": round(waiting / per_hour * 3600) if waiting and per_hour else None,
+            "eta_s": _eta_s(counts[Status.QUEUED], buckets, now),
             "workers": self._workers(running, now),
             "parents": sum(row.waiting for row in running),
             "ended": [_ended(row) for row in self._ask("ended", AT_ONCE, lambda: self._latest_ended(all_ended))],
@@ -100,6 +99,15 @@ class Looker:
         samples = self._ask("samples", SELDOM, lambda: self._store.samples(since_s=SPAN_S, limit=MOST_SAMPLES))
         shown = [_worker(row, running, samples, now) for row in rows]
         return sorted((view for view in shown if _is_shown(view)), key=lambda view: str(view["id"]))
+
+
+def _eta_s(queued: int, buckets: Sequence[ThroughputBucket], now: str) -> int | None:
+    done = [bucket for bucket in buckets if bucket.status is Status.COMPLETE]
+    if not queued or not done:
+        return None
+    since = seconds_between(min(bucket.at for bucket in done), now) or 0.0
+    span_s = min(max(since, LEAST_SPAN_S), SPAN_S)
+    return round(queued * span_s / sum(bucket.count for bucket in done))
 
 
 def _worker(row: WorkerRow, running: Sequence[Task], samples: Sequence[WorkerSample], now: str) -> View:
