@@ -40,10 +40,10 @@ def heading(title: str) -> Rule:
 
 
 def bar(share: float, width: int, style: str = "green") -> Text:
-    """A bar of so many columns, `share` (0 to 1) of it full, to half a column."""
+    """A bar of so many columns, `share` (0 to 1) of it full, to half a column; seen without colours too."""
     halves = round(min(max(share, 0.0), 1.0) * width * 2)
     full, half = divmod(halves, 2)
-    return Text.assemble(("━" * full + "╸" * half, style), ("━" * (width - full - half), "grey30"))
+    return Text.assemble(("━" * full + "╸" * half, style), ("─" * (width - full - half), "grey42"))
 
 
 def line(task_id: str, status: Text, *cells: str) -> Text:
