@@ -17,7 +17,7 @@ HUB = "https://huggingface.co/"
 sys.path.insert(0, str(ROOT))
 
 from figures import CHAINED, CONTINUED, PACKED, UNCHAINED, plan_rows, stale_figures  # noqa: E402
-from links import broken_links  # noqa: E402
+from links import broken_links, unlisted_pages  # noqa: E402
 from tables import filled, parameter_table, table  # noqa: E402
 from task_pages import stale_pages  # noqa: E402
 from watch_picture import stale_picture  # noqa: E402
@@ -190,10 +190,12 @@ def main() -> int:
         stale += whole(ROOT, write=not check)
     if stale and check:
         print(f"out of date: {', '.join(stale)}; run `make docs`", file=sys.stderr)
-    broken = broken_links(ROOT)
+    broken, unlisted = broken_links(ROOT), unlisted_pages(ROOT)
     if broken:
         print("\n".join(("these links of the documentation lead nowhere:", *broken)), file=sys.stderr)
-    return 1 if broken or (stale and check) else 0
+    if unlisted:
+        print("\n".join(unlisted), file=sys.stderr)
+    return 1 if broken or unlisted or (stale and check) else 0
 
 
 if __name__ == "__main__":

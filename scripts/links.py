@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from os.path import normpath
 from pathlib import Path
 
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -19,6 +20,9 @@ _FILE = re.compile(
 _PATTERN = re.compile(r"/.*[^a-z0-9_./-]")
 
 
+_LIST_THEMSELVES = ("decisions/", "tasks/")
+
+
 def broken_links(root: Path) -> list[str]:
     """One line for each: the page, and what it names. Addresses of the web are not looked at."""
     return [f"{page.relative_to(root)}: {target}" for page in pages(root) for target in _missing(page, root)]
@@ -28,6 +32,14 @@ def pages(root: Path) -> list[Path]:
     """The documentation: the top, docs/, and the pages of samples/ and supabase/."""
     below = (page for name in ("docs", "samples", "supabase") for page in (root / name).rglob("*.md"))
     return sorted([*root.glob("*.md"), *below])
+
+
+def unlisted_pages(root: Path) -> list[str]:
+    """Pages of docs/ that its index does not link, less those of folders that list their own."""
+    docs = root / "docs"
+    linked = {normpath(target.partition("#")[0]) for target in _LINK.findall((docs / "README.md").read_text("utf-8"))}
+    names = {str(page.relative_to(docs)) for page in docs.rglob("*.md")} - {"README.md"} - linked
+    return sorted(f"docs/README.md lacks a link to {name}" for name in names if not name.startswith(_LIST_THEMSELVES))
 
 
 def _missing(page: Path, root: Path) -> Iterator[str]:

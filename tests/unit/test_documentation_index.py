@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from source.errors import _UNFORESEEN, _VERDICTS, DISK_FULL, Outcome
-
-#: lists of their own
-LISTED_ELSEWHERE = ("decisions/", "tasks/")
-
-
-def test_every_page_is_linked_from_the_index(root: Path) -> None:
-    docs = root / "docs"
-    index = (docs / "README.md").read_text(encoding="utf-8")
-    linked = {os.path.normpath(target.partition("#")[0]) for target in re.findall(r"\]\(([^)]+)\)", index)}
-    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md")} - {"README.md"}
-    assert {page for page in pages if not page.startswith(LISTED_ELSEWHERE)} - linked == set()
 
 
 def test_the_readme_is_read_to_its_end(root: Path) -> None:

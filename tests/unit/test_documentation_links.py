@@ -55,3 +55,17 @@ def test_what_is_there_is_no_broken_link(broken, text: str) -> None:
 )
 def test_what_is_not_there_is_named_with_its_page(broken, text: str, named: str) -> None:
     assert broken(text) == [f"README.md: {named}"]
+
+
+def test_a_page_that_the_index_does_not_link_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from links import unlisted_pages
+
+    for name in ("README", "found", "lost", "how-to/found", "how-to/lost", "decisions/0001-so"):
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / f"{name}.md").write_text("[one](found.md#part) and [another](how-to/found.md)")
+    assert unlisted_pages(tmp_path) == [
+        "docs/README.md lacks a link to how-to/lost.md",
+        "docs/README.md lacks a link to lost.md",
+    ]
+    sys.modules.pop("links", None)
