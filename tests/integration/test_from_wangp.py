@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from box import Box
 from PIL import Image
+from upstream_checkouts import PARAMETERS as THEIRS
+from upstream_checkouts import RENAMED
 
 import add_task
 from source.store.sqlite import SqliteStore
 from source.store.types import Task
 from Wan2GP.media import probe_video
+from Wan2GP.parameters import PARAMETERS, PLUMBING
 
 SETTINGS = {
     "settings_version": 2.74, "type": "WanGP v12.60", "base_model_type": "draft", "model_type": "draft",
@@ -149,21 +152,38 @@ def test_a_queue_brings_its_media_along(desk: Desk, picture: bytes, samples: Pat
 
 
 @pytest.mark.slow
-def test_a_worker_renders_a_queue(desk: Desk, root: Path, picture: bytes, samples: Path) -> None:
-    last = (samples / "shapes" / "red_circle_right.png").read_bytes()
-    settings = SETTINGS | {
-        "image_start": "a.png",
-        "image_end": ["b.png"],
-        "image_prompt_type": "SE",
-        "video_length": 13,
+def test_a_worker_renders_a_queue_with_every_setting_that_the_newest_version_writes(
+    desk: Desk, root: Path, picture: bytes, samples: Path
+) -> None:
+    """By diffusion: what an artist left as it was is no reason for our engine to refuse."""
+    untouched = {name: PARAMETERS[name].default for name in THEIRS[RENAMED] if name in set(PARAMETERS) - PLUMBING}
+    chosen = {
+        "prompt": "a red circle moving right",
+        "resolution": "64x64",
+        "video_length": 17,
+        "num_inference_steps": 2,
     }
-    (row,) = desk.rows(desk.queue([{"id": 9, "params": settings}], {"a.png": picture, "b.png": last}))
+    media = {
+        "a.png": picture, "b.png": (samples / "shapes" / "red_circle_right.png").read_bytes(),
+        "c.mp4": (samples / "shapes" / "red_circle_48x48.mp4").read_bytes(),
+    }  # fmt: skip
+    kinds = {
+        "tiny_wan_t2v": {},
+        "tiny_wan_i2v": {"image_start": "a.png", "image_end": ["b.png"], "image_prompt_type": "SE"},
+        "tiny_wan_vace": {"video_guide": "c.mp4", "video_prompt_type": "UV"},
+    }
+    tasks = [
+        {"id": number, "params": untouched | chosen | {"model_type": model, **more}}
+        for number, (model, more) in enumerate(kinds.items())
+    ]
+    rows = desk.rows(desk.queue(tasks, media))
     box = Box(root, desk.database.parent)
     box.work()
-    view = box.view(row.id)
-    assert view["status"] == "Complete", view["error_message"]
-    made = probe_video(box.video(view))
-    assert (made.num_frames, made.width, made.height) == (13, 96, 64)
+    for row in rows:
+        view = box.view(row.id)
+        assert view["status"] == "Complete", view["error_message"]
+        made = probe_video(box.video(view))
+        assert (made.num_frames, made.width, made.height) == (17, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "..\\evil.png", "C:evil.png", "a/../../evil.png"])
