@@ -42,8 +42,9 @@ def parsed_json(text: str) -> Any:
 
 
 def check_task(task_type: str, params: Mapping[str, Any], known: TaskRegistry | None = None) -> None:
-    """Raises InvalidInput for an unknown type, a wrong value, or a name that nothing knows (the nearest is named)."""
-    (known or registry()).get(task_type).parse(params, strict=True)
+    """Raises InvalidInput for an unknown type, a wrong value, a name that nothing knows (the nearest is named), or what
+    would not act as it is asked to."""
+    (known or registry()).get(task_type).parse(params, strict=True).params.check()
 
 
 def enqueue(

@@ -174,6 +174,9 @@ class TaskParams(BaseModel):
         """A copy that knows what only the whole row says, in all its levels and older names. Raises InvalidInput."""
         return self
 
+    def check(self) -> None:
+        """For who adds a row: raises Unsupported for what would not act as it is asked to. A run looks again."""
+
 
 Params = TypeVar("Params", bound=TaskParams)
 

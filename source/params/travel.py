@@ -81,6 +81,10 @@ class TravelMode(TaskParams):
         """Structure guidance as the row says it, in the unified form or by older names."""
         return self._guidance
 
+    def check(self) -> None:
+        """Raises Unsupported for guidance that would not act as it is asked to."""
+        self.guidance.check()
+
     def of_row(self, raw: Mapping[str, Any]) -> Self:
         """A copy that knows the row's structure guidance. Raises InvalidInput that names the field."""
         made = self.model_copy()
