@@ -52,7 +52,7 @@ def healthz(request: Request) -> Response:
 
 
 def metrics(request: Request) -> Response:
-    """What Prometheus reads (docs/operations.md); it sends the page's token as a bearer token, where there is one."""
+    """What Prometheus reads (docs/monitoring.md); it sends the page's token as a bearer token, where there is one."""
     found = database_metrics(page_of(request).store, [kind.name for kind in registry()])
     return Response(found, headers={"Content-Type": CONTENT_TYPE})
 
