@@ -1,4 +1,4 @@
-"""Long values in log lines, shortened: a picture inside the params must not fill the disk."""
+"""Long values, shortened: in log lines, for a picture inside the params must not fill the disk; and for people."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 
 from source.redaction import redact, redact_values
 
-#: characters of a text inside others, and of one value in all
-INNER, LONGEST = 500, 1000
-#: entries of a list, and lists within lists
-ENTRIES, LEVELS = 5, 3
+#: letters of a text in a log line, and of one value in all; levels of nesting
+LOGGED, LONGEST, LOGGED_LEVELS = 500, 1000, 3
+#: letters of a text, entries of a list and levels of nesting where parameters are shown
+LETTERS, ENTRIES, LEVELS = 200, 5, 4
 
 
-def shortened(text: str, longest: int = LONGEST) -> str:
+def shortened(text: str, letters: int = LONGEST) -> str:
     """`text` where it is short, else its begin and how long it is."""
-    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+    return text if len(text) <= letters else f"{text[:letters]}… ({len(text)} characters)"
 
 
-def abbreviated(value: Any, levels: int = LEVELS) -> Any:
-    """JSON with long texts, lists and objects cut short, and what lies deep left out."""
+def abbreviated(value: Any, levels: int = LEVELS, *, letters: int = LETTERS) -> Any:
+    """JSON values with long texts, long lists and deep levels cut short; what is left out is counted."""
     if isinstance(value, str):
-        return shortened(value, INNER)
-    if not isinstance(value, Mapping | list | tuple | Set):
-        return value
-    if levels == 0:
-        return "…"
+        return shortened(value, letters)
     if isinstance(value, Mapping):
-        inner = list(value.items())[: 4 * ENTRIES]
-        kept = {name: abbreviated(each, levels - 1) for name, each in inner}
-        return kept | ({"…": f"{len(value)} in all"} if len(value) > len(inner) else {})
-    entries = [abbreviated(each, levels - 1) for each in list(value)[:ENTRIES]]
-    return entries + ([f"… {len(value)} in all"] if len(value) > ENTRIES else [])
+        if not levels:
+            return f"… ({len(value)} fields)"
+        return {name: abbreviated(inner, levels - 1, letters=letters) for name, inner in value.items()}
+    if isinstance(value, list | tuple | Set):
+        if not levels:
+            return f"… ({len(value)} entries)"
+        shown = [abbreviated(each, levels - 1, letters=letters) for each in list(value)[:ENTRIES]]
+        return shown + ([f"… {len(value) - ENTRIES} more"] if len(value) > ENTRIES else [])
+    return value
 
 
 class ShortValues(logging.Filter):
@@ -58,7 +58,7 @@ class ShortValues(logging.Filter):
     def _short(self, value: Any) -> Any:
         if isinstance(value, Mapping | list | tuple | Set):
             inner = redact_values(list(value) if isinstance(value, Set) else value)
-            return shortened(redact(str(abbreviated(inner)), self._secrets))
+            return shortened(redact(str(abbreviated(inner, LOGGED_LEVELS, letters=LOGGED)), self._secrets))
         if isinstance(value, str | BaseException) and len(text := str(value)) > LONGEST:
             return shortened(redact(text, self._secrets))
         return value

@@ -8,8 +8,6 @@ from typing import Any
 from source.diagnostics.views import View
 from source.logs import redact_values
 
-#: letters of a text, entries of a list or object, and levels of nesting that are shown
-MOST_LETTERS, MOST_ENTRIES, MOST_LEVELS = 200, 5, 4
 _LISTS = frozenset({"activated_loras", "lora_names", "loras", "additional_loras"})
 
 
@@ -45,19 +43,3 @@ def _listed(value: Any) -> Iterator[tuple[str, Any]]:
                 strength = next((each[key] for key in ("multiplier", "strength", "scale") if key in each), None)
                 if isinstance(name, str):
                     yield name, strength
-
-
-def abbreviated(value: Any, levels: int = MOST_LEVELS) -> Any:
-    """JSON values with long texts, long lists and deep levels cut short; what is left out is counted."""
-    if isinstance(value, str):
-        return value if len(value) <= MOST_LETTERS else f"{value[:MOST_LETTERS]}… ({len(value)} characters)"
-    if isinstance(value, Mapping):
-        if not levels:
-            return f"… ({len(value)} fields)"
-        return {name: abbreviated(inner, levels - 1) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        if not levels:
-            return f"… ({len(value)} entries)"
-        shown = [abbreviated(each, levels - 1) for each in value[:MOST_ENTRIES]]
-        return shown + ([f"… {len(value) - MOST_ENTRIES} more"] if len(value) > MOST_ENTRIES else [])
-    return value

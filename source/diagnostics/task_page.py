@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from source.abbreviation import abbreviated
 from source.diagnostics.logs import rendered_logs
-from source.diagnostics.parameters import abbreviated
 from source.diagnostics.rendering import EVENT_STYLES, bar, heading, in_words, result_line, share_text, status_text
 from source.diagnostics.views import View, seconds_between
 from source.diagnostics.words import counted, duration, listed, one_line, printable

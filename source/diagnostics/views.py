@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from source.logs import redact_values
+from source.redaction import hidden, redact_values, secrets_in
 from source.store.types import Status, Task
 
 View = dict[str, Any]
@@ -25,8 +25,9 @@ _MADE = frozenset({"decoding", "saving", "finishing", "publishing", "uploading",
 
 
 def picked(row: object, keys: Iterable[str]) -> View:
-    """Those attributes of a row, redacted."""
-    return {key: redact_values(getattr(row, key)) for key in keys}
+    """Those attributes of a row, redacted; also what another program quoted of the secrets in its parameters."""
+    with hidden(secrets_in(getattr(row, "params", None))):
+        return {key: redact_values(getattr(row, key)) for key in keys}
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

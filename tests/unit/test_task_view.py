@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from source.diagnostics.parameters import abbreviated, loras_in
+from source.abbreviation import abbreviated
+from source.diagnostics.parameters import loras_in
 from source.diagnostics.task import task_view
 from source.store.sqlite import SqliteStore
 from source.store.types import NewTask, Task
