@@ -93,7 +93,7 @@ class TaskStore(ABC):
 
     @abstractmethod
     def child_counts(self, parent_ids: Sequence[str]) -> dict[str, dict[Status, int]]:
-        """The children of each parent by status; without parents that have none."""
+        """The children of each parent (1000 at most) by status; without parents that have none."""
 
     @abstractmethod
     def children(self, parent_id: str) -> list[Task]:
