@@ -150,7 +150,7 @@ class LookingContract:
             site.store.fail(site.claim().claim, "it broke", error_class="engine")
         site.beat()
         site.beat("idle-00000000")
-        views = {view["id"]: view for view in site.view("workers", "--detailed", "--hours", "1")}
+        views = {view["id"]: view for view in site.view("workers", "--hours", "1")}
         assert views[WORKER]["failures"] == {"engine": 5} and views["idle-00000000"]["failure_rate"] is None
         assert f"{WORKER}: 100 % of its tasks failed" in site.run("workers", "--detailed")[1]
         assert "ended" not in site.view("workers")[0]

@@ -28,6 +28,8 @@ from source.store.opening import open_existing
 from source.store.types import AffinityBound, LogFilter, Status, TaskFilter
 
 MAX_LIMIT = 1_000_000
+#: that `workers` looks back
+USUAL_HOURS = 2.0
 #: log lines of a task that are told; with --debug
 MOST_LINES, MOST_LINES_IN_FULL = 50, 1000
 
@@ -172,8 +174,8 @@ def _workers(store: TaskStore, _: Settings, given: argparse.Namespace, __: Termi
     from source.diagnostics.workers import rendered_workers, with_ends, workers_view
 
     views = workers_view(store.workers(), store.now())
-    if given.detailed:
-        views = with_ends(store, views, checked_hours(given.hours))
+    if given.detailed or given.hours is not None:
+        views = with_ends(store, views, checked_hours(USUAL_HOURS if given.hours is None else given.hours))
     return Answer(views, rendered_workers(views))
 
 

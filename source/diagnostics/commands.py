@@ -106,8 +106,8 @@ def _add_workers(commands: Any, shared: CommandParser) -> None:
         commands, shared, "workers", "the workers, and which of them are alive",
         ("--detailed", "with what each ended within the last 2 hours, and how"),
     )  # fmt: skip
-    workers.add_argument("--hours", type=float, default=2, metavar="H", help="for --detailed (default: 2)")
     workers.add_argument("--detailed", action="store_true", help="what each ended, how much failed, and of what")
+    workers.add_argument("--hours", type=float, metavar="H", help="the same, within the last H hours (default: 2)")
     logs = _add(
         commands, shared, "logs", "what workers logged",
         ("--level WARNING --hours 1", "warnings and errors of the last hour"),

@@ -50,15 +50,15 @@ HINTS = (
          "alone and smaller, and `debug.py retry` it when the cause is gone.", "poison"),
     Hint("The worker was killed or its machine was gone: the kernel's log (dmesg) names a process killed for memory.",
          "worker_died"),
-    Hint("nvidia-smi and the kernel's log (dmesg, Xid) say what the GPU has. The worker was replaced; `scripts/` and "
-         "docs/operations.md say how to look.", "device_lost"),
+    Hint("`scripts/gpu_diag.sh` on that machine, nvidia-smi and the kernel's log (dmesg, Xid) say what its GPU has.",
+         "device_lost"),
     Hint("The engine reported nothing for HANG_S. Where steps really take that long, raise HANG_S.", "hang"),
     Hint("Set its token or program up for the worker, as the message says, then `debug.py retry`.",
          "program_unavailable"),
     Hint("`python debug.py doctor` looks at the storage; the results still lie in the worker's outbox, and a retry "
          "delivers them.", "storage"),
     Hint("`python debug.py doctor` looks at the database.", "database"),
-    Hint("A fault outside of the worker, which passed not in time: `debug.py retry` it when that is over.",
+    Hint("A fault outside of the worker, which did not pass in time: `debug.py retry` it when that is over.",
          "transient"),
     Hint("Look whether its disk and folders are there and writable: `python debug.py doctor`.", "io"),
     Hint("Correct the field that the message names and add the task again; `add_task.py --help TYPE` describes each.",
