@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from Wan2GP.errors import InvalidInput
@@ -12,6 +15,26 @@ from Wan2GP.errors import InvalidInput
 OF_FP8 = (8, 9)
 #: of cuDeviceGetAttribute, as the CUDA driver API numbers them
 _MAJOR, _MINOR = 75, 76
+#: mode of attention -> packages, of which one must be installed for it; others need none
+_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "flash": ("flash_attn", "flash_attn_interface"),
+        "sage": ("sageattention",),
+        "sage2": ("sageattention",),
+        "xformers": ("xformers",),
+    }
+)
+
+
+def check_attention(mode: str, device: str) -> None:
+    """Raises InvalidInput for a kernel that cannot run here: no task of a Wan model could end well. Whether one that is
+    installed was made for this GPU is found out when a model is loaded."""
+    packages = _PACKAGES.get(mode, ())
+    if not packages:
+        return
+    why = "runs on a GPU alone" if device == "cpu" else f"needs {' or '.join(packages)}, not installed here"
+    if device == "cpu" or not any(importlib.util.find_spec(name) for name in packages):
+        raise InvalidInput(f"{mode!r} {why}; use auto", field="wgp_attention_mode")
 
 
 def check_quantization(quantization: str, device: str) -> None:

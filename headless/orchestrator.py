@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from PIL import Image
 
-from headless.compute import check_quantization
+from headless.compute import check_attention, check_quantization
 from headless.engine_run import EngineRun, typed_error
 from headless.generation import (
     CancelToken,
@@ -142,6 +142,7 @@ class WanOrchestrator:
         self._device = checked_device(device) if device else machine_device()
         self._memory = memory or MemoryPlan()
         self._speed = speed or SpeedPlan()
+        check_attention(self._speed.attention, self._device)
         check_quantization(self._speed.quantization, self._device)
         self._import_engine = engine
         self._clock = clock

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headless.compute import check_attention
 from headless.engine_run import typed_error
 from headless.generation import CancelToken, GenerationTask, Progress
 from headless.inputs import check_inputs
@@ -363,14 +364,22 @@ def test_the_engine_is_told_where_things_are(tmp_path: Path, engine: RecordingEn
     loras = tmp_path / "loras"
     orchestrator = WanOrchestrator(
         checkpoints=tmp_path, loras=loras, definitions=[folder], device="cpu", engine=lambda: engine,
-        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), speed=SpeedPlan("sage", True, "bf16", 16, True),
+        memory=MemoryPlan(profile=4, gpu_gb=0.5, cache_mb=3), speed=SpeedPlan("sdpa", True, "bf16", 16, True),
     )  # fmt: skip
     assert engine.settings == {}
     orchestrator.load_model("draft", ignore)
     places = {"checkpoints": tmp_path, "loras": loras, "definitions": (folder,), "device": "cpu"}
-    speed = {"attention": "sage", "compiled": True, "quantization": "bf16"}
+    speed = {"attention": "sdpa", "compiled": True, "quantization": "bf16"}
     speed |= {"vae_precision": 16, "vae_channels_last": True}
     assert engine.settings == places | speed | {"profile": 4, "budgets": Budgets(1 << 29, None, 3 << 20)}
+
+
+def test_a_kernel_of_attention_that_is_not_installed_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="wgp_attention_mode: 'sage2' runs on a GPU alone; use auto"):
+        WanOrchestrator(checkpoints=tmp_path, device="cpu", speed=SpeedPlan(attention="sage2"))
+    with pytest.raises(InvalidInput, match="'sage2' needs sageattention, not installed here; use auto"):
+        check_attention("sage2", "cuda")
+    check_attention("sdpa", "cpu")
 
 
 def test_fp8_is_refused_at_once_where_no_task_could_compute_in_it(tmp_path: Path) -> None:
