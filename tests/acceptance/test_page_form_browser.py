@@ -65,7 +65,7 @@ def test_a_travel_is_queued_by_the_keyboard_alone_with_uploaded_images(site: Pag
         ("Frame overlap", "4"),
         ("Resolution", "192x128"),
     ):
-        seen.get_by_label(label).first.focus()
+        seen.get_by_label(re.compile(rf"^{label}(\s+needed)?$")).focus()
         seen.keyboard.type(text)
     seen.get_by_label("Model type").focus()
     seen.keyboard.press("v")

@@ -88,12 +88,13 @@ def fields_of(schema: Schema, defaults: Mapping[str, Any] | None = None) -> tupl
     also, needed = other_names(schema), needed_names(schema)
     usual = {also.get(name, name): value for name, value in (defaults or {}).items()}
     return tuple(
-        _field(name, shape, schema["$defs"], needed=name in needed, names=(name, *_others(name, also)))
-        if name not in usual
-        else _field(name, shape | {"default": usual[name]}, schema["$defs"], names=(name, *_others(name, also)))
+        _field(
+            name, shape | ({"default": usual[name]} if name in usual else {}), schema["$defs"],
+            needed=name in needed, names=(name, *_others(name, also)),
+        )
         for name, shape in schema["properties"].items()
         if name not in also and name not in CONTAINERS
-    )
+    )  # fmt: skip
 
 
 def _others(name: str, also: Mapping[str, str]) -> Iterator[str]:
@@ -164,16 +165,13 @@ def _text(name: str, shape: Schema) -> Kind:
 
 def _list(name: str, shape: Schema, definitions: Schema) -> tuple[Kind, tuple[Field, ...]]:
     held = [*shape.get("prefixItems", ()), *([shape["items"]] if "items" in shape else [])]
-    ways = [each for each in _ways(held[0]) if each != {"type": "null"}] if held else []
-    if {_type(each) for each in ways} <= {"integer", "number"} and ways:
+    every = [*_ways(held[0])] if held else []
+    ways = [each for each in every if each != {"type": "null"}]
+    if ways and {_type(each) for each in ways} <= set(_NUMBERS):
         return Kind.NUMBERS, ()
-    if (
-        len(ways) == 1
-        and (_type(ways[0]) == "string" or _held(ways[0], definitions))
-        and len(list(_ways(held[0]))) == 1
-    ):
-        return Kind.LIST, (_field(name, held[0], definitions),)
-    if len(ways) == 1 and _type(ways[0]) == "string":
+    # an object that may be null is not one that may be left out: of those there is no telling in a form
+    objects = len(every) == 1 and _held(ways[0], definitions)
+    if len(ways) == 1 and (_type(ways[0]) == "string" or objects):
         return Kind.LIST, (_field(name, ways[0], definitions),)
     return Kind.JSON, ()
 

@@ -15,6 +15,7 @@ USUAL = (
     "video_path", "input_video_path", "starting_video_path", "ending_video_path", "clip_list",
     "portions_to_regenerate", "workflow", "image_start", "image_end", "video_guide", "video_source",
     "base_prompts_expanded", "base_prompt", "negative_prompt", "segment_frames_expanded", "frame_overlap_expanded",
+    "context_frame_count", "gap_frame_count", "replace_mode",
     "model", "model_type", "resolution", "video_length", "fps_helpers", "num_inference_steps", "guidance_scale", "seed",
     "seed_base", "loras",
 )  # fmt: skip
@@ -88,7 +89,7 @@ def sections_of(params: type[TaskParams], controls: Iterable[Control]) -> tuple[
     found: dict[str, list[Control]] = {title: [] for title in ("", _OWN, *SECTIONS, _OTHER)}
     for each in controls:
         found[_title(each, own)].append(each)
-    found[""].sort(key=_rank)
+    found[""].sort(key=lambda each: _rank(each, own))
     return tuple(Section(title, tuple(each)) for title, each in found.items() if each)
 
 
@@ -100,7 +101,7 @@ def _title(control: Control, own: set[str]) -> str:
     return _OWN if name in own else _PLACES.get(name, _OTHER)
 
 
-def _rank(control: Control) -> int:
-    """What is needed and not usual is what the type is about."""
+def _rank(control: Control, own: set[str]) -> tuple[bool, int]:
+    """What the type is about, then what it shares with others; each as people think of it."""
     name = control.field.name
-    return USUAL.index(name) if name in USUAL else -1 if control.field.needed else len(USUAL)
+    return not (control.field.needed or name in own), USUAL.index(name) if name in USUAL else len(USUAL)
