@@ -13,7 +13,6 @@ from typing import Any
 from source.command_line import CommandParser, database_of, exit_code
 from source.enqueue import enqueue, read_params
 from source.errors import WanError
-from source.parameter_help import print_types, type_list
 from source.settings import Settings, load_settings
 from source.task_registry import registry
 
@@ -80,7 +79,7 @@ def main() -> int:
     try:
         given = flags.parse_args()
         if given.list_types:
-            print_types() if not given.json else print(json.dumps(type_list(), indent=2, ensure_ascii=False))
+            list_types(given.json)
             return 0
         if given.schema:
             print(json.dumps(registry().get(given.schema).schema(), indent=2, ensure_ascii=False))
@@ -98,6 +97,16 @@ def main() -> int:
         return exit_code(error)
     print("\n".join(ids))
     return 0
+
+
+def list_types(as_json: bool) -> None:
+    """Print the task types."""
+    from source.parameter_help import print_types, type_list
+
+    if as_json:
+        print(json.dumps(type_list(), indent=2, ensure_ascii=False))
+    else:
+        print_types()
 
 
 def check(flags: CommandParser, given: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ class Command(argparse.ArgumentParser):
     ) -> None:  # fmt: skip
         more.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog, description=(description or "").strip(), **more)
+        self.register("action", "parsers", _Subcommands)
         self.examples = tuple(examples)
         self.codes = dict(codes or {})
         self.epilog = self._ending()
@@ -58,6 +59,14 @@ def _near(message: str) -> str:
         return ""
     hint = did_you_mean(found[1], (each.strip(" '") for each in found[2].split(",")))
     return f".{hint}" if hint else ""
+
+
+class _Subcommands(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """What the list says of a command, its own help says too."""
+
+    def add_parser(self, name: str, **settings: Any) -> Any:
+        settings.setdefault("description", settings.get("help"))
+        return super().add_parser(name, **settings)
 
 
 class VersionAction(argparse.Action):

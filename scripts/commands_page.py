@@ -69,9 +69,7 @@ def _subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argpars
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for choice in action._choices_actions:
-                sub = action.choices[choice.dest]
-                sub.description = sub.description or choice.help
-                yield choice.dest, sub
+                yield choice.dest, action.choices[choice.dest]
 
 
 def _called(action: argparse.Action) -> str:
