@@ -31,9 +31,9 @@ _KNOWN = {
     ("AutoencoderKLLTXVideo", 128, 128): "ltx",
     ("AutoencoderKLHunyuanVideo", 16, 128): "hunyuan",
 }
-#: pixels a side of the picture by which an unknown VAE is measured, patches a side of it, and how much of the identity
-#: holds the fit down
-_CARD, _PATCHES, _RIDGE = 256, 16, 1e-3
+#: pixels a side of the picture by which an unknown VAE is measured (the first that has latent pixels enough for each
+#: channel) and of its patches, and how much of the identity holds the fit down
+_CARDS, _PATCH, _ENOUGH, _RIDGE = (128, 256, 512), 16, 4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,13 @@ def projection_of(vae: Any, device: torch.device) -> Projection | None:
 
 def fitted(vae: Any) -> Projection:
     """The projection by least squares of what the VAE decodes from the latents of a test card."""
-    device, dtype = next(vae.parameters()).device, vae.dtype
+    device = next(vae.parameters()).device
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices), torch.no_grad():
-        card = _test_card().to(device, dtype)
-        raw = vae.encode(card if _is_still(vae) else card[:, :, None]).latent_dist.mode()
+        for side in _CARDS:
+            raw = _encoded(vae, side)
+            if _tells(raw):
+                break
         decoded = _decoded(vae, raw).float()
     mean, spread = _statistics(vae, raw)
     latents = ((raw.float() - mean) / spread).flatten(2)[0].T
@@ -108,10 +110,23 @@ def least_squares(latents: torch.Tensor, colours: torch.Tensor) -> Projection:
     return Projection(found[:-1].clone(), found[-1].clone())
 
 
-def _test_card() -> torch.Tensor:
+def _tells(raw: torch.Tensor) -> bool:
+    """Whether there are latent pixels enough to fit a plane."""
+    return raw.shape[-2] * raw.shape[-1] >= _ENOUGH * raw.shape[1]
+
+
+def _encoded(vae: Any, side: int) -> torch.Tensor:
+    """Latents (1, C, h, w) or (1, C, 1, h, w), as they are decoded, of a test card of so many pixels a side."""
+    card = _test_card(side).to(next(vae.parameters()).device, vae.dtype)
+    found: torch.Tensor = vae.encode(card if _is_still(vae) else card[:, :, None]).latent_dist.mode()
+    return found
+
+
+def _test_card(side: int) -> torch.Tensor:
     """(1, 3, H, W) in [-1, 1]: patches of every colour, always the same."""
-    colours = np.random.default_rng(0).uniform(-1, 1, (1, 3, _PATCHES, _PATCHES)).astype(np.float32)
-    return torch.nn.functional.interpolate(torch.from_numpy(colours), size=(_CARD, _CARD), mode="nearest")
+    patches = side // _PATCH
+    colours = np.random.default_rng(0).uniform(-1, 1, (1, 3, patches, patches)).astype(np.float32)
+    return torch.nn.functional.interpolate(torch.from_numpy(colours), size=(side, side), mode="nearest")
 
 
 def _decoded(vae: Any, raw: torch.Tensor) -> torch.Tensor:
