@@ -93,5 +93,6 @@ def test_a_file_uploaded_on_the_page_is_read_by_the_task_that_names_it(stack: Lo
         (tmp_path / "scratch").mkdir()
         read = fetcher.fetch(reference, kind="image", field="image_start")
         assert read.read_bytes() == photo.read_bytes()
+        assert "No worker was heard of" in site.client.get("/charts?span=24h").text
         refused = site.form("/new/vace").with_changes({"prompt": "a cup", "_project": str(uuid.uuid4())})
         assert "no project" in site.client.post("/new/vace", data=refused).text
