@@ -25,6 +25,8 @@ from source.store.types import Status, Task
 FAILED, CANCELLED, LATE, INTERRUPTED = 3, 4, 5, 130
 #: seconds between two looks where nobody says that something changed, on a file and on a project
 LOOK_S, LOOK_AFAR_S = 1.0, 5.0
+#: open tasks of a project that one look asks for
+AT_ONCE = 5
 #: seconds after which Ctrl-C is heard at the latest
 SLICE_S = 0.5
 #: seconds for which a database may be out of reach
@@ -95,10 +97,11 @@ def follow(
     look_s, last_answer = LOOK_S if store.local else LOOK_AFAR_S, time.monotonic()
     tasks: list[Task] = []
     while True:
+        before = sum(task.terminal for task in tasks)
         try:
-            tasks = [known if known.terminal else store.get(known.id) for known in tasks] or list(map(store.get, ids))
+            tasks = _looked_at(store, tasks) if tasks else list(map(store.get, ids))
             if seen is not None:
-                seen(tasks, {task.id: store.children(task.id) for task in tasks if task.waiting or task.terminal})
+                seen(tasks, {task.id: store.children(task.id) for task in tasks if task.waiting})
             last_answer = time.monotonic()
         except (TaskNotFound, RefusedWrite):
             raise
@@ -108,7 +111,15 @@ def follow(
         left_s = math.inf if deadline is None else deadline - time.monotonic()
         if all(task.terminal for task in tasks) or left_s <= 0 or stopped():
             return Outcome(tuple(tasks), interrupted=stopped())
-        _wait(store, min(look_s, left_s), stopped)
+        if sum(task.terminal for task in tasks) == before:  # else others may have ended as well
+            _wait(store, min(look_s, left_s), stopped)
+
+
+def _looked_at(store: TaskStore, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks as they are now. Of a project only the first few open ones are asked for: all of them have to end."""
+    open_ids = [task.id for task in tasks if not task.terminal]
+    asked = set(open_ids if store.local else open_ids[:AT_ONCE])
+    return [store.get(task.id) if task.id in asked else task for task in tasks]
 
 
 def _wait(store: TaskStore, seconds: float, stopped: Callable[[], bool]) -> None:

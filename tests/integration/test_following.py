@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -95,6 +95,35 @@ def test_the_worst_of_several_counts(store: SqliteStore) -> None:
     outcome = follow(store, ids, timeout_s=0.05)
     assert (outcome.code, outcome.tasks[2].status) == (FAILED, Status.QUEUED)
     assert follow(store, ids[2:], timeout_s=0.05).code == LATE
+
+
+class Counted(SqliteStore):
+    """A store that is asked over a network, and counts how often."""
+
+    local = False
+    asked = 0
+
+    def get(self, task_id: str) -> Task:
+        self.asked += 1
+        return super().get(task_id)
+
+
+def test_of_many_tasks_of_a_project_few_are_asked_for_at_a_look(settings: Settings) -> None:
+    store = Counted(settings.db_file)
+    ids, looks = [queued(store) for _ in range(30)], []
+    other = SqliteStore(settings.db_file)
+
+    def seen(tasks: Sequence[Task], _: object) -> None:
+        looks.append(sum(task.terminal for task in tasks))
+        if len(looks) == 1:
+            for _ in ids:
+                complete(other)
+
+    assert follow(store, ids, seen=seen).code == 0
+    assert looks == [0, 5, 10, 15, 20, 25, 30], "what ended meanwhile is found without a wait"
+    assert store.asked == 60
+    other.close()
+    store.close()
 
 
 def test_people_are_told_why_and_what_to_do_without_what_steers_a_terminal(
