@@ -40,6 +40,7 @@ create table private.retention (
 );
 insert into private.retention default values;
 revoke all on private.retention from public, anon, authenticated, service_role;
+alter table private.retention enable row level security;
 
 -- A little of what was kept for long goes with each heartbeat, whoever sends it; rows of workers with the first one of a
 -- new worker. What another heartbeat removes at the moment is left to it.
