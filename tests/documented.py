@@ -17,11 +17,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ordinary_folder import ordinary_folder
 
 #: what a reader may have to type or write; other blocks show something
 WORK = frozenset({"bash", "console", "diff", "json", "python"})
@@ -128,13 +129,12 @@ def run_page(clone: Path, page: list[Block], environment: dict[str, str], timeou
 @contextmanager
 def cloned(root: Path) -> Iterator[Path]:
     """A copy of the checkout, whose `.venv` is the environment of this test."""
-    # not below pytest's own folder: it closes that one to other accounts, and as root Postgres runs as another
-    folder = Path(tempfile.mkdtemp(prefix="documented-")) / "Headless-Wan2GP"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    try:
+    with ordinary_folder("documented") as place:
+        folder = place / "Headless-Wan2GP"
         for name in listed.stdout.split("\0"):
             if name and (root / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +145,6 @@ def cloned(root: Path) -> Iterator[Path]:
                 (folder / ".venv" / path.name).symlink_to(path)
         (folder / ".venv" / ".installed").touch()  # make takes it for up to date
         yield folder
-    finally:
-        shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def shell_environment(clone: Path, around: dict[str, str]) -> dict[str, str]:

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ordinary_folder import ordinary_folder
 from process_end import at_process_end
 
 from source.devstack.stack import Stack
@@ -87,8 +87,12 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    place = tmp_path_factory.mktemp("installed")
+def installed(root: Path) -> Iterator[Installed]:
+    with ordinary_folder("installed") as place:
+        yield install(root, place)
+
+
+def install(root: Path, place: Path) -> Installed:
     for name in tracked(root, *copied_by_the_dockerfile(root)):
         (place / "build" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, place / "build" / name)
@@ -109,7 +113,7 @@ def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for script in ("entrypoint.sh", "healthcheck.sh"):
         shutil.copy2(root / "deploy" / script, interpreter.parent)
     (place / "empty").mkdir()
-    yield Installed(wheel, interpreter.parent, place / "empty")
+    return Installed(wheel, interpreter.parent, place / "empty")
 
 
 def test_the_wheel_holds_all_that_the_packages_hold_and_nothing_else(root: Path, installed: Installed) -> None:
@@ -163,12 +167,10 @@ def test_the_containers_entry_point_supervises_a_worker_whose_health_is_seen(ins
 
 @pytest.fixture
 def stack_folder() -> Iterator[Path]:
-    # not below pytest's own folder: it closes that one to other accounts, and as root Postgres runs as another
-    folder = Path(tempfile.mkdtemp(prefix="installed-stack-")) / "data"
-    at_process_end(_STOP, folder)
-    yield folder
-    Stack(folder).down(erase=True)
-    folder.parent.rmdir()
+    with ordinary_folder("installed-stack") as place:
+        at_process_end(_STOP, place / "data")
+        yield place / "data"
+        Stack(place / "data").down(erase=True)
 
 
 def test_the_stack_of_the_compose_file_serves_workers_out_of_the_wheel(
