@@ -78,6 +78,7 @@ def told(root: Path, folder: Path, tasks: int, *, wide: int = 0, ram_gb: float =
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_hundred_tasks_on_two_models_read_each_once_and_hold_what_two_tasks_held(tmp_path: Path, root: Path) -> None:
     found = told(root, tmp_path, TASKS)
     assert found["loads"] == 2 and found["report"]["loaded"] == {"a": 1, "b": 1}
