@@ -10,7 +10,7 @@ from source.task_registry import registry
 from Wan2GP.parameters import PARAMETERS
 
 #: decisions speak of the engine's insides
-PAGES = ("README.md", "docs/*.md")
+PAGES = ("README.md", "docs/*.md", "docs/tutorials/*.md", "docs/how-to/*.md", "docs/explanation/*.md")
 
 
 def test_every_parameter_of_the_engine_that_a_page_names_can_be_set_by_a_row(root: Path) -> None:
