@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
+if __name__ == "__main__" or Path(sys.argv[0]).name == "headless-wan2gp-worker":
     # Until the worker listens by itself nothing is claimed, so it may leave at any moment. At once, for an exception
     # could get lost in what is being imported.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
