@@ -25,11 +25,11 @@ def abbreviated(value: Any, levels: int = LEVELS, *, letters: int = LETTERS) -> 
         return shortened(value, letters)
     if isinstance(value, Mapping):
         if not levels:
-            return f"… ({len(value)} fields)"
+            return f"… {len(value)} more"
         return {name: abbreviated(inner, levels - 1, letters=letters) for name, inner in value.items()}
     if isinstance(value, list | tuple | Set):
         if not levels:
-            return f"… ({len(value)} entries)"
+            return f"… {len(value)} more"
         shown = [abbreviated(each, levels - 1, letters=letters) for each in list(value)[:ENTRIES]]
         return shown + ([f"… {len(value) - ENTRIES} more"] if len(value) > ENTRIES else [])
     return value

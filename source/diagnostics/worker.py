@@ -126,7 +126,7 @@ def _overview(view: View) -> Table:
             (view["health"], STYLES[view["health"]]),
             "" if age is None else f"  (heartbeat {duration(age)} ago, status {printable(view['status'])})",
         ),
-        "since": view["created_at"],
+        "since": clock(view["created_at"]),
         "model": Text(printable(view["current_model"] or "")),
         "memory": memory_words(view),
         "GPU busy": _busy_words(view),

@@ -13,11 +13,20 @@ from source.page.context import page_of, see_other, writing
 from source.page.wording import task_url
 from source.store.types import Status, Task
 
+#: what each means for the one task that is looked at
+_MEANING = {
+    "cancel": "It stops, and its children with it.",
+    "retry": "It is queued again, and what failed because of it or made it fail with it.",
+    "pause": "Neither it nor its children are claimed from now on; what runs goes on.",
+    "resume": "It and its children may be claimed again.",
+    "requeue": "It is taken from its worker and queued again; no attempt is burned.",
+}
+
 
 def actions_of(task: Task) -> dict[str, str]:
     """What can be done to a task, and what that means."""
     return {
-        name: each.help
+        name: _MEANING[name]
         for name, each in INTERVENTIONS.items()
         if task.status in each.statuses
         and each.paused in (None, task.paused)

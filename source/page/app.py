@@ -65,7 +65,7 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(request, error.status_code, "there is no such page" if error.status_code == 404 else error.detail)
+    return _error(request, error.status_code, "there is no such page" if error.detail == "Not Found" else error.detail)
 
 
 def _error(request: Request, code: int, message: str) -> Response:

@@ -148,6 +148,7 @@ def _rendered(
         row_values=row,
         row_problems=left,
         before=before,
+        most_mb=page_of(request).settings.max_upload_mb,
         models=_models(page_of(request)),
     )
 

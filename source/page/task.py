@@ -22,6 +22,7 @@ from source.page.media import Medium, media_of
 from source.planning.guidance import GUIDANCE_TYPE
 from source.reporting import steps_in_words
 from source.store.types import AffinityBound, LogFilter, Status, Task
+from source.task_registry import registry
 
 LOG_LINES = 60
 STOP_POLLING = 286
@@ -76,6 +77,7 @@ def _live(page: Page, row: Task, media: Sequence[Medium]) -> dict[str, Any]:
         "watched": [each for each in media if each.role != "input" and each.url],
         "inputs": [each for each in media if each.role == "input" or not each.url],
         "actions": actions_of(row),
+        "has_form": row.task_type in registry(),
         "lines": shown_lines(page.store.logs(LogFilter(task_id=row.id), limit=LOG_LINES)),
         "every_s": 1 if page.store.local else 5,
     }

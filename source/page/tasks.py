@@ -72,10 +72,14 @@ def prompt_of(params: Mapping[str, Any]) -> str:
     nested = details if isinstance(details, Mapping) else {}
     for text in (params.get("prompt"), params.get("base_prompt"), nested.get("base_prompt"), nested.get("prompt")):
         if isinstance(text, str) and text.strip():
-            return str(redact_values(" ".join(text.split())))[:PROMPT_CHARACTERS]
+            return _begin(" ".join(text.split()))
     several = nested.get("base_prompts_expanded")
-    texts = [each for each in several if isinstance(each, str)] if isinstance(several, list) else []
-    return str(redact_values(" · ".join(texts)))[:PROMPT_CHARACTERS]
+    return _begin(" · ".join(each for each in several if isinstance(each, str)) if isinstance(several, list) else "")
+
+
+def _begin(text: str) -> str:
+    shown = str(redact_values(text))
+    return shown if len(shown) <= PROMPT_CHARACTERS else f"{shown[:PROMPT_CHARACTERS].rstrip()}…"
 
 
 def _is_filtered(query: Mapping[str, str]) -> bool:

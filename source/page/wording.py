@@ -29,6 +29,9 @@ KINDS = {
     Status.CANCELLED: "cancelled",
 }
 
+#: letters of JSON that stand on one line
+LONGEST_LINE = 100
+
 
 def mark(status: str) -> str:
     return MARKS[Status(status)]
@@ -47,6 +50,11 @@ def short(text: str | None, length: int = 8) -> str:
 def clock(at: str | None) -> str:
     """A time of the database without year and milliseconds: `11-26 18:40:12`."""
     return f"{at[5:10]} {at[11:19]}" if at else ""
+
+
+def moment(at: str | None) -> str:
+    """A time of the database without milliseconds: `2026-11-26 18:40:12`; all times are UTC."""
+    return f"{at[:10]} {at[11:19]}" if at else ""
 
 
 def duration(seconds: float | None) -> str:
@@ -82,6 +90,14 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
+def said(value: Any) -> str:
+    """A value that stands beside its name: texts as they are, JSON on one line where it is short."""
+    if isinstance(value, str):
+        return value
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    return line if len(line) <= LONGEST_LINE else pretty(value)
+
+
 def task_url(task_id: str, part: str = "", **query: Any) -> str:
     """The address of a task's page, or of a part of it. (An id may hold slashes, so it stands in the query.)"""
     return f"/task{part}?{urlencode({'id': task_id, **query})}"
@@ -101,6 +117,7 @@ def sentence(text: str) -> Markup:
 
 
 FILTERS: Mapping[str, Callable[..., str]] = {
-    "mark": mark, "kind": kind, "short": short, "clock": clock, "duration": duration, "size": size,
-    "percent": percent, "pretty": pretty, "task_url": task_url, "with_query": with_query, "sentence": sentence,
+    "mark": mark, "kind": kind, "short": short, "clock": clock, "moment": moment, "duration": duration, "size": size,
+    "percent": percent, "pretty": pretty, "said": said, "task_url": task_url,
+    "with_query": with_query, "sentence": sentence,
 }  # fmt: skip

@@ -150,6 +150,14 @@ def test_a_file_that_is_no_image_is_refused_at_its_field(seen: Page, tmp_path: P
     expect(seen.locator(".upload-status")).to_contain_text("broken.png")
     expect(seen.locator(".upload-status")).to_have_class(re.compile("bad"))
     expect(seen.get_by_role("textbox", name="Image start")).to_have_value("")
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate((2048 << 20) + 1)
+    seen.on("request", lambda request: pytest.fail("sent all the same") if request.method == "POST" else None)
+    with seen.expect_file_chooser() as chooser:
+        seen.get_by_role("button", name="Upload an image for Image start").click()
+    chooser.value.set_files(large)
+    expect(seen.locator(".upload-status")).to_contain_text("large.png has 2049 MB; at most 2048 MB")
 
 
 def test_a_task_is_not_queued_before_its_file_is_there(site: PageSite, seen: Page, root: Path) -> None:

@@ -36,7 +36,7 @@ def html_of(kind: TaskType, tree: dict[str, Any], faults: dict[str, str] | None 
     return _TEMPLATES.get_template("new_task.html").render(
         kind=kind, sections=sections_of(kind.params, controls), problems=wrong, problem=left.pop("", ""),
         autofocus=wrong[0].path if wrong else "", rest=tree.get(REST, ""), rest_problem=left.pop(REST, ""),
-        row_values={}, row_problems=left, before="", models=[], session=Session("", "", 0.0), path="/new",
+        row_values={}, row_problems=left, before="", most_mb=1, models=[], session=Session("", "", 0.0), path="/new",
         may_write=False, has_token=False, database="", request=None,
     )  # fmt: skip
 

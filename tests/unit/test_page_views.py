@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from source.page.access import Access
+from source.page.actions import actions_of
 from source.page.app import page
 from source.page.context import STATIC
 from source.page.graph import graph_of
-from source.page.tasks import LISTED
+from source.page.tasks import LISTED, prompt_of
+from source.page.wording import said
 from source.settings import load_settings
 from source.store import NewTask, Status, Task, child_id
 from source.store.sqlite import SqliteStore
@@ -293,3 +296,35 @@ def test_rows_in_a_circle_are_drawn_too() -> None:
     """A front end can write them; the database ends them."""
     assert len(drawn(a="b", b="a", c="a")) == 3
     assert graph_of([]) is None
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+def test_values_beside_names_stand_on_one_line_where_they_are_short() -> None:
+    assert said("files/a.mp4") == "files/a.mp4"
+    assert said([0, 16, 41]) == "[0, 16, 41]"
+    assert said(list(range(60))).splitlines()[1] == "  0,"
+
+
+def test_a_long_prompt_shows_that_it_goes_on() -> None:
+    assert prompt_of({"prompt": "short"}) == "short"
+    assert prompt_of({"prompt": "word " * 100}).endswith("word…")
+
+
+def test_a_row_of_a_type_that_is_gone_leads_to_no_form(browser: TestClient, store: SqliteStore) -> None:
+    """Its page stands, without the link; who asks for the form all the same is told what there is not."""
+    gone, there = store.add(NewTask(task_type="no_longer", params={})), store.add(NewTask(task_type="t2v", params={}))
+    texts = {task_id: browser.get("/task", params={"id": task_id}).text for task_id in (gone, there)}
+    assert "Again with changes" not in texts[gone]
+    assert "Again with changes" in texts[there]
+    assert "there is no task type no_longer" in browser.get("/new/no_longer").text
+    assert "there is no such page" in browser.get("/nowhere").text
+
+
+def test_each_action_says_what_it_means(store: SqliteStore) -> None:
+    """For one task; a new one without its sentence would show here."""
+    for status in Status:
+        for paused in (False, True):
+            task = replace(store.get(store.add(NewTask(task_type="t2v", params={}))), status=status, paused=paused)
+            assert all(text.endswith(".") for text in actions_of(task).values())

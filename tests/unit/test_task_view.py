@@ -196,4 +196,4 @@ def test_long_parameters_are_cut_short_and_say_so() -> None:
     cut = abbreviated({"prompt": "x" * 900, "frames": list(range(9)), "a": {"b": {"c": {"d": {"e": 1}}}}})
     assert cut["prompt"] == f"{'x' * 200}… (900 characters)"
     assert cut["frames"] == [0, 1, 2, 3, 4, "… 4 more"]
-    assert cut["a"]["b"]["c"]["d"] == "… (1 fields)"
+    assert cut["a"]["b"]["c"]["d"] == "… 1 more"

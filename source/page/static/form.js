@@ -68,6 +68,13 @@ function send(file, kind, place) {
   const form = place.closest("form");
   const text = place.querySelector("input");
   const said = status(place);
+  const most = Number(form.dataset.mostMb);
+  said.classList.toggle("bad", file.size > most * 1024 * 1024);
+  if (said.classList.contains("bad")) {
+    // a browser sends all of a file before it hears that nobody takes it
+    said.textContent = `${file.name} has ${Math.ceil(file.size / 1024 / 1024)} MB; at most ${most} MB (setting MAX_UPLOAD_MB) are taken`;
+    return;
+  }
   const request = new XMLHttpRequest();
   const query = new URLSearchParams({ name: file.name, kind, project: form.elements._project.value });
   request.open("POST", `${form.dataset.upload}?${query}`);
