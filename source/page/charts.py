@@ -43,7 +43,7 @@ _MISSING = {
     "gpu_memory": "No worker had a GPU in this time.",
     "process_memory": "No worker was heard of in this time.",
 }
-#: of one worker; with heartbeats each 20 s that is two days
+#: of one answer; with heartbeats each 20 s that is two days of one worker
 _MOST_SAMPLES = 10_000
 #: shortest time between two looks of an open page; it looks a few times in each span
 _EVERY_S = 20
@@ -88,8 +88,11 @@ def use_of(page: Page, span: str) -> Use:
 
 
 def _samples(page: Page, since_s: float, grid: Grid) -> list[WorkerSample]:
-    """Those of every worker that was heard of, each worker's oldest first."""
-    found: list[WorkerSample] = []
+    """Those of every worker that was heard of, each worker's oldest first. Where they are too many for one answer, each
+    worker is asked for by itself."""
+    if len(found := page.store.samples(since_s=since_s, limit=_MOST_SAMPLES)) < _MOST_SAMPLES:
+        return found
+    found = []
     for worker in page.store.workers():
         if worker.last_heartbeat and seconds(worker.last_heartbeat) >= grid.begin:
             found += page.store.samples(worker_id=worker.id, since_s=since_s, limit=_MOST_SAMPLES)

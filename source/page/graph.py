@@ -71,10 +71,8 @@ def _direct(needs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     for layer in _layers(needs):
         for name in layer:
             above[name] = {each for needed in needs[name] for each in (needed, *above.get(needed, ()))}
-    return {
-        name: [each for each in found if not any(each in above[other] for other in found if other != each)]
-        for name, found in needs.items()
-    }
+    implied = {name: set().union(*(above[each] - {each} for each in found)) for name, found in needs.items()}
+    return {name: [each for each in found if each not in implied[name]] for name, found in needs.items()}
 
 
 def _layers(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:

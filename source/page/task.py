@@ -24,7 +24,7 @@ from source.reporting import steps_in_words
 from source.store.types import AffinityBound, LogFilter, Status, Task
 from source.task_registry import registry
 
-LOG_LINES = 60
+LOG_LINES, EVENTS = 60, 200
 STOP_POLLING = 286
 #: media whose address is asked for, until one has one
 MOST_ASKED = 3
@@ -77,6 +77,7 @@ def _live(page: Page, row: Task, media: Sequence[Medium]) -> dict[str, Any]:
         "watched": [each for each in media if each.role != "input" and each.url],
         "inputs": [each for each in media if each.role == "input" or not each.url],
         "actions": actions_of(row),
+        "most_events": EVENTS,
         "has_form": row.task_type in registry(),
         "lines": shown_lines(page.store.logs(LogFilter(task_id=row.id), limit=LOG_LINES)),
         "every_s": 1 if page.store.local else 5,

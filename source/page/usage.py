@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from headless.accounting import IDLE, Activity
@@ -110,8 +111,9 @@ def _in_words(series: Series, unit: str) -> str:
     return f"{sum(known) / len(known):.1f} {unit} on average, {max(known):.1f} {unit} at most"
 
 
+@lru_cache(maxsize=1 << 16)
 def seconds(at: str) -> float:
-    """A time of the database, since 1970."""
+    """A time of the database, since 1970. (Each chart asks for the same ones.)"""
     return datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
 
 

@@ -19,6 +19,7 @@ from source.page.actions import actions_of
 from source.page.app import page
 from source.page.context import STATIC
 from source.page.graph import graph_of
+from source.page.task import EVENTS
 from source.page.tasks import LISTED, prompt_of
 from source.page.wording import said
 from source.settings import load_settings
@@ -328,3 +329,14 @@ def test_each_action_says_what_it_means(store: SqliteStore) -> None:
         for paused in (False, True):
             task = replace(store.get(store.add(NewTask(task_type="t2v", params={}))), status=status, paused=paused)
             assert all(text.endswith(".") for text in actions_of(task).values())
+
+
+def test_of_a_long_timeline_the_newest_events_are_shown(browser: TestClient, store: SqliteStore) -> None:
+    store.add(NewTask(task_type="t2v", params={}))
+    task = claimed(store)
+    for number in range(EVENTS + 9):
+        store.note(task.claim, "noted", f"number {number}.")
+    text = browser.get("/task", params={"id": task.id}).text
+    assert len(re.findall('class="event ', text)) == EVENTS
+    assert f"number {EVENTS + 8}." in text and "number 8." not in text
+    assert re.search(r">(1\d) earlier ones", text)
