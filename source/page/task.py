@@ -30,7 +30,7 @@ STOP_POLLING = 286
 MOST_ASKED = 3
 #: where time goes, in its order: the parts of the timing, and their names for people
 _SPENT = {
-    "queued": "queued", "lost": "lost to failed attempts", "waited": "waited for the GPU", "preparing": "preparing",
+    "queued": "queued", "lost": "earlier attempts", "waited": "waited for the GPU", "preparing": "preparing",
     "loading": "loading", "generating": "generating", "delivering": "delivering", "children": "waited for children",
 }  # fmt: skip
 #: what "done" may say after an action
@@ -86,7 +86,7 @@ def _live(page: Page, row: Task, media: Sequence[Medium]) -> dict[str, Any]:
 
 def _spent(timing: View) -> list[View]:
     """Where the time went, as the parts of a bar 100 wide."""
-    known = {name: timing[f"{kind}_s"] for kind, name in _SPENT.items() if timing[f"{kind}_s"]}
+    known = {name: timing[f"{kind}_s"] for kind, name in _SPENT.items() if (timing[f"{kind}_s"] or 0) > 0}
     total, start, parts = sum(known.values()), 0.0, []
     for kind, name in _SPENT.items():
         if name in known:

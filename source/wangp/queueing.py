@@ -30,7 +30,8 @@ def rows_of(
         with opened(path) as saved:
             return Rows(settings, MediaOfRows(settings, uploads), given).of(saved)
     except InvalidInput as error:
-        raise type(error)(f"{path.name}: {error}") from None
+        named = str(error) if str(error).startswith(path.name) else f"{path.name}: {error}"
+        raise type(error)(named) from None
 
 
 def enqueue_saved(

@@ -264,7 +264,8 @@ def test_a_member_that_is_no_picture_is_refused_and_nothing_is_queued(desk: Desk
 )
 def test_a_file_of_another_kind_is_refused(desk: Desk, name: str, content: str, said: str) -> None:
     (desk.folder / name).write_text(content)
-    assert said in desk.refused(desk.folder / name)
+    message = desk.refused(desk.folder / name)
+    assert said in message and f"{name}: {name}" not in message
 
 
 def test_a_file_that_is_not_there_is_refused(desk: Desk) -> None:
