@@ -43,12 +43,9 @@ for number in range(int(sys.argv[5])):
 
 @pytest.fixture
 def log() -> Iterator[logging.Logger]:
-    """A logger of the test's own."""
-    logger = logging.getLogger("source.test_log_files")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    """A logger of the test's own, with no root above it: what pytest captured would be part of its report."""
+    logger = logging.Logger("source.test_log_files", logging.INFO)
     yield logger
-    logger.propagate = True
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
