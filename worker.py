@@ -58,21 +58,16 @@ def parser() -> CommandParser:
     flags.add_argument(
         "--previews", action=argparse.BooleanOptionalAction, help="keep pictures of what is generated (default: yes)"
     )
-    flags.add_argument(
-        "--debug", action="store_true", default=None, help="verbose log, to a file too; keep scratch folders"
-    )
-    flags.add_argument(
-        "--skip-cleanup", "--skip_cleanup", action="store_true", default=None, help="keep scratch folders"
-    )
+    switch = {"action": "store_true", "default": None}
+    flags.add_argument("--debug", help="verbose log, to a file too; keep scratch folders", **switch)
+    flags.add_argument("--skip-cleanup", "--skip_cleanup", help="keep scratch folders", **switch)
     flags.add_argument(
         "--save-logging", nargs="?", const=Path("logs/worker.log"), type=Path, metavar="FILE", help="also log to a file"
     )
     flags.add_argument(
-        "--metrics-port",
-        type=int,
-        metavar="PORT",
+        "--metrics-port", type=int, metavar="PORT",
         help="answer Prometheus there, for this machine (docs/monitoring.md)",
-    )
+    )  # fmt: skip
     flags.add_argument("--until-idle", action="store_true", help="leave when no task is left to do")
     flags.add_argument("--migrate-only", action="store_true", help="bring the database up to date and leave")
     flags.add_argument("--supervise", action="store_true", help="replace the worker by another one whenever it dies")

@@ -213,7 +213,6 @@ class Settings(ObservationSettings, EngineSettings):
         description="on Supabase: machines of private networks that URLs of rows may lead to, separated by commas: "
         "`host`, `host:port`, or a network such as `10.1.0.0/16`",
     )
-
     max_upload_mb: int = Field(
         2048, ge=1, description="largest file that the page of `debug.py serve` and `add_task.py --from-wangp` take"
     )

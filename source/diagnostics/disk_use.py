@@ -58,7 +58,10 @@ def _places(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "of it states of interrupted tasks", scratch / CHECKPOINTS
     if settings.db_type == "sqlite":
         yield "results", settings.public_dir
-        yield "database", settings.db_file.resolve()
+        database = settings.db_file.resolve()
+        yield "database", database
+        if (latest := database.with_name(f"{database.name}-wal")).exists():
+            yield "its latest changes", latest
     else:
         yield "of it delivered results", scratch / DELIVERED
     yield "weights", settings.ckpts

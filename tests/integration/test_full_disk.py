@@ -233,7 +233,9 @@ def test_debug_disk_shows_what_lies_where_and_removes_only_what_is_safe(
     view = json.loads(disk("--json"))
     assert [(each["path"], each["removable"]) for each in view["tasks"]] == [(str(litter.parent), True)]
     assert [each["path"] for each in view["results_without_row"]] == [str(nobodys)]
-    assert {"scratch", "results", "database", "weights", "LoRAs"} <= {each["name"] for each in view["folders"]}
+    assert {"scratch", "results", "database", "its latest changes", "weights", "LoRAs"} <= {
+        each["name"] for each in view["folders"]
+    }
     assert (view["removable_bytes"], litter.exists()) == (6, True)
     shown = disk()
     assert "--clean removes" in shown and done in shown and "of-nobody_a.mp4" in shown

@@ -93,11 +93,6 @@ def controls_of(fields: Iterable[Field], tree: Tree, faults: Faults) -> tuple[tu
     return tuple(made), left
 
 
-def first_problem(controls: Iterable[Control]) -> Control | None:
-    """The first control at fault, as a reader meets them."""
-    return next(iter(problems(controls)), None)
-
-
 def problems(controls: Iterable[Control]) -> tuple[Control, ...]:
     """Every control at fault."""
     return tuple(
