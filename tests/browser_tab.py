@@ -54,7 +54,7 @@ def tab(
 
     At the end nothing may have gone wrong there, nor been asked elsewhere. Answers of the codes `refusals` may be.
     """
-    expected = [f"status of {code}" for code in refusals]
+    expected = [f"{said} {code}" for code in refusals for said in ("status of", "Status Error Code")]
     context = browser.new_context(base_url=url, **({"viewport": {"width": 1280, "height": 800}} | choices))
     page = context.new_page()
     wrong: list[str] = []

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from source.page.access import COOKIE, Access, Session, TooManyTries
-from source.page.context import page_of
+from source.page.context import is_fragment, page_of
 
 #: to be had without the token
 OPEN_PATHS = re.compile(r"/(login|healthz|static/.*)")
@@ -127,10 +127,14 @@ def _from_here(request: Request) -> bool:
 
 
 def _log_in_first(request: Request) -> Response:
+    if is_fragment(request):  # a page that is open; htmx asks for any type
+        return Response(status_code=401, headers={"HX-Redirect": _log_in(request.headers.get("hx-current-url", "/"))})
     if request.method not in SAFE_METHODS or "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse("log in, or send the page's token: Authorization: Bearer TOKEN\n", 401)
-    wanted = quote(f"{request.url.path}?{request.url.query}".rstrip("?"), safe="/")
-    url = f"/login?next={wanted}"
-    if request.headers.get("hx-request") == "true":
-        return Response(status_code=401, headers={"HX-Redirect": "/login"})
-    return RedirectResponse(url, 303)
+    return RedirectResponse(_log_in(str(request.url)), 303)
+
+
+def _log_in(url: str) -> str:
+    """The address of the log-in that leads back to `url`."""
+    parts = urlsplit(url)
+    return f"/login?next={quote(f'{parts.path}?{parts.query}'.rstrip('?'), safe='/')}"

@@ -206,6 +206,17 @@ def process(root: Path, *command: str, **environment: str) -> Iterator[subproces
         running.communicate(timeout=30)
 
 
+def test_a_page_that_gets_no_answer_says_so_until_it_does(browser: Browser, day: Day) -> None:
+    with tab(browser, day.url, TOKEN, refusals=(502, 401)) as page:
+        page.goto(f"/task?id={day.ids['running']}")
+        page.route("**/task/live**", lambda route: route.fulfill(status=502))
+        expect(page.get_by_text("gets no answer")).to_be_visible()
+        page.unroute("**/task/live**")
+        expect(page.get_by_text("gets no answer")).to_be_hidden()
+        page.context.clear_cookies()
+        page.wait_for_url("**/login?next=/task*")
+
+
 def test_a_task_is_queued_watched_played_and_another_cancelled(browser: Browser, root: Path, tmp_path: Path) -> None:
     place = {"DB_FILE": str(tmp_path / "tasks.db"), "MAIN_OUTPUT_DIR": str(tmp_path / "outputs")}
     SqliteStore(tmp_path / "tasks.db").close()

@@ -151,6 +151,14 @@ def test_a_session_ends_with_its_time_and_when_it_is_left(store: SqliteStore) ->
 # -- other sites ----------------------------------------------------------------------------------------------------
 
 
+def test_a_page_that_stands_open_when_its_session_ends_leads_to_the_log_in(store: SqliteStore) -> None:
+    """As htmx asks: for any type, with the address in the browser."""
+    asked = {"hx-request": "true", "accept": "*/*", "hx-current-url": f"{HERE}/task?id=a%2Fb"}
+    answer = client(store, Access(TOKEN)).get("/task/live?id=a%2Fb", headers=asked)
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/login?next=/task%3Fid%3Da%252Fb")
+    assert answer.text == ""
+
+
 def test_a_form_of_another_site_changes_nothing(store: SqliteStore) -> None:
     task_id = store.add(NewTask(task_type="t2v", params={}))
     access = Access(TOKEN)

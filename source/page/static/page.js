@@ -24,6 +24,17 @@ function followEnds() {
   }
 }
 
+// -- answers that do not come ----------------------------------------------------------------------------------------
+
+// Who watches a page that stands still must know that it is the page.
+function answers(does) {
+  document.getElementById("no-answer").hidden = does;
+}
+
+document.addEventListener("htmx:sendError", () => answers(false));
+document.addEventListener("htmx:responseError", (event) => answers(event.detail.xhr.status === 401));
+document.addEventListener("htmx:afterOnLoad", (event) => { if (event.detail.successful) answers(true); });
+
 // -- players ----------------------------------------------------------------------------------------------------------
 
 // The videos of a group play, stop and seek with whichever is used. Each change asks the others for what they lack, so
