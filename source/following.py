@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from source.diagnostics.words import printable
 from source.diagnostics.workers import workers_view
 from source.errors import RefusedWrite, StoreError, TaskNotFound
+from source.interrupt import Interrupt, wait
 from source.reporting import steps_in_words
 from source.settings import Settings
 from source.store.base import TaskStore
@@ -27,8 +27,6 @@ FAILED, CANCELLED, LATE, INTERRUPTED = 3, 4, 5, 130
 LOOK_S, LOOK_AFAR_S = 1.0, 5.0
 #: open tasks of a project that one look asks for
 AT_ONCE = 5
-#: seconds after which Ctrl-C is heard at the latest
-SLICE_S = 0.5
 #: seconds for which a database may be out of reach
 PATIENCE_S = 300.0
 #: what a worker's heartbeat is when it is there
@@ -53,25 +51,6 @@ class Outcome:
         codes = {by_status.get(task.status, LATE) for task in self.tasks}
         worst = next((code for code in (FAILED, CANCELLED, LATE) if code in codes), 0)
         return INTERRUPTED if self.interrupted and worst else worst
-
-
-class Interrupt:
-    """Ctrl-C noted while the block runs, without an exception: one could come between any two steps of a store, and
-    leave it locked. The second Ctrl-C is as usual, for whoever is impatient."""
-
-    def __init__(self) -> None:
-        self.heard = False
-
-    def __enter__(self) -> Interrupt:
-        self._usual = signal.signal(signal.SIGINT, self._hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._usual)
-
-    def _hear(self, *_: object) -> None:
-        self.heard = True
-        signal.signal(signal.SIGINT, self._usual)
 
 
 def watch(settings: Settings, ids: Sequence[str], timeout_s: float | None = None) -> Outcome:
@@ -112,7 +91,7 @@ def follow(
         if all(task.terminal for task in tasks) or left_s <= 0 or stopped():
             return Outcome(tuple(tasks), interrupted=stopped())
         if sum(task.terminal for task in tasks) == before:  # else others may have ended as well
-            _wait(store, min(look_s, left_s), stopped)
+            wait(store, min(look_s, left_s), stopped)
 
 
 def _looked_at(store: TaskStore, tasks: Sequence[Task]) -> list[Task]:
@@ -120,17 +99,6 @@ def _looked_at(store: TaskStore, tasks: Sequence[Task]) -> list[Task]:
     open_ids = [task.id for task in tasks if not task.terminal]
     asked = set(open_ids if store.local else open_ids[:AT_ONCE])
     return [store.get(task.id) if task.id in asked else task for task in tasks]
-
-
-def _wait(store: TaskStore, seconds: float, stopped: Callable[[], bool]) -> None:
-    """Until something may have changed: in slices, so that whoever stops it does not wait for long."""
-    until = time.monotonic() + seconds
-    while (left_s := until - time.monotonic()) > 0 and not stopped():
-        try:
-            if store.wait_for_change(min(left_s, SLICE_S)):
-                return
-        except StoreError:
-            time.sleep(min(left_s, SLICE_S))  # the next look says whether it lasts
 
 
 def location_of(task: Task, settings: Settings) -> str:

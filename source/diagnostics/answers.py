@@ -22,6 +22,7 @@ from source.diagnostics.interventions import INTERVENTIONS, Confirm, intervene
 from source.diagnostics.logs import checked_hours, follow, log_filter, logs_view, rendered_logs
 from source.diagnostics.views import View
 from source.errors import InvalidInput
+from source.interrupt import Interrupt
 from source.settings import Settings
 from source.store.base import TaskStore
 from source.store.opening import open_existing
@@ -189,10 +190,11 @@ def _logs(store: TaskStore, _: Settings, given: argparse.Namespace, terminal: Te
     if given.json:
         raise InvalidInput("--follow has no end, and JSON needs one; ask without it")
     terminal.working.stop()
-    try:
-        follow(store, chosen, lambda lines: _show(terminal.console, lines), limit=limit)
-    except KeyboardInterrupt:
-        return Answer([], "")
+    with Interrupt() as interrupt:
+        follow(
+            store, chosen, lambda lines: _show(terminal.console, lines), limit=limit,
+            stopped=lambda: interrupt.heard,
+        )  # fmt: skip
     return Answer([], "")
 
 

@@ -12,6 +12,7 @@ from source.diagnostics.rendering import LEVEL_STYLES
 from source.diagnostics.views import View, picked
 from source.diagnostics.words import clock, one_line
 from source.errors import InvalidInput
+from source.interrupt import wait
 from source.logs import redact
 from source.store.base import TaskStore
 from source.store.types import LEVELS, LogFilter
@@ -58,17 +59,17 @@ def log_text(line: View) -> Text:
 
 def follow(
     store: TaskStore, chosen: LogFilter, show: Callable[[Sequence[View]], None], *, limit: int = 50,
-    forever: Callable[[], bool] = lambda: True,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:  # fmt: skip
-    """`show` the newest lines, and then each that comes, until `forever` says no. Lines come with heartbeats, so they
+    """`show` the newest lines, and then each that comes, until `stopped`. Lines come with heartbeats, so they
     are up to HEARTBEAT_S old. Raises what the store raises."""
     look_s = LOOK_S if store.local else LOOK_AFAR_S
     found = logs_view(store, chosen, limit=MOST_FOLLOWED)
     show(found[-limit:])
-    while forever():
+    while not stopped():
         # by what was there, not by time: a line of another worker may come late and be older
         seen = {_key(line) for line in found}
-        store.wait_for_change(look_s)
+        wait(store, look_s, stopped)
         time.sleep(LEAST_S)
         found = logs_view(store, chosen, limit=MOST_FOLLOWED)
         show([line for line in found if _key(line) not in seen])

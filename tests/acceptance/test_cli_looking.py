@@ -74,14 +74,11 @@ def test_log_lines_are_followed_as_they_come_and_each_is_shown_once(site: Site, 
 
     def show(lines: list[View]) -> None:
         shown.append([line["message"] for line in lines])
-
-    def once_more() -> bool:
         if len(shown) <= 2:
             site.log(f"line {len(shown)}")
-        return len(shown) <= 2
 
     with closing(SqliteStore(tmp_path / "tasks.db")) as another:
-        follow(another, log_filter(), show, forever=once_more)  # type: ignore[arg-type]
+        follow(another, log_filter(), show, stopped=lambda: len(shown) > 2)  # type: ignore[arg-type]
     assert shown[0] == ["before"] and [line for lines in shown[1:] for line in lines] == ["line 1", "line 2"]
 
 

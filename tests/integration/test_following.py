@@ -22,12 +22,12 @@ from source.following import (
     INTERRUPTED,
     LATE,
     Bars,
-    Interrupt,
     anybody_works,
     follow,
     location_of,
     said_of,
 )
+from source.interrupt import Interrupt
 from source.settings import Settings
 from source.store.sqlite import SqliteStore
 from source.store.types import Claim, NewTask, Status, Task, child_id

@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from source.diagnostics.views import View
 from source.diagnostics.watch.drawing import draw
 from source.diagnostics.watch.scene import Looker
 from source.errors import StoreError
+from source.interrupt import SLICE_S, Interrupt
 from source.store.base import TaskStore
 
 #: seconds between two looks
@@ -34,7 +35,11 @@ def watch(store: TaskStore, console: Console, *, once: bool = False) -> tuple[Vi
     frame = looker.look()
     if once or not console.is_terminal:
         return frame, draw(frame, console.width), 0
-    with suppress(KeyboardInterrupt), Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+    with (
+        Interrupt() as interrupt,
+        Keys(lambda: interrupt.heard) as keys,
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
         problem = ""
         while True:
             size = console.size
@@ -49,9 +54,11 @@ def watch(store: TaskStore, console: Console, *, once: bool = False) -> tuple[Vi
 
 
 class Keys:
-    """Single keys of the terminal, without Enter. Where there is none, nobody presses any."""
+    """Single keys of the terminal, without Enter. Where there is none, nobody presses any. `over` is another reason to
+    quit."""
 
-    def __init__(self) -> None:
+    def __init__(self, over: Callable[[], bool]) -> None:
+        self._over = over
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -72,13 +79,15 @@ class Keys:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def quit_within(self, seconds: float) -> bool:
-        """Whether q was pressed within so long; returns as soon as it was."""
+        """Whether q was pressed within so long, or it is over; returns as soon as that is so."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if self._before is None:
-                time.sleep(left)
-                return False
-            pressed = select.select([sys.stdin], [], [], left)[0]
-            if pressed and QUIT & set(os.read(sys.stdin.fileno(), 64)):
+        while not self._over() and (left := deadline - time.monotonic()) > 0:
+            if QUIT & self._pressed_within(min(left, SLICE_S)):
                 return True
-        return False
+        return self._over()
+
+    def _pressed_within(self, seconds: float) -> set[int]:
+        if self._before is None:
+            time.sleep(seconds)
+            return set()
+        return set(os.read(sys.stdin.fileno(), 64)) if select.select([sys.stdin], [], [], seconds)[0] else set()
