@@ -1,7 +1,8 @@
-"""Ctrl-C, where an exception would come at a bad moment."""
+"""Signals that ask a process to stop, where an exception would come at a bad moment."""
 
 from __future__ import annotations
 
+import atexit
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +12,14 @@ from source.store.base import TaskStore
 
 #: seconds after which Ctrl-C is heard at the latest
 SLICE_S = 0.5
+
+
+def when_told_to_stop(stop: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT call `stop`, and are nothing to the last moments of the interpreter: it takes handlers back
+    before it is gone, and a process that left in order would end by the signal."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
+        atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 class Interrupt:

@@ -29,6 +29,7 @@ from source.doctor.checkout import upstream_engine
 from source.doctor.fitness import check_fitness
 from source.edge_functions import FunctionFailed
 from source.errors import RefusedWrite, ShuttingDown, StoreError
+from source.interrupt import when_told_to_stop
 from source.logs import configure_logging, secret_values
 from source.loras import LoRAStore
 from source.metrics.names import LOG_LINES_DROPPED, OUTBOX_PARCELS
@@ -214,8 +215,7 @@ def _run(settings: Settings, store: TaskStore, around: Surroundings, equipment: 
             weights=orchestrator.weight_files, storage=storage,
         )  # fmt: skip
         stop = _leaving_in_time(worker.stop, settings)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop())
+        when_told_to_stop(stop)
         if around.metrics is not None:
             others = {OUTBOX_PARCELS: lambda: len(outbox), LOG_LINES_DROPPED: lambda: around.logs.dropped}
             around.metrics.look_at(worker, queue.statistics, others)

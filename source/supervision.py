@@ -24,6 +24,7 @@ from rich.console import Console
 
 from source.doctor.machine import computed
 from source.errors import WanError
+from source.interrupt import when_told_to_stop
 from source.logs import configure_logging
 from source.settings import Settings
 
@@ -142,8 +143,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Returns the exit code: the last worker's, and 0 when it was told to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._inbox.put(_STOP))
+        when_told_to_stop(lambda: self._inbox.put(_STOP))
         deaths = 0
         while self._wait_for_the_device():
             started_at = time.monotonic()

@@ -46,8 +46,7 @@ Seed = Annotated[int, Field(ge=-1, le=LAST_SEED)]
 Length = Annotated[int, Field(gt=0, le=20_000)]
 #: LoRAs of one segment: a list of path and scale, or an object of LoRA -> multiplier
 SegmentLoRAs = Annotated[
-    list[ScaledLoRA],
-    BeforeValidator(_as_list, json_schema_input_type=list[ScaledLoRA] | dict[str, float | str]),
+    list[ScaledLoRA], BeforeValidator(_as_list, json_schema_input_type=list[ScaledLoRA] | dict[str, float | str])
 ]
 
 
@@ -393,12 +392,9 @@ class StitchParams(JoinSettings):
     num_total_segments_generated: int = Field(..., ge=1, description="segments to join")
     segment_frames_expanded: list[int] = Field(..., description="frames per segment")
     frame_overlap_settings_expanded: int | list[int] = Field(
-        [],
-        description="frames shared by neighbouring segments",
+        [], description="frames shared by neighbouring segments",
         validation_alias=AliasChoices("frame_overlap_settings_expanded", "frame_overlap_expanded"),
-    )
-    generation_starts: list[NonNegativeInt] = Field(
-        [], description="the segments that begin a generation, where several share one (default: each)"
-    )
+    )  # fmt: skip
+    generation_starts: list[NonNegativeInt] = Field([], description="segments that begin a generation (default: each)")
     continued_frames: int = Field(0, ge=0, description="frames of the video before the first segment")
     initial_continued_video_path: VideoRef | None = Field(None, description="that video, which begins the result")
