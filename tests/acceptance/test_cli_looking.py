@@ -136,8 +136,12 @@ class Terminal:
                 self.seen += self._read()
         while select.select([self._end], [], [], 0)[0] and (more := self._read()):
             self.seen += more
-        os.close(self._end)
+        self.hang_up()
         return self.process.returncode
+
+    def hang_up(self) -> None:
+        """Nobody is at this terminal any more."""
+        os.close(self._end)
 
 
 @pytest.mark.parametrize("leave", [lambda it: it.press(b"q"), lambda it: it.process.send_signal(signal.SIGINT)])
@@ -162,3 +166,17 @@ def test_watch_is_left_by_q_and_ctrl_c_and_leaves_the_terminal_as_it_was(
     assert terminal.seen.rindex(b"\x1b[?1049l") > terminal.seen.rindex(b"\x1b[?1049h")
     assert b"\x1b[?25h" in terminal.seen  # the cursor is back
     assert b"Traceback" not in terminal.seen
+
+
+def test_watch_ends_when_its_terminal_is_gone(site: Site, tmp_path: Path) -> None:
+    task_id = site.add()
+    site.claim()
+    site.beat()
+    terminal = Terminal("watch", "--db-file", str(tmp_path / "tasks.db"))
+    try:
+        terminal.until(task_id[:8].encode())
+        terminal.hang_up()
+        terminal.process.wait(timeout=DEADLINE_S)
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()

@@ -196,6 +196,15 @@ def test_the_command_prints_the_path_alone(root: Path, settings: Settings, store
     assert out == f"{settings.db_file.parent / 'public' / 'files' / 'clip.mp4'}\n"
 
 
+@pytest.fixture
+def usual_ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises, as on a terminal: a shell has programs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_the_first_ctrl_c_is_noted_and_the_second_is_as_usual() -> None:
     with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ import pytest
 
 #: a global is taken down after the interpreter has taken its handlers back
 LEAVING = """
-import os, sys
+import os, signal, sys
 from source.interrupt import when_told_to_stop
 
 class Last:
@@ -19,6 +19,7 @@ class Last:
         kill(own, {number})
 
 last = Last()
+signal.signal({number}, signal.SIG_DFL)  # a shell has programs in the background ignore Ctrl-C
 if sys.argv[1] == "listening":
     when_told_to_stop(lambda: None)
 """

@@ -7,6 +7,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,18 +77,26 @@ class Keys:
         if self._before is not None:
             import termios
 
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def quit_within(self, seconds: float) -> bool:
         """Whether q was pressed within so long, or it is over; returns as soon as that is so."""
         deadline = time.monotonic() + seconds
         while not self._over() and (left := deadline - time.monotonic()) > 0:
-            if QUIT & self._pressed_within(min(left, SLICE_S)):
+            if self._quit_pressed(min(left, SLICE_S)):
                 return True
         return self._over()
 
-    def _pressed_within(self, seconds: float) -> set[int]:
+    def _quit_pressed(self, seconds: float) -> bool:
+        """Within so long; a terminal that is gone is as good."""
         if self._before is None:
             time.sleep(seconds)
-            return set()
-        return set(os.read(sys.stdin.fileno(), 64)) if select.select([sys.stdin], [], [], seconds)[0] else set()
+            return False
+        if not select.select([sys.stdin], [], [], seconds)[0]:
+            return False
+        try:
+            pressed = os.read(sys.stdin.fileno(), 64)
+        except OSError:
+            return True
+        return not pressed or bool(QUIT & set(pressed))
