@@ -278,22 +278,28 @@ def chained(store: PostgresStore, length: int) -> list[str]:
     return store.add_many(rows)
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_a_long_chain_ends_and_starts_again_in_less_time_than_it_took_to_add(store: PostgresStore) -> None:
     """By one statement for all of it; one for each row took longer than a hosted project lets a statement run."""
     began = time.perf_counter()
     ids = chained(store, 600)
-    added = time.perf_counter()
-    [task] = store.claim("w", lease_s=60)
-    store.fail(task.claim, "boom", error_class="engine")
-    failed = time.perf_counter()
-    last, why = store.get(ids[-1]), f"Not run, because t2v {ids[0]}, on which it depends, failed: boom"
-    assert (last.status, last.error_class, last.error_message) == (Status.FAILED, "dependency", why)
-    assert store.counts()[Status.FAILED] == 600
-    again = time.perf_counter()
-    store.retry(ids[0])
-    retried = time.perf_counter()
-    assert store.counts()[Status.QUEUED] == 600
-    assert max(failed - added, retried - again) < added - began
+    added_s = time.perf_counter() - began
+    failing_s, retrying_s = [], []
+    why = f"Not run, because t2v {ids[0]}, on which it depends, failed: boom"
+    for _ in range(3):
+        [task] = store.claim("w", lease_s=60)
+        began = time.perf_counter()
+        store.fail(task.claim, "boom", error_class="engine")
+        failing_s.append(time.perf_counter() - began)
+        last = store.get(ids[-1])
+        assert (last.status, last.error_class, last.error_message) == (Status.FAILED, "dependency", why)
+        assert store.counts()[Status.FAILED] == 600
+        began = time.perf_counter()
+        store.retry(ids[0])
+        retrying_s.append(time.perf_counter() - began)
+        assert store.counts()[Status.QUEUED] == 600
+    assert max(min(failing_s), min(retrying_s)) < added_s
 
 
 def test_what_follows_several_causes_names_the_first_and_children_follow_too(store: PostgresStore) -> None:
