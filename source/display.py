@@ -1,4 +1,4 @@
-"""One progress bar a running task, on a terminal. Elsewhere the log's lines say enough."""
+"""Progress bars of tasks: a worker has one for each that it runs, on a terminal. Elsewhere the log says enough."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from source.reporting import as_json, steps_in_words
 from source.store.types import Task
 
 
+def bars(console: Console) -> Progress:
+    """Bars of tasks, gone when they are over; each has a description and `words`, which may hold anything."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[words]}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
 class ProgressDisplay:
     """Call it with each progress of a task, and with None at its end. Any thread may."""
 
@@ -21,14 +33,7 @@ class ProgressDisplay:
         self._shown = console.is_terminal
         self._bars: dict[str, TaskID] = {}
         self._lock = threading.Lock()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[steps]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = bars(console)
 
     def __enter__(self) -> Self:
         if self._shown:
@@ -52,13 +57,13 @@ class ProgressDisplay:
 
     def _update(self, task: Task, progress: generation.Progress) -> None:
         if task.id not in self._bars:
-            self._bars[task.id] = self._progress.add_task("", steps="", total=None)
+            self._bars[task.id] = self._progress.add_task("", words="", total=None)
         self._progress.update(
             self._bars[task.id],
             description=f"{task.task_type} {task.id[:8]}  {progress.phase}",
             completed=progress.step,
             total=progress.total or None,
-            steps=steps_in_words(as_json(progress)) if progress.total else progress.text,
+            words=steps_in_words(as_json(progress)) if progress.total else progress.text,
         )
 
     def _remove(self, task: Task) -> None:

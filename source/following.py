@@ -9,10 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from source.diagnostics.words import printable
 from source.diagnostics.workers import workers_view
+from source.display import bars
 from source.errors import RefusedWrite, StoreError, TaskNotFound
 from source.interrupt import Interrupt, wait
 from source.reporting import steps_in_words
@@ -145,14 +146,7 @@ class Bars:
     def __init__(self, console: Console) -> None:
         self.shown = console.is_terminal
         self._ids: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[words]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = bars(console)
 
     def __enter__(self) -> Bars:
         if self.shown:

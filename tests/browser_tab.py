@@ -34,9 +34,9 @@ expect.set_options(timeout=20_000)
 CONTRASTS = Path(__file__).with_name("contrasts.js").read_text()
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The browser, gone at the end."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of one module."""
     assert PROGRAM is not None, "Chromium is not installed, and REQUIRE_PROGRAMS=1"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])

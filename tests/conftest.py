@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,17 @@ def samples() -> Path:
 def root() -> Path:
     """The project's root."""
     return ROOT
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """What a test configures of logging is taken back."""
+    loggers = [logging.getLogger(name) for name in (None, "source", "source.trail", "headless", "Wan2GP")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    logging.captureWarnings(False)

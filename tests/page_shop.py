@@ -43,6 +43,7 @@ def served(store: SqliteStore, settings: Settings, token: str | None = TOKEN) ->
     config = uvicorn.Config(page(store, settings, access_of(token)), log_level="error", lifespan="off", port=0)
     server = uvicorn.Server(config)
     with closing(config.bind_socket()) as sock:
+        sock.listen()  # who comes before the server's thread is there waits, and is not refused
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:

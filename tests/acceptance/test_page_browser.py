@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser_tab import chromium, low_contrasts, needs_chromium, picture, tab, until
+from browser_tab import browser as browser
+from browser_tab import low_contrasts, needs_chromium, picture, tab, until
 from page_shop import PROMPTS, TOKEN, fleet, served
 from playwright.sync_api import Browser, Page, expect
 
@@ -34,12 +35,6 @@ settings = load_settings(poll_interval_s=0.3, heartbeat_s=1, lease_s=10, progres
 engine = FakeOrchestrator(steps=30, step_s=0.1)
 sys.exit(run_worker(settings, equipment=Equipment(engine, registry(), lambda store, storage: (store, storage))))
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 # -- a day's work ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_tab import chromium, low_contrasts, needs_chromium, picture, tab
+from browser_tab import browser as browser
+from browser_tab import low_contrasts, needs_chromium, picture, tab
 from page_shop import TOKEN, served
 from page_site import PageSite
 from playwright.sync_api import Browser, expect
@@ -26,12 +27,6 @@ COUNT_INKED = """canvas => {
     }
     return inked / (canvas.width * canvas.height);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_tab import chromium, low_contrasts, needs_chromium, picture, tab
+from browser_tab import browser as browser
+from browser_tab import low_contrasts, needs_chromium, picture, tab
 from page_shop import TOKEN, served
 from page_site import PageSite
 from playwright.sync_api import Browser, Page, Route, expect
@@ -15,12 +16,6 @@ from playwright.sync_api import Browser, Page, Route, expect
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 IMAGES = ("chelsea.jpg", "coffee.jpg", "rocket.jpg")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from browser_tab import chromium, needs_chromium, tab
+from browser_tab import browser as browser
+from browser_tab import needs_chromium, tab
 from page_shop import PROMPTS, served
+from playwright.sync_api import Browser
 
 from source.settings import load_settings
 from source.store.sqlite import SqliteStore
@@ -38,10 +40,10 @@ def history(tmp_path: Path) -> Iterator[SqliteStore]:
         yield store
 
 
-def test_ten_thousand_tasks_are_there_within_a_second(history: SqliteStore) -> None:
+def test_ten_thousand_tasks_are_there_within_a_second(history: SqliteStore, browser: Browser) -> None:
     """From the click to everything drawn, the best of three; a search and an unfolded travel too."""
     settings = load_settings(db_file=history.path)
-    with served(history, settings, None) as url, chromium() as browser, tab(browser, url) as page:
+    with served(history, settings, None) as url, tab(browser, url) as page:
         parent = history.tasks(task_type="travel_orchestrator", limit=1)[0].id
         for path in ("/", "/?text=frost", f"/?open={parent}", "/?type=travel_segment", "/?status=Complete"):
             seconds = []

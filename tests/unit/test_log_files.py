@@ -117,20 +117,7 @@ def test_a_disk_that_refuses_costs_no_task(
     assert capsys.readouterr().err.count("No such file or directory") == 1
 
 
-@pytest.fixture
-def configured() -> Iterator[None]:
-    """The root logger as before."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-
-
-@pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_console_may_be_json(terminal: bool) -> None:
     stream = io.StringIO()
@@ -142,7 +129,7 @@ def test_the_console_may_be_json(terminal: bool) -> None:
     assert said["message"] == f"token={REDACTED} refused"
 
 
-@pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("logging_as_before")
 def test_lines_name_what_speaks(tmp_path: Path) -> None:
     stream = io.StringIO()
     configure_logging(load_settings(), Console(file=stream, width=200))
