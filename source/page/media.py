@@ -168,10 +168,11 @@ def given(path: Path) -> Response:
 
 
 def preview(request: Request) -> Response:
-    """What a task that runs looks like so far. 404 where there is nothing yet."""
+    """What a task that runs looks like so far. 204 where there is nothing yet, or nothing any more: a task may end
+    between a page and its picture, which is no failure."""
     found = page_of(request).store.preview(request.query_params.get("id", ""))
     if found is None:
-        raise HTTPException(404)
+        return Response(status_code=204)
     return Response(found.image, media_type=found.media_type, headers={"Content-Security-Policy": _POLICY})
 
 
